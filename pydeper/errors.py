@@ -1,0 +1,36 @@
+"""Every error `pydeper` raises on purpose, in one small tree: ``except PydeperError`` catches them all.
+
+Messages say what was wrong, where (file, line, sample, field), the value or its shape or range, and what to do.
+"""
+
+
+class PydeperError(Exception):
+    """The root of the tree."""
+
+
+class InvalidArgumentError(PydeperError, ValueError):
+    """An argument has a value that its function cannot take."""
+
+
+class InvalidImageError(PydeperError, ValueError):
+    """An image cannot be read: missing, not an image, cut short, too large, or an array of the wrong shape or dtype."""
+
+
+class InvalidSampleError(PydeperError, ValueError):
+    """A sample, a trajectory or a line of a samples file does not hold what its format promises."""
+
+
+class PersonaError(PydeperError, ValueError):
+    """A persona cannot be made, read or written."""
+
+
+class IncompatiblePersonaError(PersonaError):
+    """A persona was made by another persona encoder than the model's, so its numbers mean something else there."""
+
+
+class BundleError(PydeperError):
+    """A model's folder is missing, damaged, or of a format that this version does not read."""
+
+
+class RuntimeMissingError(PydeperError, ImportError):
+    """ONNX Runtime is missing, or both of its builds are installed on top of each other."""
