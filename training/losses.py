@@ -1,0 +1,167 @@
+"""The losses of both stages (paper, "Losses and training")."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ContrastiveLoss(nn.Module):
+    """L_con: supervised contrastive loss of z_s against a memory bank.
+
+    For an anchor i with keys A(i) and positives P(i), the keys of the same subject:
+        -1/|P(i)| · Σ_{p ∈ P(i)} log( exp(z_i·k_p / t) / Σ_{a ∈ A(i)} exp(z_i·k_a / t) ),
+    averaged over the anchors that have a positive; zero, with a gradient path, where none has.
+
+    The bank is the union of the newest vector of every subject and a FIFO of the latest `capacity` vectors, normalised
+    and detached. A training step first stores its batch (of all processes, where torch.distributed runs), then
+    compares, so that batch mates are keys too. Entries of the anchor's own sample, whenever they were stored, are
+    neither its positives nor its negatives. In eval mode nothing is stored. `state_dict` holds the whole bank.
+
+    Args:
+        num_subjects: Subjects are 0 … num_subjects - 1.
+        embedding_size: The numbers in z_s.
+        capacity: Length of the FIFO.
+        temperature: t.
+    """
+
+    newest: Tensor
+    newest_sample: Tensor
+    newest_turn: Tensor
+    queue: Tensor
+    queue_subject: Tensor
+    queue_sample: Tensor
+    stored: Tensor
+
+    def __init__(self, num_subjects: int, embedding_size: int, capacity: int = 4096, temperature: float = 0.07) -> None:
+        super().__init__()
+        if min(num_subjects, embedding_size, capacity) < 1 or temperature <= 0:
+            raise ValueError(
+                f"ContrastiveLoss needs positive sizes and temperature, not {num_subjects=}, {embedding_size=}, "
+                f"{capacity=}, {temperature=}"
+            )
+        self.capacity = capacity
+        self.temperature = temperature
+        self.register_buffer("newest", torch.zeros(num_subjects, embedding_size))
+        self.register_buffer("newest_sample", torch.full((num_subjects,), -1))
+        self.register_buffer("newest_turn", torch.full((num_subjects,), -1))  # its number among all ever stored
+        self.register_buffer("queue", torch.zeros(capacity, embedding_size))
+        self.register_buffer("queue_subject", torch.full((capacity,), -1))
+        self.register_buffer("queue_sample", torch.full((capacity,), -1))
+        self.register_buffer("stored", torch.tensor(0))
+
+    def forward(self, subject_embedding: Tensor, subjects: Tensor, samples: Tensor) -> Tensor:
+        """Computes the loss, and in training mode stores the batch.
+
+        Args:
+            subject_embedding: (B, embedding_size) z_s.
+            subjects: (B,) int64.
+            samples: (B,) int64, an identity of each sample in the data set, such as its index.
+
+        Returns:
+            () in at least float32, also under autocast.
+        """
+        with torch.autocast(subject_embedding.device.type, enabled=False):
+            anchors = F.normalize(subject_embedding.to(self.queue.dtype), dim=-1)
+            if self.training:
+                self._store(*(_gather(x) for x in (anchors.detach(), subjects, samples)))
+            keys, key_subjects, key_samples = self._bank()
+            logits = anchors @ keys.T / self.temperature
+            allowed = (key_subjects >= 0) & (key_samples != samples[:, None])
+            positive = allowed & (key_subjects == subjects[:, None])
+            # Finite, so that an anchor without any key yields a number to be ignored, not a NaN.
+            log_p = logits.masked_fill(~allowed, torch.finfo(logits.dtype).min / 2).log_softmax(-1)
+            count = positive.sum(-1)
+            losses = -(log_p * positive).sum(-1) / count.clamp(min=1)
+            return losses.sum() / (count > 0).sum().clamp(min=1)
+
+    def _bank(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys, their subjects (-1: no key) and samples; every stored vector once."""
+        subject = torch.arange(len(self.newest), device=self.newest.device)
+        # The FIFO holds the latest turns without a gap, so an older one is a subject's only trace.
+        outside_queue = (self.newest_turn >= 0) & (self.newest_turn < self.stored - self.capacity)
+        return (
+            torch.cat((self.newest, self.queue)),
+            torch.cat((subject.where(outside_queue, -1), self.queue_subject)),
+            torch.cat((self.newest_sample, self.queue_sample)),
+        )
+
+    @torch.no_grad()
+    def _store(self, vectors: Tensor, subjects: Tensor, samples: Tensor) -> None:
+        turns = self.stored + torch.arange(len(vectors), device=vectors.device)
+        self.newest_turn.scatter_reduce_(0, subjects, turns, "amax")
+        is_newest = self.newest_turn[subjects] == turns
+        self.newest[subjects[is_newest]] = vectors[is_newest]
+        self.newest_sample[subjects[is_newest]] = samples[is_newest]
+        slots = turns[-self.capacity :] % self.capacity
+        self.queue[slots] = vectors[-self.capacity :]
+        self.queue_subject[slots] = subjects[-self.capacity :]
+        self.queue_sample[slots] = samples[-self.capacity :]
+        self.stored += len(vectors)
+
+
+def _gather(rows: Tensor) -> Tensor:
+    """Concatenates every process's (n_r, ...) rows, in the order of ranks; n may differ between processes."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return rows
+    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
+    longest = max(int(count) for count in counts)
+    padded = rows.new_zeros(longest, *rows.shape[1:])
+    padded[: len(rows)] = rows
+    everyone = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(everyone, padded)
+    return torch.cat([part[: int(count)] for part, count in zip(everyone, counts, strict=True)])
+
+
+def trajectory_loss(predicted_boxes: Tensor, validity_logits: Tensor, boxes: Tensor, fixation_mask: Tensor) -> Tensor:
+    """L_traj = L_box + L_valid.
+
+    L_box is smooth L1 with β = 1/9, summed over the 4 numbers, averaged over the real fixations; L_valid is binary
+    cross-entropy averaged over all slots. Samples without a trajectory take part in neither; where no sample has one
+    the loss is zero, with a gradient path.
+
+    Args:
+        predicted_boxes: (B, S, 4)
+        validity_logits: (B, S)
+        boxes: (B, M, 4), M ≤ S.
+        fixation_mask: (B, M) bool or int, non-zero for real fixations.
+
+    Raises:
+        ValueError: There are more fixations than slots.
+    """
+    missing = predicted_boxes.shape[1] - boxes.shape[1]
+    if missing < 0:
+        raise ValueError(
+            f"trajectories of {boxes.shape[1]} fixations do not fit the decoder's {predicted_boxes.shape[1]} slots; "
+            "cut them to max_fixations"
+        )
+    boxes = F.pad(boxes, (0, 0, 0, missing)).to(predicted_boxes.dtype)
+    real = F.pad(fixation_mask.bool(), (0, missing))
+    distance = F.smooth_l1_loss(predicted_boxes, boxes, beta=1 / 9, reduction="none").sum(-1)
+    box_loss = (distance * real).sum() / real.sum().clamp(min=1)
+    has_trajectory = real.any(-1, keepdim=True)
+    surprise = F.binary_cross_entropy_with_logits(validity_logits, real.to(validity_logits.dtype), reduction="none")
+    slots = has_trajectory.sum().clamp(min=1) * real.shape[1]
+    return box_loss + (surprise * has_trajectory).sum() / slots
+
+
+def description_loss(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> Tensor:
+    """L_des: next-token cross-entropy of the description's own tokens.
+
+    Position i predicts label i + 1; labels of the prompt, the image and padding are `ignore_index`.
+
+    Args:
+        logits: (B, S, V)
+        labels: (B, S) int64.
+        ignore_index: The label that does not count.
+
+    Returns:
+        () mean over the labels that count, in at least float32; zero, with a gradient path, where none does.
+    """
+    targets = labels[:, 1:]
+    counted = targets != ignore_index
+    kept = logits[:, :-1][counted]
+    kept = kept.to(torch.promote_types(kept.dtype, torch.float32))
+    total = F.cross_entropy(kept, targets[counted], reduction="sum")
+    return total / counted.sum().clamp(min=1)

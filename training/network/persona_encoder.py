@@ -1,0 +1,142 @@
+"""The persona encoder: one sample's frozen features in, its subject embedding z_s out."""
+
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from training.network.blocks import zero_padding
+from training.network.box_pooling import pool_boxes
+from training.network.config import NetworkConfig
+from training.network.dual_context import DualContextEncoder
+from training.network.positions import encode_how_long, encode_when, encode_where
+from training.network.subject_extractor import SubjectExtractor
+
+
+class Context(NamedTuple):
+    """What the samples look like after the dual-context encoder, and the tokens that it started from.
+
+    Attributes:
+        dual: (B, L+M, D) Z_dual = [L'; T'], padding zeroed.
+        dual_mask: (B, L+M) bool, True for real tokens.
+        image: (B, N, D) V.
+        text: (B, L, D) L_0, padding zeroed.
+        text_mask: (B, L) bool.
+    """
+
+    dual: Tensor
+    dual_mask: Tensor
+    image: Tensor
+    text: Tensor
+    text_mask: Tensor
+
+
+class PersonaEncoding(NamedTuple):
+    """The subject embedding z_s (B, subject_embedding_size) and the context that it was read out of."""
+
+    subject_embedding: Tensor
+    context: Context
+
+
+class TrajectoryEmbedding(nn.Module):
+    """T_0: what each box covers, projected to D, plus where, when and how long."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.grid_size = config.grid_size
+        self.hidden_size = config.hidden_size
+        self.projection = nn.Linear(config.image_channels, config.hidden_size)
+
+    def forward(self, image_tokens: Tensor, boxes: Tensor, durations: Tensor) -> Tensor:
+        """(B, G·G, C) image tokens, (B, M, 4) boxes, (B, M) seconds -> (B, M, D)."""
+        seen: Tensor = self.projection(pool_boxes(image_tokens, boxes, self.grid_size))
+        where = encode_where(boxes, self.grid_size, self.hidden_size)
+        when = encode_when(boxes, self.hidden_size)
+        how_long = encode_how_long(durations, self.hidden_size)
+        return seen + where + when + how_long
+
+
+class PersonaEncoder(nn.Module):
+    """Dual-context encoder and subject extractor over already computed frozen features.
+
+    A description or trajectory that is missing is a fully masked stream: the other one alone then makes z_s.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image_projection = nn.Linear(config.image_channels, config.hidden_size)
+        self.text_projection = nn.Linear(config.text_channels, config.hidden_size)
+        # Embedding tables hold small numbers: a random bias of the usual size would drown the words.
+        nn.init.zeros_(self.text_projection.bias)
+        self.trajectory_embedding = TrajectoryEmbedding(config)
+        self.dual_context = DualContextEncoder(config)
+        self.extractor = SubjectExtractor(config)
+        self._context_frozen = False
+
+    def encode(
+        self,
+        image_tokens: Tensor,
+        text_embeddings: Tensor,
+        attention_mask: Tensor,
+        boxes: Tensor,
+        durations: Tensor,
+        fixation_mask: Tensor,
+    ) -> Context:
+        """Runs the projections and the dual-context encoder.
+
+        Args:
+            image_tokens: (B, G·G, C) from the frozen image encoder.
+            text_embeddings: (B, L, E) from the frozen text table.
+            attention_mask: (B, L) bool or int, non-zero for real tokens.
+            boxes: (B, M, 4) corners x1, y1, x2, y2 in [0, 1].
+            durations: (B, M) seconds.
+            fixation_mask: (B, M) bool or int, non-zero for real fixations.
+        """
+        text_mask, trajectory_mask = attention_mask.bool(), fixation_mask.bool()
+        image = self.image_projection(image_tokens)
+        text = zero_padding(self.text_projection(text_embeddings), text_mask)
+        trajectory = zero_padding(self.trajectory_embedding(image_tokens, boxes, durations), trajectory_mask)
+        last_text, last_trajectory = self.dual_context(image, text, text_mask, trajectory, trajectory_mask)
+        return Context(
+            dual=torch.cat((last_text, last_trajectory), dim=1),
+            dual_mask=torch.cat((text_mask, trajectory_mask), dim=1),
+            image=image,
+            text=text,
+            text_mask=text_mask,
+        )
+
+    def extract(self, context: Context) -> Tensor:
+        """Reads z_s (B, subject_embedding_size) out of Z_dual."""
+        subject_embedding: Tensor = self.extractor(context.dual, context.dual_mask)
+        return subject_embedding
+
+    def forward(
+        self,
+        image_tokens: Tensor,
+        text_embeddings: Tensor,
+        attention_mask: Tensor,
+        boxes: Tensor,
+        durations: Tensor,
+        fixation_mask: Tensor,
+    ) -> PersonaEncoding:
+        """Encodes and extracts; the arguments are those of `encode`."""
+        context = self.encode(image_tokens, text_embeddings, attention_mask, boxes, durations, fixation_mask)
+        return PersonaEncoding(self.extract(context), context)
+
+    def freeze_context(self) -> Self:
+        """Freezes all but the extractor for stage 2: no gradients, and eval mode also after `train()`."""
+        self._context_frozen = True
+        for name, module in self.named_children():
+            if name != "extractor":
+                module.requires_grad_(False)
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode of all that is not frozen."""
+        super().train(mode)
+        if self._context_frozen:
+            for name, module in self.named_children():
+                if name != "extractor":
+                    module.eval()
+        return self
