@@ -1,0 +1,72 @@
+"""An image as the rows of patches that Qwen2-VL's vision encoder reads."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pydeper.config import VisionConfig
+from pydeper.errors import InvalidImageError
+
+MAX_ASPECT_RATIO = 200
+
+
+def resized_shape(height: int, width: int, config: VisionConfig) -> tuple[int, int]:
+    """Returns the (height, width) in pixels that an image of this size is resized to.
+
+    With `config.image_size` set it is that. Otherwise Qwen's smart resize: both sides become multiples of
+    `patch_size * merge_size`, the aspect ratio is kept as nearly as that allows, and the area is brought between
+    `min_pixels` and `max_pixels`.
+
+    Raises:
+        InvalidImageError: Smart resize of an image whose longer side is over 200 times the shorter.
+    """
+    if config.image_size is not None:
+        return config.image_size
+    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        raise InvalidImageError(
+            f"the image is {width}×{height} pixels; its longer side may be at most {MAX_ASPECT_RATIO} times the "
+            "shorter: crop it"
+        )
+    side = config.patch_size * config.merge_size
+    new_height, new_width = round(height / side) * side, round(width / side) * side
+    if new_height * new_width > config.max_pixels:
+        shrink = math.sqrt(height * width / config.max_pixels)
+        new_height = max(side, math.floor(height / shrink / side) * side)
+        new_width = max(side, math.floor(width / shrink / side) * side)
+    elif new_height * new_width < config.min_pixels:
+        grow = math.sqrt(config.min_pixels / (height * width))
+        new_height = math.ceil(height * grow / side) * side
+        new_width = math.ceil(width * grow / side) * side
+    return new_height, new_width
+
+
+def image_patches(image: Image.Image, config: VisionConfig) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Resizes, normalises and cuts an image; equal to transformers' `Qwen2VLImageProcessorPil` to the last bit.
+
+    Args:
+        image: An upright RGB image.
+        config: Patch sizes, normalisation and resolution.
+
+    Returns:
+        pixel_values: (N, 3 * temporal_patch_size * patch_size²) float32, one row a patch; the `merge_size`² patches
+            of one image token stand together.
+        image_grid_thw: (1, 3) int64: frames (1), patch rows, patch columns, with N their product.
+
+    Raises:
+        InvalidImageError: See `resized_shape`.
+    """
+    height, width = resized_shape(image.height, image.width, config)
+    resized = np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
+    # transformers scales in float64 and normalises in float32; the last bit depends on it.
+    pixels = (resized * (1 / 255)).astype(np.float32)
+    mean, std = np.array(config.image_mean, dtype=np.float32), np.array(config.image_std, dtype=np.float32)
+    pixels = (pixels - mean) / std
+
+    patch, merge = config.patch_size, config.merge_size
+    rows, columns = height // patch, width // patch
+    blocks = pixels.reshape(rows // merge, merge, patch, columns // merge, merge, patch, 3)
+    blocks = blocks.transpose(0, 3, 1, 4, 6, 2, 5)  # block row, block column, row, column, channel, y, x
+    frames = np.repeat(blocks[..., None, :, :], config.temporal_patch_size, axis=5)
+    return frames.reshape(rows * columns, -1), np.array([[1, rows, columns]], dtype=np.int64)
