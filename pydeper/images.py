@@ -1,0 +1,153 @@
+"""Any image a caller may hold -> an upright RGB picture, or an error that says what is wrong with it."""
+
+import io
+import os
+import reprlib
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from pydeper.errors import InvalidImageError
+
+ImageLike: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+"""What `pydeper` takes as an image: a path, the bytes of a file, a PIL image, or an H×W×3 uint8 RGB array."""
+
+MAX_PIXELS = 89_478_485
+"""The largest image that is opened, in pixels (9459×9459; Pillow's own first threshold)."""
+
+_TOO_LARGE = f"at most {MAX_PIXELS} pixels are read: make it smaller first"
+
+# Pillow knows more, but hands some of those (EPS) to other programs. HEIF is there once pillow-heif registers it.
+_FORMATS = {"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
+
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def open_image(image: ImageLike) -> Image.Image:
+    """Reads an image as people see it: upright, in RGB.
+
+    The EXIF orientation is applied; a block that cannot be parsed counts as absent, as in every viewer. Transparency
+    is laid over white. 16-bit greyscale is scaled to 8 bits, not clipped; CMYK, palettes and greyscale become RGB
+    without colour management. Of an animation the first frame is taken; of a PIL image, its current one.
+
+    Args:
+        image: A path, the bytes of an image file, a PIL image (left as it is), or an (H, W, 3) uint8 RGB array. Files
+            may be AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PPM/PGM, TIFF or WebP (and HEIF with pillow-heif registered).
+
+    Returns:
+        A new PIL image of mode RGB without metadata.
+
+    Raises:
+        InvalidImageError: it is missing, not an image, cut short, larger than `MAX_PIXELS` (judged by the file's
+            header, before anything is decoded), or an array of another shape or dtype.
+    """
+    name = _name(image)
+    try:
+        if isinstance(image, Image.Image):
+            return _upright_rgb(image, name)
+        if isinstance(image, np.ndarray):
+            return _from_array(image, name)
+        if not isinstance(image, str | bytes | os.PathLike):
+            raise InvalidImageError(f"{name} is not an image: give a path, bytes, a PIL image or an H×W×3 uint8 array")
+        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+            if opened.format not in _FORMATS:
+                raise InvalidImageError(f"{name} is a {opened.format} file, which is not read; save it as PNG or JPEG")
+            return _upright_rgb(opened, name)
+    except (InvalidImageError, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        hint = "; addresses are not fetched: download the image first" if "://" in name else "; check the path"
+        raise InvalidImageError(f"{name} does not exist{hint}") from error
+    except IsADirectoryError as error:
+        raise InvalidImageError(f"{name} is a folder; name one image file") from error
+    except PermissionError as error:
+        raise InvalidImageError(f"{name} may not be read; check its permissions") from error
+    except UnidentifiedImageError as error:
+        raise InvalidImageError(
+            f"{name} is not an image file that can be read; save it as PNG or JPEG (HEIC photos need pillow-heif)"
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InvalidImageError(f"{name} is too large ({error}); {_TOO_LARGE}") from error
+    except Exception as error:  # decoders fail in many ways on damaged files, and each of them means the same here
+        raise InvalidImageError(
+            f"{name} cannot be decoded ({error}): it is damaged or cut short; fetch or save it again"
+        ) from error
+
+
+def _name(image: object) -> str:
+    match image:
+        case str() | os.PathLike():
+            return f"image {str(image)!r}"
+        case bytes():
+            return f"image given as {len(image)} bytes"
+        case Image.Image():
+            return f"PIL image of mode {image.mode} and size {image.width}×{image.height}"
+        case np.ndarray():
+            return f"image array of shape {image.shape} and dtype {image.dtype}"
+        case _:
+            return f"{type(image).__name__} {reprlib.repr(image)}"
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    if width * height == 0:
+        raise InvalidImageError(f"{name} has no pixels ({width}×{height})")
+    if width * height > MAX_PIXELS:
+        raise InvalidImageError(f"{name} is too large ({width}×{height} pixels); {_TOO_LARGE}")
+
+
+def _from_array(array: NDArray[np.uint8], name: str) -> Image.Image:
+    if array.ndim != 3 or array.shape[2] != 3:
+        raise InvalidImageError(f"{name}: expected the shape (height, width, 3), RGB")
+    if array.dtype != np.uint8:
+        raise InvalidImageError(f"{name}: expected uint8, 0..255; scale the values to that range and cast them")
+    _check_size(array.shape[1], array.shape[0], name)
+    return Image.fromarray(array)
+
+
+def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    _check_size(image.width, image.height, name)
+    image.load()
+    rgb = _rgb(image, name)
+    turn = _TO_UPRIGHT.get(_orientation(image))
+    upright = rgb if turn is None else rgb.transpose(turn)
+    upright.info = {}  # a profile or EXIF block of the original would be wrong for what this image is now
+    return upright
+
+
+def _orientation(image: Image.Image) -> Any:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow lets the parser's own errors out, of any kind
+        return 1
+
+
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # Pillow reads 16-bit PGM as I
+        return _eight_bits(image).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise InvalidImageError(f"{name}: 32-bit greyscale has no fixed range; scale it to 0..255 (mode L) first")
+    if image.mode == "La":
+        image = image.convert("LA")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    white = Image.new("RGBA", layer.size, "white")
+    return Image.alpha_composite(white, layer).convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    wide = np.asarray(image).astype(np.uint32)
+    shades = ((wide * 255 + 32767) // 65535).astype(np.uint8)
+    if (transparent := image.info.get("transparency")) is not None:  # PNG: one grey value that means "nothing here"
+        shades[wide == transparent] = 255
+    return Image.fromarray(shades)

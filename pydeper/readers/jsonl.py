@@ -1,0 +1,224 @@
+"""Samples as JSON Lines, the format of this project: one object a line, UTF-8.
+
+    {"image": "photos/17.jpg", "description": "A dog …", "subject": "ana", "split": "train",
+     "trajectory": [{"box": [0.1, 0.2, 0.4, 0.6], "duration": 0.31}, …]}
+
+(on one line). `image` is a path relative to the file's folder, with forward slashes. `description` and `trajectory`
+may be missing or null, not both; `subject` and `split` may be. Boxes are (x1, y1, x2, y2) as fractions of the upright
+image, durations are seconds.
+"""
+
+import codecs
+import collections
+import difflib
+import json
+import os
+import reprlib
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydeper.atomic import atomic_path
+from pydeper.errors import InvalidSampleError
+from pydeper.samples import Fixation, Sample, Trajectory
+
+_SAMPLE_FIELDS = ("image", "description", "subject", "trajectory", "split")
+_FIXATION_FIELDS = ("box", "duration")
+
+
+def read_samples(path: str | os.PathLike[str]) -> list[Sample]:
+    """Reads a samples file (JSON Lines, see this module).
+
+    Images are checked to be there and opened later. An absolute image path is taken as it is. Blank lines, a byte order
+    mark and Windows line ends are fine. A field that the format does not know is not read: one warning at the end tells
+    the names and how often each was met; but where it looks like a missing field's name misspelt, it is an error.
+
+    Args:
+        path: The file.
+
+    Returns:
+        One sample a line, in the file's order, each with its `source` (such as "ana.jsonl:3"); at least one.
+
+    Raises:
+        InvalidSampleError: The file cannot be read, holds no samples, or a line (named, with its field) is not valid or
+            names an image that is not there.
+    """
+    path = Path(path)
+    unread: collections.Counter[str] = collections.Counter()
+    samples = []
+    try:
+        folder = path.parent.resolve()
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
+                if line.strip():
+                    samples.append(_read_line(line, f"{path}:{number}", folder, unread))
+    except InvalidSampleError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InvalidSampleError(f"{path}: cannot be read ({error}); name a JSON Lines file of samples") from error
+    if not samples:
+        raise InvalidSampleError(f"{path}: holds zero samples; write one JSON object a line")
+    if unread:
+        listing = ", ".join(f"{name} ({count})" for name, count in unread.items())
+        warnings.warn(f"{path}: fields that are not part of the format were not read: {listing}", stacklevel=2)
+    return samples
+
+
+def _read_line(line: bytes, source: str, folder: Path, unread: collections.Counter[str]) -> Sample:
+    try:
+        record = _parse_object(line)
+        unread.update(_unknown_fields(record, _SAMPLE_FIELDS))
+        trajectory = record.get("trajectory")
+        return Sample(
+            image=_image_path(record.get("image"), folder),
+            description=record.get("description"),
+            trajectory=None if trajectory is None else _trajectory(trajectory, unread),
+            subject=record.get("subject"),
+            split=record.get("split"),
+            source=source,
+        )
+    except InvalidSampleError as error:
+        raise InvalidSampleError(f"{source}: {error}") from error
+
+
+def _parse_object(line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line.decode(), object_pairs_hook=_unique)
+    except InvalidSampleError:
+        raise
+    except UnicodeDecodeError as error:
+        raise InvalidSampleError(f"byte {error.start + 1} is not UTF-8; save the file as UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidSampleError(f"not JSON ({error}); each line must be one whole object: {_excerpt(line)}") from error
+    if not isinstance(record, dict):
+        raise InvalidSampleError(f"must be an object {{…}}, not {_kind(record)}: {_excerpt(line)}")
+    return record
+
+
+def _excerpt(line: bytes) -> str:
+    text = line.decode().strip()
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _kind(value: object) -> str:
+    return "null" if value is None else f"{type(value).__name__} {reprlib.repr(value)}"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        (name, count), *_ = collections.Counter(name for name, _ in pairs).most_common(1)
+        raise InvalidSampleError(f"the field {name!r} is given {count} times in one object; keep one")
+    return record
+
+
+def _unknown_fields(record: dict[str, Any], known: tuple[str, ...], prefix: str = "") -> list[str]:
+    missing = [name for name in known if name not in record]
+    unknown = [name for name in record if name not in known]
+    for name in unknown:
+        if meant := difflib.get_close_matches(name.lower(), missing, n=1, cutoff=0.85):
+            raise InvalidSampleError(f"unknown field {prefix}{name!r}: is {meant[0]!r} meant? Rename it")
+    return [prefix + name for name in unknown]
+
+
+def _image_path(value: object, folder: Path) -> Path:
+    if not isinstance(value, str) or not value:
+        raise InvalidSampleError(f"image must be the path of an image file, not {_kind(value)}")
+    if "://" in value:
+        raise InvalidSampleError(f"image {value!r} is an address; download it and give the file's path")
+    path = _canonical(folder / value)
+    try:
+        found, problem = path.is_file(), "is not there" if not path.exists() else "is not a file"
+    except OSError as error:
+        found, problem = False, str(error)
+    if not found:
+        hint = " with forward slashes" if "\\" in value else ""
+        raise InvalidSampleError(f"image {value!r} {problem} (as {path}); give a path relative to this file{hint}")
+    return path
+
+
+def _canonical(path: Path) -> Path:
+    # An image that is a link keeps its own name: what it points at may have none that tells the format.
+    return path.parent.resolve() / path.name
+
+
+def _trajectory(value: object, unread: collections.Counter[str]) -> Trajectory:
+    if not isinstance(value, list):
+        raise InvalidSampleError(f'trajectory must be a list of {{"box": …, "duration": …}}, not {_kind(value)}')
+    fixations = []
+    for i, item in enumerate(value):
+        try:
+            if not isinstance(item, dict):
+                raise InvalidSampleError(f'must be {{"box": …, "duration": …}}, not {_kind(item)}')
+            unread.update(_unknown_fields(item, _FIXATION_FIELDS, "trajectory."))
+            for name in _FIXATION_FIELDS:
+                if name not in item:
+                    raise InvalidSampleError(f"{name} is missing; give it, or leave the fixation out")
+            fixations.append(Fixation(item["box"], item["duration"]))
+        except InvalidSampleError as error:
+            raise InvalidSampleError(f"trajectory[{i}]: {error}") from error
+    return Trajectory(fixations)
+
+
+def write_samples(path: str | os.PathLike[str], samples: Iterable[Sample]) -> None:
+    """Writes samples to a file that `read_samples` reads back as equal samples.
+
+    The file appears whole or not at all, in place of what was there. Image paths are written relative to its folder,
+    whether or not the image is there yet; `source` is not written.
+
+    Args:
+        path: The file; its folder must exist.
+        samples: One or more samples whose images are paths.
+
+    Raises:
+        InvalidSampleError: There are no samples, one (named by its index) is not a sample or holds its image in
+            memory, or the file cannot be written.
+    """
+    path = Path(path)
+    folder = path.parent.resolve()
+    lines = [_line(sample, i, folder) for i, sample in enumerate(samples)]
+    if not lines:
+        raise InvalidSampleError(f"{path}: there are zero samples to write; give at least one")
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(b"".join(lines))
+    except OSError as error:
+        raise InvalidSampleError(f"{path}: cannot be written ({error}); name a file in a folder that exists") from error
+
+
+def _line(sample: Sample, index: int, folder: Path) -> bytes:
+    if not isinstance(sample, Sample):
+        raise InvalidSampleError(f"samples[{index}] must be a Sample, not {_kind(sample)}")
+    if not isinstance(sample.image, str | os.PathLike):
+        raise InvalidSampleError(
+            f"samples[{index}]: the image is in memory ({type(sample.image).__name__}); save it and give its path"
+        )
+    record = {
+        "image": _relative(Path(sample.image), folder),
+        "description": sample.description,
+        "subject": sample.subject,
+        "trajectory": None if sample.trajectory is None else _fixations(sample.trajectory),
+        "split": sample.split,
+    }
+    present = {name: value for name, value in record.items() if value is not None}
+    try:
+        return json.dumps(present, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError as error:
+        raise InvalidSampleError(
+            f"samples[{index}]: the image path {record['image']!r} is not Unicode; rename the file"
+        ) from error
+
+
+def _fixations(trajectory: Trajectory) -> list[dict[str, Any]]:
+    return [{"box": fixation.box, "duration": fixation.duration} for fixation in trajectory]
+
+
+def _relative(image: Path, folder: Path) -> str:
+    image = _canonical(image)
+    try:
+        return Path(os.path.relpath(image, folder)).as_posix()
+    except ValueError:  # on Windows, where the two are on different drives
+        return image.as_posix()
