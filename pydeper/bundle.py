@@ -1,0 +1,267 @@
+"""What a model is on disk: finding it, checking it against its manifest, reading its config."""
+
+import hashlib
+import json
+import os
+import sys
+import warnings
+from os import PathLike
+from pathlib import Path, PurePosixPath
+
+import attrs
+
+from pydeper import hub
+from pydeper.config import BundleConfig
+from pydeper.errors import BundleError
+
+MANIFEST_FORMAT_VERSION = 1
+DEFAULT_MODEL_VARIABLE = "PYDEPER_MODEL"
+BUILTIN = Path(__file__).parent / "builtin"
+
+CONFIG = "config.json"
+PERSONA_ENCODER = "persona_encoder.onnx"
+ADAPTER = "adapter.onnx"
+TOKENIZER = "tokenizer.json"
+MANIFEST = "manifest.json"
+
+_MAX_JSON = 4 * 1024 * 1024
+_warned_of_demonstration_model = False
+
+
+class DemonstrationModelWarning(UserWarning):
+    """The built-in demonstration model is used without having been asked for by name."""
+
+
+@attrs.frozen
+class Bundle:
+    """A model's folder, found and checked.
+
+    Attributes:
+        folder: Where its files lie.
+        model_id: What it is called wherever it goes: a Hub id, or the bundle's own name.
+        revision: Its commit on the Hub, or None where it does not come from there.
+        config: Its `config.json`.
+    """
+
+    folder: Path
+    model_id: str
+    revision: str | None
+    config: BundleConfig
+
+
+@attrs.frozen
+class ManifestEntry:
+    """What the manifest says of one file: its size in bytes and the sha256 of its content, in hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+def open_bundle(
+    name_or_folder: str | PathLike[str] | None = None,
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> Bundle:
+    """Finds a model, checks every one of its files and reads its config.
+
+    Args:
+        name_or_folder: The name of a built-in model (``"tiny"``), a folder, or a Hub id (``"org/name"``). A folder
+            that exists wins over a Hub id of the same spelling. None is the default: ``$PYDEPER_MODEL``, and where
+            that is not set the built-in "tiny", with a warning once in a process.
+        revision: Branch, tag or commit of a Hub id.
+        local_files_only: Never connect to the Hub; use what its local cache holds.
+
+    Raises:
+        BundleError: There is no such model, a file is missing, altered or not in the manifest, or the format is one
+            that this version does not read; names the file and the remedy.
+    """
+    name_or_folder = default_model_name() if name_or_folder is None else name_or_folder
+    folder, model_id, commit = _locate(name_or_folder, revision, local_files_only)
+    verify(folder)
+    config = read_config(folder)
+    return Bundle(folder, model_id or config.name, commit, config)
+
+
+def builtin_names() -> list[str]:
+    """Returns the names of the models that come with pydeper."""
+    return sorted(path.parent.name for path in BUILTIN.glob(f"*/{CONFIG}"))
+
+
+def default_model_name() -> str:
+    """Returns ``$PYDEPER_MODEL``, or "tiny" with a `DemonstrationModelWarning` the first time in a process."""
+    global _warned_of_demonstration_model
+    if name := os.environ.get(DEFAULT_MODEL_VARIABLE, "").strip():
+        return name
+    if not _warned_of_demonstration_model:
+        _warned_of_demonstration_model = True
+        warnings.warn(
+            "no model was named, so pydeper uses its built-in demonstration model 'tiny', which knows drawn scenes of "
+            "coloured shapes only, not photographs. Name a real one: DeperModel.from_pretrained('org/name'), or set "
+            f"{DEFAULT_MODEL_VARIABLE}=org/name. Naming 'tiny' keeps it, without this warning.",
+            DemonstrationModelWarning,
+            stacklevel=_frames_inside_pydeper(),
+        )
+    return "tiny"
+
+
+def read_config(folder: Path) -> BundleConfig:
+    """Reads a bundle's `config.json`.
+
+    Raises:
+        BundleError: It is missing or malformed, or of a format that this version does not read.
+    """
+    text = _read_text(folder / CONFIG)
+    try:
+        return BundleConfig.from_json(text)
+    except BundleError as error:
+        raise BundleError(f"{folder / CONFIG}: {error}") from error.__cause__
+
+
+def verify(folder: Path) -> None:
+    """Checks that a bundle holds exactly the files of its manifest, each with its size and sha256.
+
+    Names at the top of the folder that begin with a dot (`.git`, `.gitattributes`, `.cache`) are not part of a bundle.
+
+    Raises:
+        BundleError: A file is missing, altered or not listed, or the manifest is malformed; names the file.
+    """
+    entries = read_manifest(folder)
+    for needed in (CONFIG, PERSONA_ENCODER, ADAPTER, TOKENIZER):
+        if needed not in entries:
+            raise BundleError(f"{folder / MANIFEST}: does not list {needed}, which every bundle has; {_again(folder)}")
+    if unlisted := sorted(set(list_files(folder)) - set(entries)):
+        raise BundleError(
+            f"{folder / unlisted[0]}: is not in {MANIFEST}{_and_others(unlisted)}: remove it; or, if the bundle is "
+            f"yours and the file belongs there, write the manifest anew with `python -m export manifest {folder}`"
+        )
+    # Sizes first: they cost nothing, and a file cut short is the commonest damage.
+    for name, entry in entries.items():
+        path = folder / name
+        if not path.is_file():
+            raise BundleError(f"{path}: is missing, but {MANIFEST} lists it; {_again(folder)}")
+        if (size := path.stat().st_size) != entry.size:
+            raise BundleError(f"{path}: has {size} bytes instead of the {entry.size} of {MANIFEST}; {_again(folder)}")
+    for name, entry in entries.items():
+        if sha256(folder / name) != entry.sha256:
+            raise BundleError(f"{folder / name}: its sha256 is not the one of {MANIFEST}; {_again(folder)}")
+
+
+def read_manifest(folder: Path) -> dict[str, ManifestEntry]:
+    """Reads a bundle's `manifest.json`: what it says of each file, by path inside the folder, with forward slashes.
+
+    Raises:
+        BundleError: It is missing or malformed, or names a path that leaves the folder.
+    """
+    path = folder / MANIFEST
+    text = _read_text(path)
+    try:
+        manifest = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: not valid JSON ({error}); {_again(folder)}") from error
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if version != MANIFEST_FORMAT_VERSION:
+        raise BundleError(
+            f"{path}: format_version: this pydeper reads manifests of format {MANIFEST_FORMAT_VERSION}, got "
+            f"{str(version)[:20]}; install a pydeper that knows that format"
+        )
+    files = manifest.get("files")
+    if not isinstance(files, dict):
+        raise BundleError(f"{path}: files: must be an object, got {type(files).__name__}; {_again(folder)}")
+    return {_inner_path(name, path): _entry(name, entry, path) for name, entry in files.items()}
+
+
+def list_files(folder: Path) -> list[str]:
+    """Returns the files of a bundle except its manifest: sorted paths inside the folder, with forward slashes."""
+    top = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name != MANIFEST)
+    files = (inner for path in top for inner in ([path] if not path.is_dir() else path.rglob("*")))
+    return sorted(path.relative_to(folder).as_posix() for path in files if not path.is_dir())
+
+
+def sha256(path: Path) -> str:
+    """Returns the sha256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _locate(
+    name_or_folder: str | PathLike[str], revision: str | None, local_files_only: bool
+) -> tuple[Path, str | None, str | None]:
+    """Returns the folder, and the Hub id (or the built-in's name) and commit where there are any."""
+    name = os.fspath(name_or_folder)
+    is_text = isinstance(name_or_folder, str)
+    if is_text and name in builtin_names():
+        _refuse_revision(revision, f"the built-in model {name!r}")
+        return BUILTIN / name, name, None
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        _refuse_revision(revision, f"the folder {folder}")
+        return folder, None, None
+    if is_text and hub.is_repo_id(name):
+        folder = hub.fetch_folder(name, revision=revision, local_files_only=local_files_only, error=BundleError)
+        return folder, name, folder.name
+    what = f"{folder} is a file, not a folder" if folder.exists() else f"there is no model {name!r}"
+    raise BundleError(
+        f"{what}: give the name of a built-in model ({', '.join(builtin_names()) or 'none is installed'}), a bundle's "
+        "folder, or a Hugging Face Hub id ('org/name')"
+    )
+
+
+def _refuse_revision(revision: str | None, what: str) -> None:
+    if revision is not None:
+        raise BundleError(f"revision: {what} has no revisions (got {revision!r}); only models on the Hub have")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_JSON + 1)
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"{path}: is missing, so {path.parent} is not a bundle: check the path; {_again(path.parent)}"
+        ) from error
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if len(data) > _MAX_JSON:
+        raise BundleError(f"{path}: is larger than {_MAX_JSON} bytes, which no bundle's is; {_again(path.parent)}")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path}: is not UTF-8 text ({error}); {_again(path.parent)}") from error
+
+
+def _inner_path(name: str, manifest: Path) -> str:
+    path = PurePosixPath(name)
+    leaves = path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name
+    if leaves or path.as_posix() != name or name in (".", MANIFEST):
+        raise BundleError(
+            f"{manifest}: files: {name[:200]!r} is not the path of a file inside the bundle; do not use it"
+        )
+    return name
+
+
+def _entry(name: str, entry: object, manifest: Path) -> ManifestEntry:
+    size, digest = (entry.get("size"), entry.get("sha256")) if isinstance(entry, dict) else (None, None)
+    if isinstance(size, bool) or not isinstance(size, int) or not isinstance(digest, str):
+        raise BundleError(
+            f"{manifest}: files.{name}: must be an object with a whole number `size` and a text `sha256`; "
+            + _again(manifest.parent)
+        )
+    return ManifestEntry(size, digest)
+
+
+def _again(folder: Path) -> str:
+    return "reinstall pydeper" if folder.parent == BUILTIN else "download or export the bundle again"
+
+
+def _and_others(names: list[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+
+
+def _frames_inside_pydeper() -> int:
+    """Returns the `stacklevel` (for the caller's `warnings.warn`) of the line outside pydeper that led here."""
+    home, level = str(Path(__file__).parent) + os.sep, 1
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(home):
+        frame, level = frame.f_back, level + 1
+    return level
