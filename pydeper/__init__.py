@@ -1,0 +1,112 @@
+"""Image descriptions in the words, order and detail of one particular person.
+
+    >>> import pydeper
+    >>> persona = pydeper.Persona.from_samples(pydeper.read_samples("ana.jsonl"))
+    >>> pydeper.describe("street.jpg", persona)
+
+Importing pydeper is cheap: every name is loaded when it is first used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Unpack
+
+    from pydeper.bundle import DemonstrationModelWarning
+    from pydeper.errors import (
+        BundleError,
+        IncompatiblePersonaError,
+        InvalidArgumentError,
+        InvalidImageError,
+        InvalidSampleError,
+        PersonaError,
+        PydeperError,
+        RuntimeMissingError,
+    )
+    from pydeper.images import ImageLike
+    from pydeper.model import DeperModel, DescribeOptions
+    from pydeper.persona import Persona
+    from pydeper.readers import read_samples, write_samples
+    from pydeper.samples import Fixation, Sample, Trajectory
+    from pydeper.vlm import EncodedImage
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DemonstrationModelWarning": "pydeper.bundle",
+    "BundleError": "pydeper.errors",
+    "IncompatiblePersonaError": "pydeper.errors",
+    "InvalidArgumentError": "pydeper.errors",
+    "InvalidImageError": "pydeper.errors",
+    "InvalidSampleError": "pydeper.errors",
+    "PersonaError": "pydeper.errors",
+    "PydeperError": "pydeper.errors",
+    "RuntimeMissingError": "pydeper.errors",
+    "DeperModel": "pydeper.model",
+    "Persona": "pydeper.persona",
+    "read_samples": "pydeper.readers",
+    "write_samples": "pydeper.readers",
+    "Fixation": "pydeper.samples",
+    "Sample": "pydeper.samples",
+    "Trajectory": "pydeper.samples",
+    "EncodedImage": "pydeper.vlm",
+}
+
+__all__ = [
+    "BundleError",
+    "DemonstrationModelWarning",
+    "DeperModel",
+    "EncodedImage",
+    "Fixation",
+    "IncompatiblePersonaError",
+    "InvalidArgumentError",
+    "InvalidImageError",
+    "InvalidSampleError",
+    "Persona",
+    "PersonaError",
+    "PydeperError",
+    "RuntimeMissingError",
+    "Sample",
+    "Trajectory",
+    "__version__",
+    "describe",
+    "read_samples",
+    "stream",
+    "write_samples",
+]
+
+
+def describe(
+    image: "ImageLike | EncodedImage", persona: "Persona | None" = None, **options: "Unpack[DescribeOptions]"
+) -> str:
+    """Describes an image as one person would, with the default model (``$PYDEPER_MODEL``, else the built-in "tiny").
+
+    The arguments and the errors are those of `DeperModel.describe`. The model is loaded at the first call and kept.
+    """
+    from pydeper.model import default_model
+
+    return default_model().describe(image, persona, **options)
+
+
+def stream(
+    image: "ImageLike | EncodedImage", persona: "Persona | None" = None, **options: "Unpack[DescribeOptions]"
+) -> "Iterator[str]":
+    """Describes as `describe` does, and yields the text piece by piece while it is written."""
+    from pydeper.model import default_model
+
+    return default_model().stream(image, persona, **options)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pydeper' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

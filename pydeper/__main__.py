@@ -1,0 +1,8 @@
+"""`python -m pydeper` is the command `pydeper`."""
+
+import sys
+
+from pydeper.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

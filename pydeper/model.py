@@ -1,0 +1,360 @@
+"""A model in use: a bundle's persona encoder, adapter and vision-language model behind one face."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
+
+import numpy as np
+import numpy.typing as npt
+
+from pydeper import bundle
+from pydeper.bundle import Bundle
+from pydeper.config import BundleConfig
+from pydeper.devices import check_device, providers_for
+from pydeper.errors import BundleError, IncompatiblePersonaError, InvalidArgumentError
+from pydeper.images import ImageLike, open_image
+from pydeper.persona import Persona, short
+from pydeper.persona_encoder import PersonaEncoder
+from pydeper.samples import Sample
+from pydeper.vlm import EncodedImage, VisionLanguageModel, open_session, open_vlm
+from pydeper.vlm.decoding import DecodingOptions
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Every persona of a batch has a KV cache of its own; from some 8 on a step costs as much as two smaller ones.
+_PERSONAS_AT_ONCE = 8
+
+
+class DescribeOptions(TypedDict, total=False):
+    """The options of `DeperModel.describe`, which explains them."""
+
+    style: str
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int | None
+    strength: float
+
+
+class DeperModel:
+    """A frozen vision-language model that describes images as one particular person would.
+
+    Immutable and thread-safe after loading. Made by `from_pretrained`.
+
+    Attributes:
+        config: The bundle's `config.json`.
+        model_id: A Hub id, or the bundle's own name.
+        revision: The bundle's commit on the Hub, or None where it does not come from there.
+    """
+
+    def __init__(self, opened: Bundle, *, device: str = "auto", threads: int | None = None) -> None:
+        """Loads a bundle that `pydeper.bundle.open_bundle` has found and checked; see `from_pretrained`."""
+        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+            raise InvalidArgumentError(f"threads: must be a whole number from 1 on, or None, got {threads!r}")
+        providers = providers_for(device)
+        self.config: BundleConfig = opened.config
+        self.model_id = opened.model_id
+        self.revision = opened.revision
+        folder = opened.folder
+        tokenizer = _open_tokenizer(folder / bundle.TOKENIZER)
+        self._encoder = PersonaEncoder(
+            folder / bundle.PERSONA_ENCODER,
+            self.config.persona_encoder,
+            tokenizer,
+            providers=providers,
+            threads=threads,
+        )
+        self._adapter: Any = open_session(folder / bundle.ADAPTER, providers=providers, threads=threads)
+        check_device(self._adapter, device)
+        _check_adapter(self._adapter, self.config, folder / bundle.ADAPTER)
+        self._vlm: VisionLanguageModel = open_vlm(
+            folder / self.config.vlm.source,
+            self.config.vlm,
+            self.config.prompts,
+            tokenizer,
+            providers=providers,
+            threads=threads,
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | PathLike[str] | None = None,
+        device: str = "auto",
+        revision: str | None = None,
+        threads: int | None = None,
+        local_files_only: bool = False,
+    ) -> "DeperModel":
+        """Finds a model, checks its files against its manifest, and loads it.
+
+        Args:
+            name_or_folder: ``"tiny"`` (built in), a bundle's folder, or a Hub id as in ``"org/name"``. None is the
+                default model: ``$PYDEPER_MODEL``, else "tiny" with a `DemonstrationModelWarning`.
+            device: ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where the installed ONNX Runtime has it, else the CPU.
+            revision: Branch, tag or commit of a Hub id; None is the main branch.
+            threads: CPU threads of one operator; None leaves the choice to ONNX Runtime.
+            local_files_only: Never connect to the Hub; use what its local cache holds.
+
+        Raises:
+            BundleError: There is no such model, or it is damaged, or of a format that this version does not read.
+            InvalidArgumentError: The device cannot be used, or `threads` is not a positive number.
+            RuntimeMissingError: ONNX Runtime is not installed, or installed twice.
+        """
+        opened = bundle.open_bundle(name_or_folder, revision=revision, local_files_only=local_files_only)
+        return cls(opened, device=device, threads=threads)
+
+    @property
+    def providers(self) -> list[str]:
+        """ONNX Runtime's execution providers in use, the preferred one first."""
+        return self._encoder.providers
+
+    @property
+    def styles(self) -> list[str]:
+        """The styles that `describe` takes."""
+        return list(self.config.prompts.styles)
+
+    def encode_image(self, image: ImageLike) -> EncodedImage:
+        """Reads an image once, for any number of descriptions.
+
+        Args:
+            image: A path, the bytes of an image file, a PIL image or an HxWx3 uint8 array; EXIF orientation is applied.
+
+        Returns:
+            What `describe`, `stream` and `describe_each` take in place of the image; immutable, and of use with this
+            model alone.
+
+        Raises:
+            InvalidImageError: It is not an image that can be read.
+        """
+        encoded: EncodedImage = self._vlm.encode_image(open_image(image))
+        return encoded
+
+    def embed(self, samples: Iterable[Sample]) -> npt.NDArray[np.float32]:
+        """Returns the subject embedding z_s of every sample: (n, 384) float32, in the order of `samples`.
+
+        Raises:
+            InvalidSampleError: The model does not accept samples of that kind; names the sample.
+            InvalidImageError: A sample's image cannot be read; names the sample.
+        """
+        return self._encoder.embed(list(samples))
+
+    def describe(
+        self,
+        image: ImageLike | EncodedImage,
+        persona: Persona | None = None,
+        *,
+        style: str = "description",
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        strength: float = 1.0,
+    ) -> str:
+        """Describes an image as one person would.
+
+        Args:
+            image: A path, the bytes of an image file, a PIL image, an HxWx3 uint8 array, or what `encode_image` gave.
+            persona: Whose way of describing; None asks the vision-language model alone.
+            style: One of `styles`: which of the model's prompts.
+            max_new_tokens: The most tokens to write.
+            temperature: 0 takes the likeliest token at each step; above 0 samples, the more freely the higher.
+            top_p: Samples among the likeliest tokens that together have this probability, in (0, 1].
+            seed: Makes sampling repeatable; None draws anew each time.
+            strength: 0 is the model without the persona, 1 the persona as trained, above 1 an exaggeration of what the
+                persona changes (guidance on the logits; values other than 1 cost a second decoder pass).
+
+        Raises:
+            IncompatiblePersonaError: The persona was made by another persona encoder.
+            InvalidArgumentError: An option is out of its range, or the style is not one of the model's.
+            InvalidImageError: The image cannot be read.
+        """
+        options = DecodingOptions(
+            max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, strength=strength
+        )
+        self._check_style(style)
+        soft_tokens = None if persona is None else self._soft_tokens([persona])
+        return self._vlm.generate(self._encoded(image), style, soft_tokens, options)[0].text
+
+    def stream(
+        self,
+        image: ImageLike | EncodedImage,
+        persona: Persona | None = None,
+        **options: Unpack[DescribeOptions],
+    ) -> Iterator[str]:
+        """Describes as `describe` does, and yields the text piece by piece while it is written.
+
+        The arguments and the errors are those of `describe`; persona and options are checked at once, the image is read
+        when the first piece is asked for. Dropping the iterator ends the work.
+        """
+        style, decoding = self._split(options)
+        soft_token = None if persona is None else self._soft_tokens([persona])[0]
+        return self._stream(image, style, soft_token, decoding)
+
+    def astream(
+        self,
+        image: ImageLike | EncodedImage,
+        persona: Persona | None = None,
+        **options: Unpack[DescribeOptions],
+    ) -> AsyncGenerator[str, None]:
+        """Streams as `stream` does, for ``async for``: each piece is computed in a worker thread.
+
+        Nothing is computed ahead of the consumer. Cancelling the task, or closing the generator, ends the work
+        after the step in progress.
+        """
+        return _in_worker_threads(self.stream(image, persona, **options))
+
+    def describe_each(
+        self,
+        image: ImageLike | EncodedImage,
+        personas: Sequence[Persona],
+        **options: Unpack[DescribeOptions],
+    ) -> list[str]:
+        """Describes one image as each of several people would; the image is read once.
+
+        The further arguments and the errors are those of `describe`.
+
+        Returns:
+            One description a persona, in their order.
+        """
+        style, decoding = self._split(options)
+        if isinstance(personas, Persona):
+            raise InvalidArgumentError("personas: must be a list of personas, got one Persona; use describe for one")
+        if not personas:
+            return []
+        soft_tokens = self._soft_tokens(list(personas))
+        encoded = self._encoded(image)
+        return [
+            generation.text
+            for start in range(0, len(soft_tokens), _PERSONAS_AT_ONCE)
+            for generation in self._vlm.generate(
+                encoded, style, soft_tokens[start : start + _PERSONAS_AT_ONCE], decoding
+            )
+        ]
+
+    def check_persona(self, persona: Persona) -> None:
+        """Refuses what this model cannot be steered by.
+
+        Raises:
+            InvalidArgumentError: It is not a persona.
+            IncompatiblePersonaError: It was made by another persona encoder; names both.
+        """
+        if not isinstance(persona, Persona):
+            hint = "; read a persona file with Persona.load(path)" if isinstance(persona, str | PathLike) else ""
+            raise InvalidArgumentError(f"persona: must be a pydeper.Persona, got {type(persona).__name__}{hint}")
+        own = self.config.persona_encoder.fingerprint
+        if persona.encoder_fingerprint != own:
+            raise IncompatiblePersonaError(
+                f"persona {persona.name or '(unnamed)'!r} was made by the persona encoder "
+                f"{persona.encoder_fingerprint!r} of model {persona.model_id!r}, but model {self.model_id!r} has "
+                f"{own!r}, to which its numbers mean something else: use the persona with {persona.model_id!r}, or "
+                f"make it anew from the samples with {self.model_id!r}"
+            )
+
+    def __repr__(self) -> str:
+        revision = f"@{self.revision[:12]}" if self.revision else ""
+        return (
+            f"DeperModel({self.model_id + revision!r}, vlm={self.config.vlm.base_model!r}, "
+            f"encoder={short(self.config.persona_encoder.fingerprint)!r}, styles={self.styles}, "
+            f"provider={self.providers[0]!r})"
+        )
+
+    def _stream(
+        self,
+        image: ImageLike | EncodedImage,
+        style: str,
+        soft_token: npt.NDArray[np.float32] | None,
+        options: DecodingOptions,
+    ) -> Iterator[str]:
+        yield from self._vlm.stream(self._encoded(image), style, soft_token, options)
+
+    def _encoded(self, image: ImageLike | EncodedImage) -> EncodedImage:
+        return image if isinstance(image, EncodedImage) else self.encode_image(image)
+
+    def _soft_tokens(self, personas: Sequence[Persona]) -> npt.NDArray[np.float32]:
+        """Returns (B, hidden): the adapter's soft token of every persona."""
+        for persona in personas:
+            self.check_persona(persona)
+        stacked = np.stack([persona.subject_embedding for persona in personas])
+        (soft_tokens,) = self._adapter.run(["soft_token"], {"subject_embedding": stacked})
+        return np.asarray(soft_tokens, np.float32)
+
+    def _split(self, options: DescribeOptions) -> tuple[str, DecodingOptions]:
+        decoding: dict[str, Any] = dict(options)
+        style = decoding.pop("style", "description")
+        self._check_style(style)
+        return style, DecodingOptions(**decoding)
+
+    def _check_style(self, style: str) -> None:
+        if style not in self.config.prompts.styles:
+            raise InvalidArgumentError(
+                f"style: model {self.model_id!r} knows {', '.join(map(repr, self.styles))}, got {style!r}"
+            )
+
+
+_default_models: dict[str, DeperModel] = {}
+_default_lock = threading.Lock()
+
+
+def default_model() -> DeperModel:
+    """Returns the default model, loaded at its first use and kept: ``$PYDEPER_MODEL``, else the built-in "tiny".
+
+    Raises:
+        BundleError: It cannot be found or loaded.
+        RuntimeMissingError: ONNX Runtime is not installed, or installed twice.
+    """
+    name = bundle.default_model_name()
+    with _default_lock:
+        if name not in _default_models:
+            model = DeperModel.from_pretrained(name)
+            _default_models.clear()
+            _default_models[name] = model
+        return _default_models[name]
+
+
+def _open_tokenizer(path: "PathLike[str]") -> "Tokenizer":
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise BundleError(f"{path}: is not a tokenizer that this version of tokenizers reads: {error}") from error
+    # A user's own text never becomes special tokens.
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def _check_adapter(session: Any, config: BundleConfig, path: "PathLike[str]") -> None:
+    shapes = {value.name: value.shape for value in [*session.get_inputs(), *session.get_outputs()]}
+    for name, size in (
+        ("subject_embedding", config.persona_encoder.subject_embedding_size),
+        ("soft_token", config.vlm.hidden_size),
+    ):
+        if name not in shapes or shapes[name][-1] != size:
+            raise BundleError(
+                f"{path}: {name} must be of shape (B, {size}), as config.json says, got {shapes.get(name, 'none')}"
+            )
+
+
+_T = TypeVar("_T")
+
+
+async def _in_worker_threads(pieces: Iterator[str]) -> AsyncGenerator[str, None]:
+    """Advances an iterator in the event loop's thread pool, one step per piece asked for, and closes it at the end."""
+    loop = asyncio.get_running_loop()
+    # A cancelled step goes on in its thread; the lock makes the closing wait for it there rather than here.
+    one_at_a_time = threading.Lock()
+
+    def in_turn(work: Callable[[], _T]) -> _T:
+        with one_at_a_time:
+            return work()
+
+    try:
+        while (piece := await loop.run_in_executor(None, in_turn, lambda: next(pieces, None))) is not None:
+            yield piece
+    finally:
+        close = getattr(pieces, "close", None)
+        if close is not None:
+            loop.run_in_executor(None, in_turn, close)
