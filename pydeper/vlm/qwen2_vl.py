@@ -337,7 +337,7 @@ def _open_table(path: Path, config: VLMConfig) -> npt.NDArray[np.floating[Any]]:
         table: npt.NDArray[np.floating[Any]] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise BundleError(f"{path}: no such file; the bundle is incomplete, fetch it again") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise BundleError(f"{path}: not a numpy array file: {error}") from error
     if table.shape != (config.vocab_size, config.hidden_size) or table.dtype not in (np.float16, np.float32):
         raise BundleError(

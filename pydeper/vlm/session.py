@@ -24,7 +24,7 @@ def open_session(path: Path, *, providers: Sequence[str] = CPU, threads: int | N
         InvalidArgumentError: A provider is not in this build of the runtime, or `threads` is below 1.
         BundleError: The file is missing or not a model this runtime can load.
     """
-    runtime = _runtime()
+    runtime = import_onnxruntime()
     if missing := [name for name in providers if name not in runtime.get_available_providers()]:
         raise InvalidArgumentError(
             f"this ONNX Runtime has no {missing[0]}; it has: {', '.join(runtime.get_available_providers())}"
@@ -43,7 +43,12 @@ def open_session(path: Path, *, providers: Sequence[str] = CPU, threads: int | N
         raise BundleError(f"{path}: ONNX Runtime {runtime.__version__} cannot load this model: {error}") from error
 
 
-def _runtime() -> Any:
+def import_onnxruntime() -> Any:
+    """Imports the `onnxruntime` module.
+
+    Raises:
+        RuntimeMissingError: It is missing, or both of its builds are installed on top of each other.
+    """
     # The two builds install into one folder: with both, one silently hides the other.
     if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
         raise RuntimeMissingError(
@@ -56,6 +61,9 @@ def _runtime() -> Any:
         raise RuntimeMissingError(
             'ONNX Runtime cannot be imported: pip install "pydeper[cpu]"  (or "pydeper[gpu]" for an NVIDIA GPU)'
         ) from error
+
+
+_runtime = import_onnxruntime
 
 
 def _installed(name: str) -> bool:
