@@ -4,7 +4,7 @@ from importlib import metadata
 from typing import Any
 
 from pydeper.errors import InvalidArgumentError
-from pydeper.vlm.session import _runtime as import_onnxruntime
+from pydeper.vlm.session import import_onnxruntime
 
 RUNTIME_BUILDS = ("onnxruntime", "onnxruntime-gpu")
 _CUDA = "CUDAExecutionProvider"

@@ -89,9 +89,9 @@ def _explained(what: str, revision: str | None, error: type[PydeperError]) -> It
             "log in with `hf auth login` or set HF_TOKEN"
         ) from cause
     except errors.RevisionNotFoundError as cause:
-        raise error(f"{what} on the Hugging Face Hub has no revision {revision!r}: name a branch, tag or commit") from (
-            cause
-        )
+        raise error(
+            f"{what} on the Hugging Face Hub has no revision {revision!r}: name a branch, tag or commit"
+        ) from cause
     except (errors.LocalEntryNotFoundError, errors.CachedRepoTreeNotFoundError, errors.OfflineModeIsEnabled) as cause:
         at = f" at revision {revision!r}" if revision else ""
         raise error(
@@ -100,6 +100,8 @@ def _explained(what: str, revision: str | None, error: type[PydeperError]) -> It
         ) from cause
     except errors.EntryNotFoundError as cause:
         raise error(f"{what} does not exist on the Hugging Face Hub: check the repository's list of files") from cause
-    except (errors.HfHubHTTPError, errors.HFValidationError, errors.RevisionResolutionError, OSError) as cause:
+    except (
+        Exception
+    ) as cause:  # a refused connection is the HTTP library's own error, and which library that is changes
         reason = (str(cause).splitlines() or [type(cause).__name__])[0]
         raise error(f"{what}: the Hugging Face Hub could not be used: {reason}") from cause

@@ -4,13 +4,15 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from safetensors.numpy import save as safetensors_save
 
 import pydeper
 from pydeper import IncompatiblePersonaError, InvalidArgumentError, Persona, PersonaError
+
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 SIZE = 384
 METADATA = {
@@ -49,6 +51,7 @@ embeddings = st_numpy.arrays(
 moments = st.datetimes(timezones=st.integers(-720, 720).map(lambda m: timezone(timedelta(minutes=m))))
 
 
+@patient
 @given(
     embedding=embeddings,
     fingerprint=texts,
@@ -144,6 +147,7 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path):
             Persona.load(path)
 
 
+@patient
 @given(data=st.binary(max_size=4096))
 def test_no_bytes_bring_anything_but_a_persona_error(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "noise.safetensors"
@@ -152,6 +156,7 @@ def test_no_bytes_bring_anything_but_a_persona_error(tmp_path_factory, data):
         Persona.load(path)
 
 
+@patient
 @given(position=st.integers(0, 2000), value=st.integers(0, 255))
 def test_a_changed_byte_gives_a_persona_or_a_persona_error(tmp_path_factory, position, value):
     path = tmp_path_factory.getbasetemp() / "changed.safetensors"
@@ -246,6 +251,7 @@ def test_similarity_is_the_cosine():
         ana.similarity(persona(1, encoder_fingerprint="g" * 64))
 
 
+@patient
 @given(embedding=embeddings)
 def test_similarity_stays_in_range(embedding):
     one = Persona(subject_embedding=embedding, encoder_fingerprint="f" * 64, model_id="m", num_samples=1)
@@ -328,6 +334,21 @@ def test_a_persona_from_the_hubs_cache(tmp_path, monkeypatch):
         Persona.from_pretrained("org/personas", "ben", local_files_only=True)
     with pytest.raises(PersonaError, match="not in the local cache"):
         Persona.from_pretrained("org/others", "ana", local_files_only=True)
+
+
+def test_a_hub_that_cannot_be_reached_is_a_persona_error(monkeypatch):
+    import socket
+
+    from huggingface_hub import constants
+
+    with socket.socket() as taken:  # a port of our own on which nobody listens
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        monkeypatch.setenv("HF_TOKEN", "hf_none")
+        with pytest.raises(
+            PersonaError, match=r"repository 'org/none': the Hugging Face Hub could not be used: .*refused"
+        ):
+            persona().push_to_hub("org/none")
 
 
 def test_created_is_now_by_default():
