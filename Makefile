@@ -1,0 +1,56 @@
+# Everything runs in a virtual environment of its own, which every target sets up where it is missing or out of date.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python
+
+.PHONY: demo test test-slow lint format bench docs tiny clean
+
+demo: $(VENV)/.sdk          ## two people describe one picture, with the built-in model
+	$(BIN)/pydeper demo
+
+test: $(VENV)/.dev          ## the test suite, in minutes
+	$(RUN) -m pytest
+
+test-slow: $(VENV)/.dev     ## the checks that take longer
+	$(RUN) -m pytest -m slow
+
+lint: $(VENV)/.dev          ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev         ## what importing and describing cost, against their alternatives
+	$(RUN) -m benchmarks.import_time
+	$(RUN) -m benchmarks.tiny_runtime
+
+docs: $(VENV)/.docs         ## the docs site, into site/
+	$(BIN)/mkdocs build --strict
+
+tiny: $(VENV)/.dev          ## makes the built-in model from nothing, in under an hour
+	$(RUN) -m training tiny --bundle pydeper/builtin/tiny --report docs/results
+
+clean:
+	rm -rf $(VENV) build dist site
+
+$(VENV)/.venv:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+# The SDK alone, as an app would install it.
+$(VENV)/.sdk: $(VENV)/.venv pyproject.toml constraints.txt
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[cpu]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.venv pyproject.toml constraints.txt requirements-spacy-model.txt
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[cpu,train,export,eval,dev]"
+	$(RUN) -m pip install --quiet --no-deps --require-hashes --requirement requirements-spacy-model.txt
+	touch $@ $(VENV)/.sdk
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@

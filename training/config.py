@@ -1,0 +1,215 @@
+"""Configurations: attrs classes, read from TOML, changed by `--set key=value`; an unknown key is an error."""
+
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+import cattrs
+
+from pydeper.errors import PydeperError
+from training.network.config import NetworkConfig
+
+T = TypeVar("T")
+
+
+class ConfigError(PydeperError, ValueError):
+    """A configuration that cannot be used; the message names the key."""
+
+
+def positive(_: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
+    """Attrs validator: the value is > 0."""
+    if not value > 0:
+        raise ConfigError(f"{attribute.name}: must be > 0, got {value!r}")
+
+
+def share(_: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
+    """Attrs validator: the value is in [0, 1)."""
+    if not 0 <= value < 1:
+        raise ConfigError(f"{attribute.name}: must be in [0, 1), got {value!r}")
+
+
+def below_half(_: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
+    """Validates that the value is in [0, 0.5)."""
+    if not 0 <= value < 0.5:
+        raise ConfigError(f"{attribute.name}: must be in [0, 0.5), got {value!r}")
+
+
+def not_negative(_: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
+    """Attrs validator: the value is >= 0."""
+    if not value >= 0:
+        raise ConfigError(f"{attribute.name}: must be >= 0, got {value!r}")
+
+
+@attrs.frozen(kw_only=True)
+class OptimisationConfig:
+    """What both stages share: AdamW with warm-up and cosine decay, clipping, accumulation, logs and checkpoints.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch_size: Samples in one forward pass.
+        accumulation: Forward passes in one optimiser step.
+        learning_rate: Peak learning rate (paper: 5e-4).
+        weight_decay: Of AdamW.
+        warmup: Share of the steps in which the rate climbs to its peak; a cosine then takes it down to `final_rate`.
+        final_rate: Learning rate of the last step, as a share of the peak.
+        clip: Largest gradient norm (paper: 1.0).
+        contrastive_weight: λ of the losses (paper: 0.1).
+        temperature: Of the contrastive loss (paper: 0.07).
+        bank_size: Vectors in the contrastive memory bank's queue (paper: 4096).
+        modality_dropout: Chance, below 0.5, that a training sample loses its trajectory, and the same chance that it
+            loses its description; never both. It makes a persona from text alone or gaze alone useful.
+        checkpoint_every: Steps between checkpoints.
+        log_every: Steps between lines of the JSONL log.
+    """
+
+    steps: int = attrs.field(validator=positive)
+    batch_size: int = attrs.field(default=64, validator=positive)
+    accumulation: int = attrs.field(default=1, validator=positive)
+    learning_rate: float = attrs.field(default=5e-4, validator=positive)
+    weight_decay: float = attrs.field(default=0.01, validator=not_negative)
+    warmup: float = attrs.field(default=0.05, validator=share)
+    final_rate: float = attrs.field(default=0.05, validator=not_negative)
+    clip: float = attrs.field(default=1.0, validator=positive)
+    contrastive_weight: float = attrs.field(default=0.1, validator=not_negative)
+    temperature: float = attrs.field(default=0.07, validator=positive)
+    bank_size: int = attrs.field(default=4096, validator=positive)
+    modality_dropout: float = attrs.field(default=0.0, validator=below_half)
+    checkpoint_every: int = attrs.field(default=100, validator=positive)
+    log_every: int = attrs.field(default=10, validator=positive)
+
+
+@attrs.frozen(kw_only=True)
+class Stage1Config(OptimisationConfig):
+    """Stage 1: L = λ·L_con + L_traj + L_cls over the whole of DEPER.
+
+    Attributes:
+        trajectory_weight: Weight of L_traj (paper: 1).
+        subject_weight: Weight of L_cls (paper: 1).
+    """
+
+    trajectory_weight: float = attrs.field(default=1.0, validator=not_negative)
+    subject_weight: float = attrs.field(default=1.0, validator=not_negative)
+
+
+@attrs.frozen(kw_only=True)
+class Stage2Config(OptimisationConfig):
+    """Stage 2: L = L_des + λ·L_con + L_cls over the extractor, its subject head and the adapter.
+
+    Attributes:
+        adapter_learning_rate: Peak learning rate of the adapter; the other rate is the extractor's.
+        subject_weight: Weight of L_cls (paper: 1).
+        bf16: Run the frozen VLM under bfloat16 autocast.
+    """
+
+    adapter_learning_rate: float = attrs.field(default=5e-4, validator=positive)
+    subject_weight: float = attrs.field(default=1.0, validator=not_negative)
+    bf16: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class TrainingConfig:
+    """One training: where the frozen parts and the samples are, the network's sizes, the stages.
+
+    Attributes:
+        name: Name of the run and of the model.
+        seed: Seed of weights, batches and dropout.
+        samples: JSON Lines file of samples (see `pydeper.read_samples`).
+        image_encoder: Frozen image encoder: name or folder that transformers' AutoModel loads.
+        image_size: Side of the square images for the image encoder, in pixels.
+        vlm: Frozen VLM: name or folder. Stage 1 reads only its tokenizer and input-embedding table.
+        max_description_tokens: Longer descriptions are cut.
+        network: Sizes of DEPER.
+        stage1: Settings of stage 1.
+        stage2: Settings of stage 2.
+    """
+
+    name: str
+    seed: int = 0
+    samples: str
+    image_encoder: str = "facebook/dinov3-convnext-tiny-pretrain-lvd1689m"
+    image_size: int = attrs.field(default=448, validator=positive)
+    vlm: str = "Qwen/Qwen2-VL-2B-Instruct"
+    max_description_tokens: int = attrs.field(default=256, validator=positive)
+    network: NetworkConfig = attrs.Factory(NetworkConfig)
+    stage1: Stage1Config
+    stage2: Stage2Config | None = None
+
+
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+
+    def exact(kind: type, accepted: tuple[type, ...]) -> None:
+        def structure(value: Any, _: type) -> Any:
+            if (isinstance(value, bool) and kind is not bool) or not isinstance(value, accepted):
+                raise ConfigError(f"expected {kind.__name__}, got {value!r}")
+            return kind(value)
+
+        converter.register_structure_hook(kind, structure)
+
+    exact(int, (int,))
+    exact(float, (int, float))
+    exact(str, (str,))
+    exact(bool, (bool,))
+    return converter
+
+
+def load_config(kind: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
+    """Reads a TOML file into the attrs class `kind`.
+
+    Args:
+        kind: The configuration's class.
+        path: The TOML file.
+        overrides: Changes as "key.path=value", applied in order; the value is read as TOML, or else taken as a string.
+
+    Raises:
+        ConfigError: The file cannot be read, or a key is unknown, missing or of a wrong type or range; all are named.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
+    for change in overrides:
+        _apply(table, change)
+    return structure_config(kind, table, str(path))
+
+
+def structure_config(kind: type[T], table: dict[str, Any], source: str) -> T:
+    """Builds the attrs class `kind` from a plain table; errors name `source` and the key."""
+    try:
+        return _converter().structure(table, kind)
+    except (cattrs.BaseValidationError, ConfigError) as error:
+        reasons = cattrs.transform_error(error, path=kind.__name__, format_exception=_reason)
+        raise ConfigError(f"{source}: " + "; ".join(reasons)) from error
+
+
+def _reason(error: BaseException, kind: type | None) -> str:
+    if isinstance(error, KeyError):
+        return f"missing key {error}"
+    if isinstance(error, cattrs.ForbiddenExtraKeysError):
+        known = ", ".join(field.name for field in attrs.fields(error.cl)) if attrs.has(error.cl) else ""
+        return f"unknown key {', '.join(sorted(error.extra_fields))} (known: {known})"
+    return str(error)
+
+
+def _apply(table: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {change}: expected key=value, for example --set stage1.steps=100")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *path, last = key.split(".")
+    for part in path:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {change}: {part} is a value, not a table")
+    table[last] = value
+
+
+def config_text(config: Any) -> str:
+    """A configuration as JSON, for logs and checkpoints."""
+    return json.dumps(_converter().unstructure(config), indent=1)

@@ -1,0 +1,1 @@
+"""What DEPER is trained on."""

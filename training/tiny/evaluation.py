@@ -1,0 +1,171 @@
+"""What the tiny model can do, measured through the SDK on people and scenes that it has never seen.
+
+Every condition describes the same held-out scenes greedily:
+
+- zero-shot: the VLM without a persona, the same words for everybody;
+- DEPER: a persona from a person's samples, of people seen in training, and of unseen people with 1 and 5 samples;
+- DEPER, text only: the same 5 samples without their trajectories;
+- ceiling: the person's true traits, given to the frozen VLM as the soft token that it was pre-trained to understand.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+import numpy as np
+
+from pydeper import DeperModel, Persona, Sample
+from pydeper.vlm import DecodingOptions
+from training.data.simulated import TRAITS, Viewer, mentioned_shapes
+from training.evaluation.bootstrap import bootstrap_mean, bootstrap_statistic
+from training.evaluation.captions import bleu4_from_statistics, bleu_statistics, cider
+from training.evaluation.object_sequence_score import object_sequence_score
+from training.evaluation.probes import transfer_probe
+from training.evaluation.report import Figure
+from training.evaluation.subject_identification import subject_identification
+from training.evaluation.viewing import viewing_agreement
+from training.tiny.people import People
+
+STYLE = "description"
+MAX_NEW_TOKENS = 96
+SCORERS = ("bleu4", "rouge_l", "cider")
+TOKENIZER = "words"
+
+
+@attrs.frozen(eq=False)
+class Descriptions:
+    """Descriptions of the test scenes by some people: one row for each person and scene."""
+
+    viewers: tuple[Viewer, ...]
+    references: list[str]
+    conditions: dict[str, list[str]]
+
+    def score(self) -> dict[str, dict[str, Figure]]:
+        """All metrics of all conditions, with 95 % intervals over people."""
+        scenes = len(self.references) // len(self.viewers)
+        people = [viewer.name for viewer in self.viewers for _ in range(scenes)]
+        images = [scene for _ in self.viewers for scene in range(scenes)]
+        return {name: _score(texts, self.references, people, images) for name, texts in self.conditions.items()}
+
+
+def describe_scenes(
+    model: DeperModel,
+    people: People,
+    viewers: Sequence[Viewer],
+    personas: Mapping[str, Sequence[Persona]],
+    ceiling: np.ndarray,
+) -> Descriptions:
+    """Lets everybody describe every test scene.
+
+    Args:
+        model: The bundle.
+        people: Gives the test scenes.
+        viewers: Who describes.
+        personas: Condition -> a persona for each viewer.
+        ceiling: (viewers, hidden) soft tokens made of the true traits.
+    """
+    options = DecodingOptions(max_new_tokens=MAX_NEW_TOKENS)
+    table: dict[str, list[list[str]]] = {name: [] for name in ("zero-shot", *personas, "ceiling")}
+    for image in people.test_images():
+        encoded = model.encode_image(image)
+        table["zero-shot"].append([model.describe(encoded, max_new_tokens=MAX_NEW_TOKENS)] * len(viewers))
+        for name, everybody in personas.items():
+            table[name].append(model.describe_each(encoded, everybody, max_new_tokens=MAX_NEW_TOKENS))
+        table["ceiling"].append([g.text for g in model.vlm.generate(encoded, STYLE, ceiling, options)])
+    return Descriptions(
+        viewers=tuple(viewers),
+        references=[viewer.describe(scene) for viewer in viewers for scene in people.test_scenes],
+        conditions={
+            name: [by_scene[person] for person in range(len(viewers)) for by_scene in rows]
+            for name, rows in table.items()
+        },
+    )
+
+
+def personas_of(model: DeperModel, samples: Sequence[Sequence[Sample]]) -> list[Persona]:
+    """One persona for each person's samples."""
+    return [Persona.from_samples(own, model=model) for own in samples]
+
+
+def without_trajectory(samples: Sequence[Sequence[Sample]]) -> list[list[Sample]]:
+    """The same samples, text only."""
+    return [[attrs.evolve(sample, trajectory=None) for sample in own] for own in samples]
+
+
+def without_description(samples: Sequence[Sequence[Sample]]) -> list[list[Sample]]:
+    """The same samples, trajectory only."""
+    return [[attrs.evolve(sample, description=None) for sample in own] for own in samples]
+
+
+def probe_unseen(model: DeperModel, people: People) -> dict[str, dict[str, Figure]]:
+    """Linear probes: fitted to personas of the seen people, asked about the personas of unseen people.
+
+    Personas are means over `support` samples on both sides; for the unseen people, of every support set. Rows are the
+    traits, columns what the persona was made from.
+    """
+    size = len(people.support[0][0])
+    seen_samples = [people.training[i : i + size] for i in range(0, len(people.training) - size + 1, size)]
+    owners = {viewer.name: viewer for viewer in people.seen}
+    seen_samples = [own for own in seen_samples if len({sample.subject for sample in own}) == 1]
+    seen = [owners[str(own[0].subject)] for own in seen_samples]
+    unseen = [viewer for viewer, sets in zip(people.unseen, people.support, strict=True) for _ in sets]
+    unseen_samples = [own for sets in people.support for own in sets]
+    results: dict[str, dict[str, Figure]] = {trait: {"chance": 1 / len(values)} for trait, values in TRAITS.items()}
+    for column, withhold in _INPUTS.items():
+        fitted = np.stack([persona.subject_embedding for persona in personas_of(model, withhold(seen_samples))])
+        asked = np.stack([persona.subject_embedding for persona in personas_of(model, withhold(unseen_samples))])
+        for trait in TRAITS:
+            results[trait][column] = transfer_probe(
+                fitted,
+                [getattr(viewer, trait) for viewer in seen],
+                asked,
+                [getattr(viewer, trait) for viewer in unseen],
+                people=[viewer.name for viewer in unseen],
+            )
+    return results
+
+
+def tell_apart_by_looking(model: DeperModel, people: People) -> dict[str, dict[str, Figure]]:
+    """Identification among unseen people who differ in their scanning order alone.
+
+    Within each group, every person is enrolled with one support set and asked with another (of 1 sample and of all);
+    the nearest persona by cosine wins. Rows are what the personas were made from.
+    """
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for index, viewer in enumerate(people.unseen):
+        groups.setdefault(tuple(getattr(viewer, trait) for trait in TRAITS if trait != "order"), []).append(index)
+    clusters = [group for group, members in enumerate(groups.values()) for _ in members]
+    results: dict[str, dict[str, Figure]] = {}
+    for row, withhold in _INPUTS.items():
+        enrolled = personas_of(model, withhold([sets[0] for sets in people.support]))
+        results[row] = {"chance": 1 / len(next(iter(groups.values())))}
+        for column, count in (("1 sample", 1), (f"{len(people.support[0][1])} samples", None)):
+            queries = personas_of(model, withhold([sets[1][:count] for sets in people.support]))
+            hits = [
+                float(max(members, key=lambda other: enrolled[other].similarity(queries[person])) == person)
+                for members in groups.values()
+                for person in members
+            ]
+            results[row][column] = bootstrap_mean(hits, clusters)
+    return results
+
+
+_INPUTS = {
+    "text + trajectory": lambda samples: [list(own) for own in samples],
+    "text only": without_trajectory,
+    "trajectory only": without_description,
+}
+
+
+def _score(texts: list[str], references: list[str], people: list[str], images: list[int]) -> dict[str, Figure]:
+    statistics = bleu_statistics(texts, references, tokenizer=TOKENIZER)
+    looked = viewing_agreement([mentioned_shapes(t) for t in texts], [mentioned_shapes(r) for r in references])
+    identified = subject_identification(images, people, texts, references, tokenizer=TOKENIZER, scorers=SCORERS)
+    credits = np.mean([identified.credits[scorer] for scorer in SCORERS], axis=0)
+    return {
+        "BLEU-4": bootstrap_statistic(lambda rows: bleu4_from_statistics(statistics[rows].sum(axis=0)), people),
+        "CIDEr": bootstrap_mean(cider(texts, references, tokenizer=TOKENIZER).pairs, people),
+        "OSS": bootstrap_mean(object_sequence_score(texts, references).pairs, people),
+        "CLS": bootstrap_mean(credits, [people[row] for row in identified.rows]),
+        "first object": bootstrap_mean(looked.first_right, people, weights=looked.first_asked),
+        "pairwise order": bootstrap_mean(looked.orders_right, people, weights=looked.orders_asked),
+    }

@@ -1,0 +1,276 @@
+"""`python -m training tiny`: the built-in demonstration model, step by step, from nothing.
+
+Every step keeps its result in a folder of its own and is skipped when that is complete; a step that was interrupted
+goes on from its last checkpoint.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import attrs
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+from pydeper.config import ImageEncoderInfo, PersonaEncoderConfig, Prompts, PromptStyle
+from pydeper.preprocess import persona_pixels
+from pydeper.vlm.image_patches import image_patches
+from training import loop
+from training.config import OptimisationConfig
+from training.data.encoded import encode_dataset
+from training.data.simulated import GRID, ORDERS, TRAITS, sample_viewer
+from training.network.adapter import Adapter
+from training.network.deper import Deper
+from training.network.image_encoder import ImageEncoder
+from training.network.text_table import TextTable
+from training.stage1 import Stage1Task
+from training.stage2 import Stage2Task
+from training.tiny import pretraining
+from training.tiny.config import PretrainingConfig, TinyConfig
+from training.tiny.people import People, simulate_people
+from training.tiny.tokenizer import build_tokenizer
+from training.vlm import SteeredVLM, vlm_config
+
+NAME = "tiny"
+PROMPTS = Prompts(
+    system="You describe drawings.",
+    styles={
+        "description": PromptStyle(
+            with_persona="Write a description of this photo in the style of <subj>",
+            without_persona="Write a description of this photo",
+        )
+    },
+)
+IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as DINOv3
+
+
+class Seeds:
+    """Offsets that keep the random streams of the steps apart."""
+
+    VISION_SCENES, LANGUAGE_SCENES, ENCODER_SCENES, VIEWERS, SAMPLES, TEST_SCENES, SUPPORT = range(1, 8)
+    VISION, LANGUAGE, ENCODER, STAGE1, STAGE2 = range(11, 16)
+
+
+def seed_of(config: TinyConfig, offset: int) -> int:
+    """The seed of one random stream."""
+    return config.seed * 1000 + offset
+
+
+# --- the VLM
+
+
+def tokenizer_of(config: TinyConfig) -> Tokenizer:
+    """The tiny tokenizer: words of the tiny world and of the prompts are single tokens."""
+    rng = loop.step_generator(seed_of(config, Seeds.LANGUAGE_SCENES))
+    scenes = pretraining.draw_scenes(500, seed_of(config, Seeds.LANGUAGE_SCENES))
+    corpus = [sample_viewer(rng).describe(scene) for scene in scenes]
+    corpus += [f" {word}" for values in TRAITS.values() for word in values for _ in range(20)]
+    style = PROMPTS.styles["description"]
+    corpus += [f"system\n{PROMPTS.system}", "user\n", "assistant\n", *style.with_persona.split("<subj>")] * 20
+    return build_tokenizer(corpus, config.vlm.vocab_size)
+
+
+def build_vlm(config: TinyConfig) -> SteeredVLM:
+    """The tiny VLM with random weights."""
+    sizes, tokenizer = config.vlm, tokenizer_of(config)
+    torch.manual_seed(seed_of(config, Seeds.LANGUAGE))
+    model = Qwen2VLForConditionalGeneration(
+        Qwen2VLConfig(
+            text_config={
+                "vocab_size": tokenizer.get_vocab_size(),
+                "hidden_size": sizes.hidden_size,
+                "intermediate_size": sizes.intermediate_size,
+                "num_hidden_layers": sizes.layers,
+                "num_attention_heads": sizes.heads,
+                "num_key_value_heads": sizes.key_value_heads,
+                "max_position_embeddings": 1024,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [8, 12, 12]},
+                "bos_token_id": tokenizer.token_to_id("<|endoftext|>"),
+                "eos_token_id": tokenizer.token_to_id("<|im_end|>"),
+                "tie_word_embeddings": True,
+            },
+            vision_config={
+                "depth": sizes.vision_depth,
+                "embed_dim": sizes.vision_width,
+                "num_heads": sizes.vision_heads,
+                "hidden_size": sizes.hidden_size,
+            },
+            image_token_id=tokenizer.token_to_id("<|image_pad|>"),
+            vision_start_token_id=tokenizer.token_to_id("<|vision_start|>"),
+            vision_end_token_id=tokenizer.token_to_id("<|vision_end|>"),
+            tie_word_embeddings=True,
+        )
+    )
+    described = vlm_config(model, tokenizer, f"{NAME} (drawn scenes only)", (sizes.image_size, sizes.image_size))
+    return SteeredVLM(model, tokenizer, described, PROMPTS)
+
+
+def pretrain_vlm(config: TinyConfig, folder: Path) -> SteeredVLM:
+    """Steps 1 and 2: the vision tower, then the language side. Returns the frozen VLM, its weights exact in float16."""
+    vlm = build_vlm(config)
+    tower = vlm.model.model.visual.requires_grad_(True)
+
+    def patches(scenes: list[pretraining.Scene]) -> Tensor:
+        return _stack(image_patches(scene.draw(), vlm.config.vision)[0] for scene in scenes)
+
+    names = ("shape", "colour", "size", *ORDERS)
+    _pretrain(
+        config.vision,
+        folder / "1-vision",
+        seed_of(config, Seeds.VISION),
+        tower,
+        "encoder",
+        lambda: pretraining.VisionTask(
+            name="vision tower",
+            encoder=tower,
+            features=pretraining.tower_tokens,
+            heads=pretraining.DenseHeads(config.vlm.hidden_size, names),
+            **_dense_data(config.vision, seed_of(config, Seeds.VISION_SCENES), patches, GRID, names),
+            batch_size=config.vision.batch_size,
+            learning_rate=config.vision.learning_rate,
+            seed=seed_of(config, Seeds.VISION),
+        ),
+    )
+    tower.requires_grad_(False)
+
+    def language_task() -> pretraining.LanguageTask:
+        scenes = pretraining.draw_scenes(config.language.scenes, seed_of(config, Seeds.LANGUAGE_SCENES))
+        return pretraining.LanguageTask(
+            vlm=vlm,
+            scenes=scenes,
+            image_features=torch.stack(vlm.image_features([scene.draw() for scene in scenes])),
+            batch_size=config.language.batch_size,
+            learning_rate=config.language.learning_rate,
+            seed=seed_of(config, Seeds.LANGUAGE),
+        )
+
+    language = vlm.model.model.language_model
+    _pretrain(config.language, folder / "2-language", seed_of(config, Seeds.LANGUAGE), language, "", language_task)
+    pretraining.round_to_half(vlm.model)
+    vlm.model.requires_grad_(False)
+    return vlm
+
+
+def pretrain_image_encoder(config: TinyConfig, folder: Path) -> DINOv3ConvNextModel:
+    """Step 3: the persona encoder's frozen image encoder. Returns it with weights exact in float16."""
+    sizes = config.image_encoder
+    torch.manual_seed(seed_of(config, Seeds.ENCODER))
+    encoder = DINOv3ConvNextModel(
+        DINOv3ConvNextConfig(
+            hidden_sizes=list(sizes.hidden_sizes),
+            depths=list(sizes.depths),
+            layer_scale_init_value=1.0,
+            image_size=sizes.image_size,
+        )
+    )
+    names = ("shape", "colour", "size")
+
+    def pixels(scenes: list[pretraining.Scene]) -> Tensor:
+        return _stack(persona_pixels(scene.draw(), persona_config(config)).astype(np.float16) for scene in scenes)
+
+    _pretrain(
+        config.encoder,
+        folder / "3-image-encoder",
+        seed_of(config, Seeds.ENCODER),
+        encoder,
+        "encoder",
+        lambda: pretraining.VisionTask(
+            name="image encoder",
+            encoder=encoder,
+            features=pretraining.encoder_tokens,
+            heads=pretraining.DenseHeads(sizes.hidden_sizes[-1], names),
+            **_dense_data(config.encoder, seed_of(config, Seeds.ENCODER_SCENES), pixels, sizes.image_size // 32, names),
+            batch_size=config.encoder.batch_size,
+            learning_rate=config.encoder.learning_rate,
+            seed=seed_of(config, Seeds.ENCODER),
+        ),
+    )
+    pretraining.round_to_half(encoder)
+    return encoder.eval().requires_grad_(False)
+
+
+def persona_config(config: TinyConfig, fingerprint: str = "unexported") -> PersonaEncoderConfig:
+    """The persona encoder as a bundle's config describes it."""
+    return PersonaEncoderConfig(
+        fingerprint=fingerprint,
+        subject_embedding_size=config.network.subject_embedding_size,
+        image_encoder=ImageEncoderInfo(
+            name="DINOv3 ConvNeXt architecture, trained from nothing on drawn scenes", licence="Apache-2.0"
+        ),
+        image_size=config.image_encoder.image_size,
+        image_mean=IMAGE_MEAN,
+        image_std=IMAGE_STD,
+        max_fixations=config.network.max_fixations,
+        max_description_tokens=256,
+        modalities=("text+trajectory", "text", "trajectory"),
+    )
+
+
+# --- DEPER
+
+
+@attrs.frozen(eq=False)
+class TrainedModel:
+    """Everything that a bundle is made of."""
+
+    vlm: SteeredVLM
+    image_encoder: ImageEncoder
+    text_table: TextTable
+    deper: Deper
+    adapter: Adapter
+    people: People
+
+
+def make(config: TinyConfig, folder: Path) -> TrainedModel:
+    """Runs all steps, or those that `folder` does not hold yet, and returns the trained parts."""
+    vlm = pretrain_vlm(config, folder)
+    image_encoder = ImageEncoder(pretrain_image_encoder(config, folder))
+    text_table = TextTable(vlm.model.get_input_embeddings().weight.detach().clone())
+    people = simulate_people(config.viewers, seed_of(config, Seeds.VIEWERS))
+    data = encode_dataset(people.training, vlm.tokenizer, image_encoder, persona_config(config))
+    stage1 = Stage1Task(config.network, config.stage1, data, text_table, seed_of(config, Seeds.STAGE1))
+    loop.run(stage1, config.stage1, seed_of(config, Seeds.STAGE1), folder / "4-stage-1")
+    stage2 = Stage2Task(stage1.deper, config.stage2, data, text_table, vlm, seed_of(config, Seeds.STAGE2))
+    loop.run(stage2, config.stage2, seed_of(config, Seeds.STAGE2), folder / "5-stage-2")
+    for module in (stage2.encoder, stage2.adapter):
+        pretraining.round_to_half(module)
+    return TrainedModel(vlm, image_encoder, text_table, stage1.deper.eval(), stage2.adapter.eval(), people)
+
+
+# --- shared
+
+
+def _pretrain(
+    config: PretrainingConfig,
+    folder: Path,
+    seed: int,
+    module: torch.nn.Module,
+    part: str,
+    task: Callable[[], loop.Task],
+) -> None:
+    """Runs a pre-training; if it is complete, loads `module`, which is this part of its state, and draws nothing."""
+    if loop.is_finished(folder, config.steps):
+        loop.load_state(folder, module, part)
+        return
+    optimisation = OptimisationConfig(
+        steps=config.steps, batch_size=config.batch_size, learning_rate=config.learning_rate
+    )
+    loop.run(task(), optimisation, seed, folder)
+
+
+def _dense_data(
+    config: PretrainingConfig,
+    seed: int,
+    preprocess: Callable[[list[pretraining.Scene]], Tensor],
+    side: int,
+    names: tuple[str, ...],
+) -> dict[str, Tensor]:
+    scenes = pretraining.draw_scenes(config.scenes, seed)
+    targets = np.stack([pretraining.dense_targets(scene, side, names) for scene in scenes])
+    return {"pixels": preprocess(scenes), "targets": torch.from_numpy(targets)}
+
+
+def _stack(arrays: Iterable[np.ndarray]) -> Tensor:
+    return torch.stack([torch.from_numpy(array) for array in arrays])
