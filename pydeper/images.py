@@ -48,7 +48,7 @@ def open_image(image: ImageLike) -> Image.Image:
         A new PIL image of mode RGB without metadata.
 
     Raises:
-        InvalidImageError: it is missing, not an image, cut short, larger than `MAX_PIXELS` (judged by the file's
+        InvalidImageError: It is missing, not an image, cut short, larger than `MAX_PIXELS` (judged by the file's
             header, before anything is decoded), or an array of another shape or dtype.
     """
     name = _name(image)
@@ -79,6 +79,8 @@ def open_image(image: ImageLike) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InvalidImageError(f"{name} is too large ({error}); {_TOO_LARGE}") from error
     except Exception as error:  # decoders fail in many ways on damaged files, and each of them means the same here
+        if isinstance(error, OSError) and error.errno is not None:  # the system's refusal, not a decoder's
+            raise InvalidImageError(f"{name} cannot be opened ({error.strerror}); check the path") from error
         raise InvalidImageError(
             f"{name} cannot be decoded ({error}): it is damaged or cut short; fetch or save it again"
         ) from error

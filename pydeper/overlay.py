@@ -56,16 +56,15 @@ def save_picture(picture: Image.Image, path: str | os.PathLike[str]) -> None:
         InvalidArgumentError: The suffix is no image format's, or the file cannot be written.
     """
     path = Path(path)
-    if (
-        path.suffix.lower() not in (known := Image.registered_extensions())
-        or known[path.suffix.lower()] not in Image.SAVE
-    ):
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise InvalidArgumentError(f"path {str(path)!r} does not end like an image file; end it in .png or .jpg")
     try:
         with atomic_path(path) as temporary:
             picture.save(temporary)
-    except OSError as error:
-        raise InvalidArgumentError(f"path {str(path)!r} cannot be written ({error}); does its folder exist?") from error
+    except (OSError, ValueError) as error:  # some formats refuse an image of this mode or size
+        raise InvalidArgumentError(
+            f"path {str(path)!r} cannot be written ({error}); name a .png file in a folder that exists"
+        ) from error
 
 
 def _layer(trajectory: Trajectory, size: tuple[int, int]) -> Image.Image:

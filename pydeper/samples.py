@@ -70,7 +70,7 @@ class Fixation:
         duration: Seconds, above 0 and at most `MAX_DURATION`.
 
     Raises:
-        InvalidSampleError: a value is not a number, or out of these ranges.
+        InvalidSampleError: A value is not a number, or out of these ranges.
     """
 
     box: Box = attrs.field(converter=_to_box)
@@ -103,7 +103,7 @@ class Trajectory:
         fixations: One or more `Fixation`.
 
     Raises:
-        InvalidSampleError: there is no fixation, or something that is none.
+        InvalidSampleError: There is no fixation, or something that is none.
     """
 
     fixations: tuple[Fixation, ...] = attrs.field(converter=_to_fixations)
@@ -113,7 +113,7 @@ class Trajectory:
         """Builds a trajectory from boxes (M, 4), as in `Fixation.box`, and durations (M,) in seconds, M ≥ 1.
 
         Raises:
-            InvalidSampleError: the shapes do not fit, or a fixation (named by its index) is not valid.
+            InvalidSampleError: The shapes do not fit, or a fixation (named by its index) is not valid.
         """
         box_array, duration_array = _numeric_array(boxes, "boxes"), _numeric_array(durations, "durations")
         if box_array.ndim != 2 or box_array.shape[1] != 4 or duration_array.shape != box_array.shape[:1]:
@@ -218,7 +218,7 @@ class Sample:
         source: Where the sample came from, such as "ana.jsonl:3"; errors name it, comparisons ignore it.
 
     Raises:
-        InvalidSampleError: a value has the wrong type, a text is empty, or description and trajectory are both missing.
+        InvalidSampleError: A value has the wrong type, a text is empty, or description and trajectory are both missing.
     """
 
     image: ImageLike = attrs.field(validator=_is_image, eq=_comparable)
@@ -236,7 +236,7 @@ class Sample:
         """Opens the image: upright, in RGB (see `pydeper.images.open_image`).
 
         Raises:
-            InvalidImageError: it cannot be read; the message begins with the sample's `source`.
+            InvalidImageError: It cannot be read; the message begins with the sample's `source`.
         """
         try:
             return images.open_image(self.image)
@@ -253,8 +253,8 @@ class Sample:
             An RGB picture of the image's size, or enlarged where the image is small.
 
         Raises:
-            InvalidSampleError: the sample has no trajectory.
-            InvalidImageError: the image cannot be read.
+            InvalidSampleError: The sample has no trajectory.
+            InvalidImageError: The image cannot be read.
             InvalidArgumentError: `path` has a suffix that is no image format, or its folder does not exist.
         """
         from pydeper import overlay
