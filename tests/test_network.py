@@ -416,6 +416,19 @@ def test_the_text_table_reads_the_embeddings_alone(tmp_path: Path, name: str, sh
     assert not list(table.parameters())
 
 
+def test_the_text_table_is_found_in_the_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    repository = tmp_path / "models--org--vlm"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("abc", encoding="utf-8")
+    (repository / "snapshots" / "abc").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="org/vlm holds neither"):
+        TextTable.from_pretrained("org/vlm")
+    save_file({"embed_tokens.weight": torch.ones(3, 2)}, repository / "snapshots" / "abc" / "model.safetensors")
+    assert TextTable.from_pretrained("org/vlm").weight.shape == (3, 2)
+
+
 def test_a_text_table_that_is_not_there_is_explained(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds neither"):
         TextTable.from_pretrained(tmp_path)

@@ -22,7 +22,7 @@ def pool_boxes(image_tokens: Tensor, boxes: Tensor, grid_size: int) -> Tensor:
     x1, y1, x2, y2 = boxes.unsqueeze(-1).unbind(-2)  # (B, M, 1) each
     covered = _cross((y1 <= centres) & (centres <= y2), (x1 <= centres) & (centres <= x2))
     nearest = _cross(_cell_of(y1, y2, grid_size) == cells, _cell_of(x1, x2, grid_size) == cells)
-    chosen = torch.where(covered.any(-1, keepdim=True), covered, nearest).to(image_tokens.dtype)
+    chosen = (covered | (nearest & ~covered.any(-1, keepdim=True))).to(image_tokens.dtype)
     return (chosen / chosen.sum(-1, keepdim=True)) @ image_tokens
 
 

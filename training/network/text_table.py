@@ -44,7 +44,7 @@ class TextTable(nn.Module):
             revision: Branch, tag or commit of the Hub repository.
 
         Raises:
-            FileNotFoundError: A folder without safetensors files.
+            FileNotFoundError: There are no safetensors files, or one that the index names is missing.
             ValueError: No tensor, or more than one, is called `…embed_tokens.weight`.
         """
         with safe_open(_file_with_embeddings(os.fspath(name_or_folder), revision), framework="pt") as file:
@@ -61,7 +61,8 @@ def _file_with_embeddings(name_or_folder: str, revision: str | None) -> Path:
         single = _locate(name_or_folder, _SINGLE, revision)
         if single is None:
             raise FileNotFoundError(
-                f"{name_or_folder} holds neither {_SINGLE} nor {_INDEX}; save the VLM with save_pretrained"
+                f"{name_or_folder} holds neither {_SINGLE} nor {_INDEX}, nor does the cache of the Hub; "
+                "save the VLM with save_pretrained, or download it"
             )
         return single
     weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
