@@ -1,0 +1,142 @@
+"""From the trained persona encoder and its frozen companions to one file, `persona_encoder.onnx`."""
+
+import copy
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from export.graph import Precision, save, trace
+from export.parity import TOLERANCE, check_persona_encoder, random_inputs
+from pydeper.atomic import atomic_path
+from training.network import ImageEncoder, PersonaEncoder, TextTable
+
+_ROWS_AT_ONCE = 8192
+
+
+class PersonaEncoderGraph(nn.Module):
+    """Pixels, token ids and fixations to z_s: the image encoder inside, the text table folded with its projection.
+
+    Args:
+        persona_encoder: Not changed.
+        image_encoder: The frozen image encoder it was trained with.
+        text_table: The frozen table it was trained with.
+    """
+
+    def __init__(self, persona_encoder: PersonaEncoder, image_encoder: ImageEncoder, text_table: TextTable) -> None:
+        super().__init__()
+        projection = persona_encoder.text_projection
+        with torch.no_grad():
+            rows = [projection(part.float()) for part in torch.split(text_table.weight, _ROWS_AT_ONCE)]
+        self.projected_table = TextTable(torch.cat(rows))
+        self.image_encoder = image_encoder
+        self.persona_encoder = copy.deepcopy(persona_encoder)
+        self.persona_encoder.text_projection = nn.Identity()  # type: ignore[assignment]
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        boxes: Tensor,
+        durations: Tensor,
+        fixation_mask: Tensor,
+    ) -> Tensor:
+        """Encodes samples.
+
+        Args:
+            pixel_values: (B, 3, H, H) normalised pixels.
+            input_ids: (B, L) int64.
+            attention_mask: (B, L) int64, 1 for real tokens.
+            boxes: (B, M, 4) corners x1, y1, x2, y2 in [0, 1].
+            durations: (B, M) seconds.
+            fixation_mask: (B, M) int64, 1 for real fixations.
+
+        Returns:
+            (B, subject_embedding_size) z_s.
+        """
+        subject_embedding: Tensor = self.persona_encoder(
+            self.image_encoder(pixel_values),
+            self.projected_table(input_ids),
+            attention_mask,
+            boxes,
+            durations,
+            fixation_mask,
+        ).subject_embedding
+        return subject_embedding
+
+
+def export_persona_encoder(
+    path: str | os.PathLike[str],
+    persona_encoder: PersonaEncoder,
+    image_encoder: ImageEncoder,
+    text_table: TextTable,
+    *,
+    image_size: int,
+    precision: Precision = "fp32",
+    rounding_tolerance: float = 2**-10,
+    parity_tolerance: float | None = None,
+) -> dict[str, float]:
+    """Writes `persona_encoder.onnx` and checks it against torch; batch, words and fixations are dynamic.
+
+    The file appears only once it has passed the check.
+
+    Args:
+        path: The file to write.
+        persona_encoder: The trained persona encoder; not changed.
+        image_encoder: The frozen image encoder it was trained with; not changed.
+        text_table: The frozen text table it was trained with; not changed.
+        image_size: Side of the images in pixels, such that the image encoder gives G×G tokens.
+        precision: How weights are stored; computation is float32 either way.
+        rounding_tolerance: fp16 only: largest change of any one weight that is accepted. The default admits weights
+            below 4.
+        parity_tolerance: Largest accepted difference from torch, relative to the largest value; by default 1e-4 for
+            fp32 and 1e-2 for fp16.
+
+    Returns:
+        The largest difference from torch of every case compared (see `export.parity`).
+
+    Raises:
+        ValueError: The sizes of the parts do not fit each other, or a weight would be rounded by more than allowed.
+        ParityError: The file gives other numbers than torch.
+    """
+    persona_encoder = copy.deepcopy(persona_encoder).to("cpu", torch.float32).eval()
+    image_encoder = copy.deepcopy(image_encoder).to("cpu", torch.float32)
+    text_table = TextTable(text_table.weight.cpu())
+    _check_sizes(persona_encoder, image_encoder, text_table, image_size)
+    if parity_tolerance is None:
+        parity_tolerance = TOLERANCE if precision == "fp32" else 1e-2
+    graph = PersonaEncoderGraph(persona_encoder, image_encoder, text_table).eval()
+    inputs = random_inputs([5, 3], [3, 2], image_size, len(text_table.weight), torch.Generator().manual_seed(0))
+    axes = {
+        "pixel_values": {0: "batch"},
+        "input_ids": {0: "batch", 1: "length"},
+        "attention_mask": {0: "batch", 1: "length"},
+        "boxes": {0: "batch", 1: "fixations"},
+        "durations": {0: "batch", 1: "fixations"},
+        "fixation_mask": {0: "batch", 1: "fixations"},
+    }
+    model = trace(graph, inputs, axes, "subject_embedding")
+    with atomic_path(Path(path)) as temporary:
+        save(model, temporary, precision, rounding_tolerance)
+        return check_persona_encoder(
+            temporary, persona_encoder, image_encoder, text_table, image_size=image_size, tolerance=parity_tolerance
+        )
+
+
+def _check_sizes(
+    persona_encoder: PersonaEncoder, image_encoder: ImageEncoder, text_table: TextTable, image_size: int
+) -> None:
+    config = persona_encoder.config
+    tokens = image_encoder(torch.zeros(1, 3, image_size, image_size))
+    if tokens.shape[1:] != (config.grid_size**2, config.image_channels):
+        raise ValueError(
+            f"the image encoder gives {tuple(tokens.shape[1:])} (tokens, channels) for {image_size}×{image_size} "
+            f"pixels, but the persona encoder takes {(config.grid_size**2, config.image_channels)}; check image_size"
+        )
+    if text_table.channels != config.text_channels:
+        raise ValueError(
+            f"the text table is {text_table.channels} wide, but the persona encoder takes {config.text_channels}; "
+            "use the table that it was trained with"
+        )
