@@ -1,0 +1,230 @@
+"""Puts the exported parts of a model together into a bundle: the folder that `pydeper` loads and the Hub carries."""
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from pydeper import hub
+from pydeper.atomic import atomic_path
+from pydeper.bundle import (
+    ADAPTER,
+    CONFIG,
+    MANIFEST,
+    MANIFEST_FORMAT_VERSION,
+    PERSONA_ENCODER,
+    TOKENIZER,
+    ManifestEntry,
+    list_files,
+    open_bundle,
+    read_config,
+    sha256,
+)
+from pydeper.config import BundleConfig
+from pydeper.errors import BundleError
+from pydeper.model import DeperModel
+
+CARD = "README.md"
+LICENCE = "LICENSE"
+_HUB_LICENCES = {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc0-1.0"}
+
+
+def assemble(
+    target: Path,
+    config: BundleConfig,
+    *,
+    tokenizer: Path,
+    persona_encoder: Path,
+    adapter: Path,
+    vlm: Path,
+    licence: Path | None = None,
+    extras: Mapping[str, Path] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Writes a bundle; it appears at `target` whole, once it has been loaded from disk, or not at all.
+
+    Args:
+        target: The folder to make.
+        config: What `config.json` will say; the model card is made from it.
+        tokenizer: The VLM's `tokenizer.json`, with `<subj>` as a special token.
+        persona_encoder: The exported persona encoder, weights inside the file.
+        adapter: The exported adapter.
+        vlm: The folder with the exported VLM's files.
+        licence: A licence text to carry along as `LICENSE`.
+        extras: Further files and folders, by the name they will have in the bundle.
+        overwrite: Replace what is at `target`; otherwise it must not exist.
+
+    Returns:
+        `target`.
+
+    Raises:
+        BundleError: `target` exists, a part is missing, or the parts do not make a model that loads.
+    """
+    target = Path(target)
+    if target.exists() and not overwrite:
+        raise BundleError(f"{target}: exists already; remove it, or pass overwrite=True")
+    parts = {
+        TOKENIZER: tokenizer,
+        PERSONA_ENCODER: persona_encoder,
+        ADAPTER: adapter,
+        config.vlm.source: vlm,
+        **({LICENCE: licence} if licence else {}),
+        **(extras or {}),
+    }
+    for name, source in parts.items():
+        if not source.exists():
+            raise BundleError(f"{source}: does not exist, but is to become {name} of the bundle {target}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that the renaming stays within one file system.
+    building = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.building")
+    replaced = building.with_suffix(".replaced")
+    try:
+        building.mkdir()
+        for name, source in parts.items():
+            (building / name).parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, building / name)
+            else:
+                shutil.copyfile(source, building / name)
+        (building / CONFIG).write_text(config.to_json(), encoding="utf-8")
+        (building / CARD).write_text(model_card(config), encoding="utf-8")
+        write_manifest(building)
+        DeperModel(open_bundle(building), device="cpu")
+        if target.exists():
+            target.rename(replaced)
+        building.rename(target)
+    except BaseException:
+        if replaced.exists():
+            replaced.rename(target)
+        raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+    return target
+
+
+def with_fingerprint(config: BundleConfig, *, persona_encoder: Path, tokenizer: Path) -> BundleConfig:
+    """Returns the config with the fingerprint of its persona encoder: a hash of all that makes a sample's vector.
+
+    That is the file itself, the tokenizer, and the preprocessing that the config states. So another export of the same
+    weights has another fingerprint; to keep personas valid across it, hand the first one's fingerprint on instead.
+
+    Args:
+        config: Its present fingerprint does not matter.
+        persona_encoder: The exported persona encoder.
+        tokenizer: The VLM's `tokenizer.json`.
+    """
+    settings = attrs.asdict(config.persona_encoder)
+    del settings["fingerprint"]
+    whole = json.dumps([sha256(persona_encoder), sha256(tokenizer), settings], sort_keys=True)
+    fingerprint = "sha256:" + hashlib.sha256(whole.encode()).hexdigest()
+    return attrs.evolve(config, persona_encoder=attrs.evolve(config.persona_encoder, fingerprint=fingerprint))
+
+
+def write_manifest(folder: Path) -> dict[str, ManifestEntry]:
+    """Writes `manifest.json`: size and sha256 of every other file of a bundle; returns what it says.
+
+    Raises:
+        BundleError: The folder has no `config.json`.
+    """
+    if not (folder / CONFIG).is_file():
+        raise BundleError(f"{folder}: holds no {CONFIG}, so it is not a bundle; check the path")
+    entries = {
+        name: ManifestEntry((folder / name).stat().st_size, sha256(folder / name)) for name in list_files(folder)
+    }
+    manifest = {
+        "format_version": MANIFEST_FORMAT_VERSION,
+        "files": {name: attrs.asdict(entry) for name, entry in entries.items()},
+    }
+    with atomic_path(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return entries
+
+
+def write_card(folder: Path) -> Path:
+    """Writes a bundle's model card anew from its `config.json`, and then its manifest.
+
+    Raises:
+        BundleError: `config.json` is missing or malformed.
+    """
+    card = model_card(read_config(folder))
+    with atomic_path(folder / CARD) as temporary:
+        temporary.write_text(card, encoding="utf-8")
+    write_manifest(folder)
+    return folder / CARD
+
+
+def model_card(config: BundleConfig) -> str:
+    """Returns the model card: the front matter that the Hub reads, then Markdown for people."""
+    encoder, vlm = config.persona_encoder, config.vlm
+    style = next(iter(config.prompts.styles))
+    styles = "\n".join(f"- `{name}`: {text.with_persona}" for name, text in config.prompts.styles.items())
+    facts = "\n".join(f"- {name}: {_shown(value)}" for name, value in config.training.items())
+    revision = f" at revision `{vlm.base_revision}`" if vlm.base_revision else ""
+    training = f"\n## Training\n\n{facts}\n" if facts else ""
+    return f"""\
+---
+{_front_matter(config)}
+---
+
+# {config.name}
+
+{config.description}
+
+A persona is one person's subject embedding, {encoder.subject_embedding_size} numbers distilled from a few samples of
+how that person looks at images and describes them (DEPER, arXiv 2512.06662). It steers a frozen vision-language model
+as one soft token, so that the model describes any image as that person would.
+
+## Use
+
+```python
+import pydeper
+
+model = pydeper.DeperModel.from_pretrained("PATH OR HUB ID OF THIS FOLDER")
+persona = pydeper.Persona.from_samples(pydeper.read_samples("ana.jsonl"), model=model, name="ana")
+print(model.describe("photo.jpg", persona, style={style!r}))
+```
+
+## What it takes
+
+- Samples for a persona: {", ".join(encoder.modalities)}; about 5 of one person are enough.
+- At most {encoder.max_fixations} fixations and {encoder.max_description_tokens} description tokens a sample are read.
+- Styles, with the prompt of each:
+
+{styles}
+
+## Parts and licences
+
+| part | made from | licence |
+|---|---|---|
+| this model as a whole | | {config.licence} |
+| vision-language model | `{vlm.base_model}`{revision} | see there |
+| image encoder of the persona encoder | `{encoder.image_encoder.name}` | {encoder.image_encoder.licence} |
+
+Persona encoder: `{encoder.fingerprint}`. Personas made with another persona encoder are refused.
+{training}
+## Mind
+
+A subject embedding is drawn from a person's gaze and words: treat it as personal data, and ask before you share it.
+Descriptions are a model's guesses and can be wrong.
+"""
+
+
+def _front_matter(config: BundleConfig) -> str:
+    """Returns YAML; every value is written as JSON, which YAML reads as it is."""
+    licence = config.licence.lower()
+    fields: dict[str, Any] = {"library_name": "pydeper", "pipeline_tag": "image-to-text"}
+    fields |= {"license": licence} if licence in _HUB_LICENCES else {"license": "other", "license_name": config.licence}
+    if hub.is_repo_id(config.vlm.base_model):
+        fields["base_model"] = config.vlm.base_model
+    fields["tags"] = ["image-captioning", "personalization", "onnx", "deper"]
+    return "\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items())
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
