@@ -10,7 +10,7 @@ Importing pydeper is cheap: every name is loaded when it is first used.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from typing import Unpack
 
     from pydeper.bundle import DemonstrationModelWarning
@@ -91,7 +91,7 @@ def describe(
 
 def stream(
     image: "ImageLike | EncodedImage", persona: "Persona | None" = None, **options: "Unpack[DescribeOptions]"
-) -> "Iterator[str]":
+) -> "Generator[str, None, None]":
     """Describes as `describe` does, and yields the text piece by piece while it is written."""
     from pydeper.model import default_model
 

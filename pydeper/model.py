@@ -2,9 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from pydeper.config import BundleConfig
 from pydeper.devices import check_device, providers_for
 from pydeper.errors import BundleError, IncompatiblePersonaError, InvalidArgumentError
 from pydeper.images import ImageLike, open_image
-from pydeper.persona import Persona, short
+from pydeper.persona import Persona, checked_samples, short
 from pydeper.persona_encoder import PersonaEncoder
 from pydeper.samples import Sample
 from pydeper.vlm import EncodedImage, VisionLanguageModel, open_session, open_vlm
@@ -55,9 +55,9 @@ class DeperModel:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise InvalidArgumentError(f"threads: must be a whole number from 1 on, or None, got {threads!r}")
         providers = providers_for(device)
-        self.config: BundleConfig = opened.config
-        self.model_id = opened.model_id
-        self.revision = opened.revision
+        self.config: Final = opened.config
+        self.model_id: Final = opened.model_id
+        self.revision: Final = opened.revision
         folder = opened.folder
         tokenizer = _open_tokenizer(folder / bundle.TOKENIZER)
         self._encoder = PersonaEncoder(
@@ -136,10 +136,11 @@ class DeperModel:
         """Returns the subject embedding z_s of every sample: (n, 384) float32, in the order of `samples`.
 
         Raises:
+            InvalidArgumentError: Something among them is not a `Sample`.
             InvalidSampleError: The model does not accept samples of that kind; names the sample.
             InvalidImageError: A sample's image cannot be read; names the sample.
         """
-        return self._encoder.embed(list(samples))
+        return self._encoder.embed(checked_samples(samples))
 
     def describe(
         self,
@@ -183,11 +184,11 @@ class DeperModel:
         image: ImageLike | EncodedImage,
         persona: Persona | None = None,
         **options: Unpack[DescribeOptions],
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         """Describes as `describe` does, and yields the text piece by piece while it is written.
 
         The arguments and the errors are those of `describe`; persona and options are checked at once, the image is read
-        when the first piece is asked for. Dropping the iterator ends the work.
+        when the first piece is asked for. Closing or dropping the generator ends the work.
         """
         style, decoding = self._split(options)
         soft_token = None if persona is None else self._soft_tokens([persona])[0]
@@ -267,7 +268,7 @@ class DeperModel:
         style: str,
         soft_token: npt.NDArray[np.float32] | None,
         options: DecodingOptions,
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         yield from self._vlm.stream(self._encoded(image), style, soft_token, options)
 
     def _encoded(self, image: ImageLike | EncodedImage) -> EncodedImage:
@@ -341,8 +342,8 @@ def _check_adapter(session: Any, config: BundleConfig, path: "PathLike[str]") ->
 _T = TypeVar("_T")
 
 
-async def _in_worker_threads(pieces: Iterator[str]) -> AsyncGenerator[str, None]:
-    """Advances an iterator in the event loop's thread pool, one step per piece asked for, and closes it at the end."""
+async def _in_worker_threads(pieces: Generator[str, None, None]) -> AsyncGenerator[str, None]:
+    """Advances a generator in the event loop's thread pool, one step per piece asked for, and closes it at the end."""
     loop = asyncio.get_running_loop()
     # A cancelled step goes on in its thread; the lock makes the closing wait for it there rather than here.
     one_at_a_time = threading.Lock()
@@ -355,6 +356,4 @@ async def _in_worker_threads(pieces: Iterator[str]) -> AsyncGenerator[str, None]
         while (piece := await loop.run_in_executor(None, in_turn, lambda: next(pieces, None))) is not None:
             yield piece
     finally:
-        close = getattr(pieces, "close", None)
-        if close is not None:
-            loop.run_in_executor(None, in_turn, close)
+        loop.run_in_executor(None, in_turn, pieces.close)

@@ -119,7 +119,7 @@ class Persona:
             InvalidSampleError: The model does not accept samples of that kind; names the sample.
             InvalidImageError: A sample's image cannot be read; names the sample.
         """
-        samples = _checked_samples(samples)
+        samples = _at_least_one(samples)
         if len(subjects := sorted({sample.subject for sample in samples if sample.subject is not None})) > 1:
             raise InvalidArgumentError(
                 f"the samples are of {len(subjects)} subjects ({', '.join(map(repr, subjects[:5]))}"
@@ -149,7 +149,7 @@ class Persona:
             InvalidSampleError: The model does not accept samples of that kind; names the sample.
             InvalidImageError: A sample's image cannot be read; names the sample.
         """
-        more = _checked_samples(more_samples)
+        more = _at_least_one(more_samples)
         model = _open(model)
         model.check_persona(self)
         total = self.num_samples + len(more)
@@ -358,20 +358,29 @@ def short(fingerprint: str) -> str:
     return fingerprint.removeprefix("sha256:")[:12]
 
 
-def _checked_samples(samples: Iterable[Sample]) -> list[Sample]:
+def checked_samples(samples: Iterable[Sample]) -> list[Sample]:
+    """Returns the samples as a list.
+
+    Raises:
+        InvalidArgumentError: They are not samples.
+    """
     if isinstance(samples, str | bytes | PathLike):
         raise InvalidArgumentError(
             f"samples: must be samples, got {type(samples).__name__} {str(samples)[:80]!r}; read a samples file first, "
             "with pydeper.read_samples(path)"
         )
     samples = [samples] if isinstance(samples, Sample) else list(samples)
-    if not samples:
-        raise InvalidArgumentError("samples: got none; a persona needs at least 1 sample, and about 5 to be good")
     for number, sample in enumerate(samples, 1):
         if not isinstance(sample, Sample):
             raise InvalidArgumentError(
                 f"samples: sample {number} must be a pydeper.Sample, got {type(sample).__name__}"
             )
+    return samples
+
+
+def _at_least_one(samples: Iterable[Sample]) -> list[Sample]:
+    if not (samples := checked_samples(samples)):
+        raise InvalidArgumentError("samples: got none; a persona needs at least 1 sample, and about 5 to be good")
     return samples
 
 
