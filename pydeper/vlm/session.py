@@ -63,9 +63,6 @@ def import_onnxruntime() -> Any:
         ) from error
 
 
-_runtime = import_onnxruntime
-
-
 def _installed(name: str) -> bool:
     try:
         distribution(name)
