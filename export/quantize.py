@@ -7,7 +7,7 @@ _MIN_SIZE = 1024  # smaller tensors save nothing and may hold tables, such as ro
 
 
 def store_fp16(model: ir.Model, tolerance: float = 0.0) -> float:
-    """Stores the float32 weight matrices of an ONNX model as float16, each followed by a Cast to float32.
+    """Stores the float32 weights of an ONNX model as float16, each followed by a Cast to float32.
 
     ONNX Runtime folds the casts when it loads the model, so the computation stays in float32. For weights that float16
     represents exactly nothing changes but the size of the file.
