@@ -1,6 +1,7 @@
 """`python -m training`: trains DEPER, makes the tiny model, measures."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +44,28 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--out", type=Path, required=True, help="folder of checkpoints and logs")
         command.set_defaults(run=_stage1 if stage == 1 else _stage2)
 
-    for command in commands.choices.values():
+    identify = commands.add_parser(
+        "identify",
+        help="train stage 1 on one part of the samples and tell who made the others, beside classical answers",
+    )
+    identify.add_argument("--config", type=Path, default=_CONFIGS / "scene_description.toml")
+    identify.add_argument("--data", type=Path, metavar="FOLDER", help="holds samples.jsonl (or use --set samples=FILE)")
+    identify.add_argument("--out", type=Path, required=True, help="folder of checkpoints and logs")
+    identify.add_argument("--report", type=Path, help="where the results go (default: OUT/results)")
+    identify.add_argument(
+        "--selection-folds", type=int, default=7, metavar="K", help="to choose within the training split (default: 7)"
+    )
+    identify.add_argument(
+        "--folds", type=int, nargs="*", default=[], metavar="K", help="also measure K-fold over all photographs"
+    )
+    identify.set_defaults(run=_identify)
+
+    page = commands.add_parser("page", help="fill the tables of a Markdown page in anew from the results beside it")
+    page.add_argument("page", type=Path, help="for example docs/results.md")
+    page.add_argument("--results", type=Path, help="folder of the JSON files (default: the page's name, without .md)")
+    page.set_defaults(run=_page)
+
+    for command in (command for name, command in commands.choices.items() if name != "page"):
         command.add_argument(
             "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="change a setting"
         )
@@ -79,6 +101,24 @@ def _stage2(options: argparse.Namespace) -> None:
     from training.config import TrainingConfig, load_config
 
     runs.stage2(load_config(TrainingConfig, options.config, options.changes), options.out)
+
+
+def _identify(options: argparse.Namespace) -> None:
+    from training import identification
+    from training.config import TrainingConfig, load_config
+
+    changes = [*options.changes]
+    if options.data is not None:
+        changes.insert(0, f"samples={json.dumps(str(options.data / 'samples.jsonl'))}")
+    config = load_config(TrainingConfig, options.config, changes)
+    report = options.report or options.out / "results"
+    identification.run(config, options.out, report, options.selection_folds, options.folds)
+
+
+def _page(options: argparse.Namespace) -> None:
+    from training.evaluation.page import refresh
+
+    refresh(options.page, options.results or options.page.with_suffix(""))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,229 @@
+"""Both stages from a configuration and files: small random models in transformers' own layout, drawn samples."""
+
+import json
+from pathlib import Path
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
+
+from pydeper.errors import InvalidSampleError
+from pydeper.readers import write_samples
+from training import loop, runs, standins
+from training.__main__ import main
+from training.config import ConfigError, TrainingConfig, load_config
+from training.data.simulated import sample_scene, sample_viewers
+from training.loop import TrainingError
+
+CONFIGS = Path(__file__).parent.parent / "training" / "configs"
+PEOPLE, SCENES, TRAINING_SCENES = 3, 6, 4
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory, torch_vlm, tokenizer) -> Path:
+    """`encoder/`, `vlm/` and `samples/`; the VLM's tokenizer does not know `<subj>` yet, as Qwen2-VL's does not."""
+    folder = tmp_path_factory.mktemp("parts")
+    torch.manual_seed(0)
+    DINOv3ConvNextModel(DINOv3ConvNextConfig(hidden_sizes=[8, 8, 8, 16], depths=[1, 1, 1, 1])).save_pretrained(
+        folder / "encoder"
+    )
+    processing = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+    (folder / "encoder/preprocessor_config.json").write_text(json.dumps(processing))
+    torch_vlm.save_pretrained(folder / "vlm")
+    published = json.loads(tokenizer.to_str())
+    published["added_tokens"] = [token for token in published["added_tokens"] if token["content"] != "<subj>"]
+    (folder / "vlm/tokenizer.json").write_text(json.dumps(published))
+    write_drawn_samples(folder / "samples")
+    return folder
+
+
+def write_drawn_samples(folder: Path) -> None:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    viewers = sample_viewers(rng, groups=PEOPLE, orders_per_group=1, prefix="viewer")
+    samples = []
+    for number in range(SCENES):
+        scene = sample_scene(rng)
+        scene.draw().save(folder / f"{number}.png")
+        split = "train" if number < TRAINING_SCENES else "val"
+        samples += [
+            attrs.evolve(viewer.sample(scene, rng, folder / f"{number}.png"), split=split) for viewer in viewers
+        ]
+    write_samples(folder / "samples.jsonl", samples)
+
+
+@pytest.fixture
+def config_file(parts: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(f"""
+name = "small"
+samples = {json.dumps(str(parts / "samples/samples.jsonl"))}
+image_encoder = {json.dumps(str(parts / "encoder"))}
+image_size = 224
+vlm = {json.dumps(str(parts / "vlm"))}
+
+[network]
+hidden_size = 16
+subject_embedding_size = 12
+num_heads = 2
+encoder_layers = 1
+decoder_layers = 1
+image_channels = 16
+text_channels = 64
+grid_size = 7
+
+[stage1]
+steps = 6
+batch_size = 4
+accumulation = 2
+modality_dropout = 0.2
+checkpoint_every = 2
+log_every = 1
+
+[stage2]
+steps = 4
+batch_size = 3
+checkpoint_every = 2
+log_every = 1
+bf16 = false
+""")
+    return path
+
+
+def read(path: Path, *changes: str) -> TrainingConfig:
+    return load_config(TrainingConfig, path, changes)
+
+
+def log_of(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / loop.LOG).read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def test_both_stages_run_from_files_and_go_on_exactly_after_an_interruption(config_file, tmp_path, monkeypatch, capsys):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for stage, task, steps in (("stage1", runs.Stage1Task, 6), ("stage2", runs.Stage2Task, 4)):
+        assert main([stage, "--config", str(config_file), "--out", str(whole)]) == 0
+        assert f"{PEOPLE * TRAINING_SCENES} samples of {TRAINING_SCENES} images by {PEOPLE} people" in (
+            capsys.readouterr().out
+        )
+        with monkeypatch.context() as patch:
+            losses = task.losses
+
+            def stop(self, step, part, losses=losses):
+                if step == 3:
+                    raise KeyboardInterrupt
+                return losses(self, step, part)
+
+            patch.setattr(task, "losses", stop)
+            assert main([stage, "--config", str(config_file), "--out", str(parts)]) == 130
+        assert main([stage, "--config", str(config_file), "--out", str(parts)]) == 0
+        name = stage.replace("stage", "stage-")
+        log = log_of(whole / name)
+        assert [line["step"] for line in log] == list(range(1, steps + 1))
+        assert log_of(parts / name) == log
+        assert (parts / name / loop.CHECKPOINT).read_bytes() == (whole / name / loop.CHECKPOINT).read_bytes()
+
+
+def test_the_subject_token_gets_the_next_free_row(config_file, parts, tokenizer):
+    loaded = runs.FrozenParts.load(read(config_file))
+    assert loaded.tokenizer.token_to_id("<subj>") == tokenizer.token_to_id("<subj>") < len(loaded.text_table.weight)
+    assert loaded.preprocessing.image_mean == (0.485, 0.456, 0.406)
+
+
+def test_samples_without_splits_are_all_for_training(parts, tmp_path):
+    source = parts / "samples/samples.jsonl"
+    records = [json.loads(line) for line in source.read_text().splitlines()]
+    for record in records:
+        record["image"] = str(source.parent / record["image"])
+        del record["split"]
+    path = tmp_path / "samples.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)))
+    assert len(runs.training_samples(str(path))) == len(records)
+    path.write_text("\n".join(json.dumps(record | {"split": "test"}) for record in records))
+    with pytest.raises(TrainingError, match=r"no sample is of the split 'train'; there are 'test' \(18\)"):
+        runs.training_samples(str(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ("samples=nowhere.jsonl", InvalidSampleError, "nowhere.jsonl: cannot be read"),
+        ("image_encoder=./nowhere", TrainingError, "image_encoder: './nowhere' cannot be loaded"),
+        ("vlm=./nowhere", TrainingError, "vlm: './nowhere' cannot be loaded"),
+        ("vlm=standin:gpt", standins.StandinError, "vlm: there is no stand-in 'standin:gpt'"),
+        ("image_encoder=standin:resnet", standins.StandinError, "there is no stand-in 'standin:resnet'"),
+        ("network.grid_size=14", ConfigError, "network.grid_size is 14, and must be 7"),
+        ("network.text_channels=32", ConfigError, "network.text_channels is 32, and must be 64"),
+    ],
+)
+def test_what_does_not_fit_is_named(config_file, tmp_path, change, error, message):
+    with pytest.raises(error, match=message):
+        runs.stage1(read(config_file, change), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_encoder_must_say_how_pixels_are_normalised(config_file, parts, tmp_path):
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_bytes((parts / "encoder" / name).read_bytes())
+    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5]}')
+    with pytest.raises(TrainingError, match=r"image_mean must be 3 numbers, got \[0.5, 0.5\]"):
+        runs.stage1(read(config_file, f"image_encoder={folder}"), tmp_path / "out")
+
+
+def test_stage_2_needs_a_finished_stage_1_and_settings(config_file, tmp_path, capsys):
+    arguments = ["stage2", "--config", str(config_file), "--out", str(tmp_path)]
+    assert main(arguments) == 2
+    assert "holds no finished stage 1 of 6 steps" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="stage2: missing"):
+        runs.stage2(attrs.evolve(read(config_file), stage2=None), tmp_path)
+
+
+def test_an_unknown_key_is_named(config_file, tmp_path, capsys):
+    assert main(["stage1", "--config", str(config_file), "--out", str(tmp_path), "--set", "stage1.stepz=3"]) == 2
+    assert "unknown key stepz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["deper", "scene_description"])
+def test_the_configurations_that_ship_are_whole(name):
+    config = read(CONFIGS / f"{name}.toml", "samples=some.jsonl")
+    with pytest.raises(ConfigError, match="samples"):
+        read(CONFIGS / f"{name}.toml")
+    if name == "deper":
+        assert attrs.asdict(config.network) == attrs.asdict(type(config.network)())
+        assert (config.stage1.batch_size, config.stage1.accumulation, config.stage1.learning_rate) == (64, 4, 5e-4)
+        assert config.stage2 is not None
+
+
+def test_identification_from_files(config_file, parts, tmp_path, capsys):
+    pytest.importorskip("sklearn")
+    arguments = ["identify", "--config", str(config_file), "--data", str(parts / "samples"), "--out", str(tmp_path)]
+    assert main([*arguments, "--selection-folds", "2", "--folds", "3", "--set", "stage1.steps=2"]) == 0
+    for name, held_out in (("small", [[12, 6]]), ("small_3_folds", [[12, 6]] * 3)):
+        written = json.loads((tmp_path / f"results/{name}.json").read_text())
+        assert written["facts"]["samples, training / held out"] == held_out
+        assert list(written["results"]) == [
+            f"{system}, {modality}"
+            for system in ("DEPER", "classical", "difference")
+            for modality in ("text + gaze", "text", "gaze")
+        ]
+        for modality in ("text + gaze", "text", "gaze"):
+            deper, classical, difference = (
+                written["results"][f"{system}, {modality}"]["1 sample"]["value"]
+                for system in ("DEPER", "classical", "difference")
+            )
+            assert difference == pytest.approx(deper - classical)
+    # The drawn viewers word things so differently that a text classifier cannot miss them all.
+    assert written["results"]["classical, text"]["1 sample"]["value"] > 1 / PEOPLE
+
+
+def test_identification_needs_both_splits(config_file, parts, tmp_path, capsys):
+    source = parts / "samples/samples.jsonl"
+    path = source.with_name("training_only.jsonl")
+    path.write_text("".join(line + "\n" for line in source.read_text().splitlines() if '"train"' in line))
+    code = main(["identify", "--config", str(config_file), "--out", str(tmp_path), "--set", f"samples={path}"])
+    assert code == 2
+    assert "every sample must be of 'train' or 'val'" in capsys.readouterr().err

@@ -1,0 +1,267 @@
+"""One training of DEPER on samples from a file: frozen parts, samples and stages put together from a configuration."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from tokenizers import AddedToken, Tokenizer
+
+import pydeper
+from pydeper.config import SUBJECT_TOKEN, ImageEncoderInfo, PersonaEncoderConfig, Prompts, PromptStyle
+from pydeper.samples import Sample
+from training import loop, standins
+from training.config import ConfigError, TrainingConfig
+from training.data.encoded import EncodedDataset, encode_dataset
+from training.loop import TrainingError
+from training.network.deper import Deper
+from training.network.image_encoder import ImageEncoder
+from training.network.text_table import TextTable
+from training.stage1 import Stage1Task
+from training.stage2 import Stage2Task
+from training.vlm import SteeredVLM, vision_config, vlm_config
+
+TRAIN_SPLIT = "train"
+
+PROMPTS = Prompts(
+    system="You are a helpful assistant.",
+    styles={
+        "description": PromptStyle(
+            with_persona=f"Write a description of this photo in the style of {SUBJECT_TOKEN}",
+            without_persona="Write a description of this photo",
+        ),
+        "caption": PromptStyle(
+            with_persona=f"Caption this image in the style of {SUBJECT_TOKEN}",
+            without_persona="Caption this image",
+        ),
+    },
+)
+
+
+def stage1(config: TrainingConfig, folder: Path) -> None:
+    """Trains stage 1 on the configuration's samples, or goes on where an interrupted run left off.
+
+    Args:
+        config: The training.
+        folder: Gets `stage-1/checkpoint.safetensors` and `stage-1/log.jsonl`.
+
+    Raises:
+        InvalidSampleError: The samples cannot be read, or name no subjects.
+        ConfigError: The network's sizes are not those of the frozen parts.
+        TrainingError: A frozen part cannot be loaded, or the folder holds another training.
+    """
+    parts = FrozenParts.load(config)
+    data = parts.encode(training_samples(config.samples))
+    print(f"stage 1: {len(data)} samples of {len(data.images)} images by {len(data.subjects)} people")
+    task = Stage1Task(config.network, config.stage1, data, parts.text_table, config.seed)
+    loop.run(task, config.stage1, config.seed, stage1_folder(folder))
+
+
+def stage2(config: TrainingConfig, folder: Path) -> None:
+    """Trains stage 2 on top of the folder's stage 1, or goes on where an interrupted run left off.
+
+    Args:
+        config: The training, the same as in stage 1.
+        folder: Holds `stage-1/`; gets `stage-2/checkpoint.safetensors` and `stage-2/log.jsonl`.
+
+    Raises:
+        InvalidSampleError: The samples cannot be read, or name no subjects.
+        ConfigError: There are no settings of stage 2, or sizes that are not those of the frozen parts.
+        TrainingError: Stage 1 is missing or unfinished, or a frozen part cannot be loaded.
+    """
+    settings = config.stage2
+    if settings is None:
+        raise ConfigError("stage2: missing; add a table [stage2] with its settings, at least steps")
+    if not loop.is_finished(stage1_folder(folder), config.stage1.steps):
+        raise TrainingError(
+            f"{stage1_folder(folder)}: holds no finished stage 1 of {config.stage1.steps} steps; run "
+            "`python -m training stage1` with the same --config and --out first"
+        )
+    parts = FrozenParts.load(config)
+    data = parts.encode(training_samples(config.samples))
+    deper = Deper(config.network, len(data.subjects))
+    loop.load_state(stage1_folder(folder), deper, "deper")
+    vlm = load_vlm(config, parts.tokenizer)
+    print(f"stage 2: {len(data)} samples of {len(data.images)} images by {len(data.subjects)} people")
+    task = Stage2Task(deper, settings, data, parts.text_table, vlm, config.seed)
+    loop.run(task, settings, config.seed, stage2_folder(folder))
+
+
+def stage1_folder(folder: Path) -> Path:
+    """Where stage 1 keeps its checkpoint and log."""
+    return folder / "stage-1"
+
+
+def stage2_folder(folder: Path) -> Path:
+    """Where stage 2 keeps its checkpoint and log."""
+    return folder / "stage-2"
+
+
+# --- samples
+
+
+def training_samples(path: str) -> list[Sample]:
+    """Reads a samples file: all of it, or, where samples carry splits, those of the split "train" alone.
+
+    Raises:
+        InvalidSampleError: The file cannot be read.
+        TrainingError: The file has splits, and none of them is "train".
+    """
+    samples = pydeper.read_samples(path)
+    splits = Counter(sample.split for sample in samples)
+    if set(splits) == {None}:
+        return samples
+    if TRAIN_SPLIT not in splits:
+        found = ", ".join(f"{split!r} ({count})" for split, count in splits.items())
+        raise TrainingError(f"{path}: split: no sample is of the split {TRAIN_SPLIT!r}; there are {found}")
+    return [sample for sample in samples if sample.split == TRAIN_SPLIT]
+
+
+# --- frozen parts
+
+
+@attrs.frozen(eq=False)
+class FrozenParts:
+    """What DEPER reads its samples with, and never trains.
+
+    Attributes:
+        image_encoder: Square images to tokens.
+        tokenizer: The VLM's, with `<subj>` as a special token.
+        text_table: The VLM's input embeddings.
+        preprocessing: Image normalisation and the limits on text and trajectories.
+    """
+
+    image_encoder: ImageEncoder
+    tokenizer: Tokenizer
+    text_table: TextTable
+    preprocessing: PersonaEncoderConfig
+
+    @classmethod
+    def load(cls, config: TrainingConfig) -> "FrozenParts":
+        """Loads what the configuration names; names that begin with "standin:" are those of `training.standins`.
+
+        Raises:
+            ConfigError: The network's sizes are not those of the loaded parts.
+            TrainingError: A part cannot be loaded.
+            StandinError: A stand-in is unknown or not installed.
+        """
+        with _naming("image_encoder", config.image_encoder):
+            image_encoder, mean, std = _load_image_encoder(config.image_encoder)
+        with _naming("vlm", config.vlm):
+            tokenizer, text_table = _load_text_table(config.vlm)
+        _check_sizes(config, image_encoder, tokenizer, text_table)
+        preprocessing = PersonaEncoderConfig(
+            fingerprint="unexported",
+            subject_embedding_size=config.network.subject_embedding_size,
+            image_encoder=ImageEncoderInfo(name=config.image_encoder, licence="see its model card"),
+            image_size=config.image_size,
+            image_mean=mean,
+            image_std=std,
+            max_fixations=config.network.max_fixations,
+            max_description_tokens=config.max_description_tokens,
+            modalities=("text+trajectory", "text", "trajectory"),
+        )
+        return cls(image_encoder, tokenizer, text_table, preprocessing)
+
+    def encode(self, samples: Sequence[Sample]) -> EncodedDataset:
+        """Encodes samples; see `training.data.encoded.encode_dataset`."""
+        return encode_dataset(samples, self.tokenizer, self.image_encoder, self.preprocessing)
+
+
+def load_vlm(config: TrainingConfig, tokenizer: Tokenizer) -> SteeredVLM:
+    """Loads the frozen VLM: in bfloat16 where stage 2 asks for it, in float32 otherwise; images at a fixed resolution.
+
+    Args:
+        config: The training, with settings of stage 2.
+        tokenizer: The VLM's, with `<subj>`.
+
+    Raises:
+        TrainingError: The VLM cannot be loaded.
+    """
+    from transformers import Qwen2VLForConditionalGeneration
+
+    if config.vlm.startswith(standins.PREFIX):
+        raise ConfigError(f"vlm: {config.vlm!r} is a text table for stage 1 alone; stage 2 needs a Qwen2-VL")
+    dtype = torch.bfloat16 if config.stage2 is not None and config.stage2.bf16 else torch.float32
+    with _naming("vlm", config.vlm):
+        model = Qwen2VLForConditionalGeneration.from_pretrained(config.vlm, dtype=dtype)
+        image = vision_config(model.config, (config.image_size, config.image_size))
+        sizes = vlm_config(model.config, tokenizer, image, base_model=config.vlm)
+    return SteeredVLM(model, tokenizer, sizes, PROMPTS)
+
+
+_Channels = tuple[float, float, float]
+
+
+def _load_image_encoder(name: str) -> tuple[ImageEncoder, _Channels, _Channels]:
+    """The image encoder, and the mean and standard deviation per channel of the pixels that it expects."""
+    if name.startswith(standins.PREFIX):
+        return standins.load_image_encoder(name), standins.EFFICIENTNET_MEAN, standins.EFFICIENTNET_STD
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    processing: dict[str, Any] = ImageProcessingMixin.get_image_processor_dict(name)[0]
+    mean, std = (_channels(processing, key) for key in ("image_mean", "image_std"))
+    return ImageEncoder.from_pretrained(name), mean, std
+
+
+def _channels(processing: dict[str, Any], key: str) -> _Channels:
+    try:
+        red, green, blue = (float(value) for value in processing[key])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"preprocessor_config.json: {key} must be 3 numbers, got {processing.get(key)!r}") from error
+    return red, green, blue
+
+
+def _load_text_table(name: str) -> tuple[Tokenizer, TextTable]:
+    if name.startswith(standins.PREFIX):
+        tokenizer, table = standins.load_text_table(name)
+    else:
+        tokenizer, table = Tokenizer.from_file(str(_tokenizer_file(name))), TextTable.from_pretrained(name)
+    # Qwen2 leaves rows free behind its last token, so `<subj>` needs no resizing: its row is never read.
+    tokenizer.add_special_tokens([AddedToken(SUBJECT_TOKEN, special=True, normalized=False)])
+    return tokenizer, table
+
+
+def _tokenizer_file(name: str) -> Path:
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "tokenizer.json").is_file():
+            raise FileNotFoundError(f"{folder} holds no tokenizer.json; save the tokenizer beside the model")
+        return folder / "tokenizer.json"
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(name, "tokenizer.json"))
+
+
+def _check_sizes(config: TrainingConfig, encoder: ImageEncoder, tokenizer: Tokenizer, table: TextTable) -> None:
+    # One blank image tells the grid before an hour is spent on the real ones.
+    tokens = encoder(torch.zeros(1, 3, config.image_size, config.image_size)).shape[1]
+    sizes = {"image_channels": encoder.channels, "text_channels": table.channels, "grid_size": round(tokens**0.5)}
+    wrong = [
+        f"network.{name} is {getattr(config.network, name)}, and must be {size}"
+        for name, size in sizes.items()
+        if getattr(config.network, name) != size
+    ]
+    if wrong:
+        raise ConfigError(
+            f"{'; '.join(wrong)}, for {config.image_encoder} at {config.image_size} pixels and {config.vlm}"
+        )
+    if (needed := tokenizer.get_vocab_size()) > len(table.weight) and not config.vlm.startswith(standins.PREFIX):
+        raise ConfigError(
+            f"vlm: {config.vlm} has {len(table.weight)} embeddings and {needed} tokens with {SUBJECT_TOKEN}; the "
+            "soft token needs an id inside the table"
+        )
+
+
+@contextmanager
+def _naming(key: str, name: str) -> Iterator[None]:
+    """Says which setting's part could not be loaded; libraries speak of their own files and addresses alone."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{key}: {name!r} cannot be loaded ({error}); give a folder, or a model that the Hub or its cache holds"
+        ) from error
