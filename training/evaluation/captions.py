@@ -1,0 +1,361 @@
+"""BLEU-4, CIDEr, METEOR and ROUGE-L as COCO caption evaluation has them.
+
+Every description is a candidate of its own against one reference, that person's own (METHOD "Metrics"). The numbers
+equal those of `pycocoevalcap`; BLEU, CIDEr and ROUGE-L are stated anew here so that thousands of pairs of few texts are
+cheap (subject identification) and CIDEr's document frequency can come from a larger corpus than the pairs scored.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeVar
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from pydeper.errors import InvalidArgumentError
+from training.evaluation.checks import (
+    check_pairs,
+    check_texts,
+    find_coco_file,
+    find_java,
+)
+
+Tokenizer = Literal["ptb", "words", "split"]
+"""How a text becomes words. There is no default: figures of different tokenizers do not compare.
+
+ptb: Stanford's Penn Treebank tokenizer, lower-cased, punctuation dropped: COCO's own; needs Java.
+words: lower-cased runs of letters and digits, apostrophes kept inside; needs nothing.
+split: the texts are tokenized already; split at whitespace, nothing else.
+"""
+
+Tokens = tuple[str, ...]
+NGrams = Counter[Tokens]
+Prepared = TypeVar("Prepared")
+Score = TypeVar("Score")
+
+MAX_ORDER = 4
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
+# The upper-case brackets never meet a lower-cased token, so brackets stay, as they do in COCO's own tokenizer.
+_PTB_PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
+_CIDER_SIGMA = 6.0
+_ROUGE_BETA = 1.2
+
+
+@attrs.frozen(eq=False)
+class CaptionScores:
+    """What a metric says of a corpus.
+
+    Attributes:
+        pairs: (n,) float64, the score of every pair alone.
+        corpus: The score of the corpus as COCO reports it: from pooled counts for BLEU-4 and METEOR, the mean of the
+            pairs for CIDEr and ROUGE-L.
+    """
+
+    pairs: NDArray[np.float64]
+    corpus: float
+
+
+def tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> list[Tokens]:
+    """Splits texts into words; a text without words gives an empty tuple.
+
+    Raises:
+        InvalidArgumentError: If the tokenizer is not one of `Tokenizer`, or the texts are none, or not strings.
+        MissingRequirementError: If "ptb" is asked for without Java or without pycocoevalcap.
+    """
+    texts = check_texts("texts", texts)
+    if tokenizer == "ptb":
+        return _tokenize_ptb(texts)
+    if tokenizer == "words":
+        return [tuple(_WORD.findall(text.lower())) for text in texts]
+    if tokenizer == "split":
+        return [tuple(text.split()) for text in texts]
+    raise InvalidArgumentError(f'tokenizer is {tokenizer!r}; choose "ptb", "words" or "split"')
+
+
+def bleu4(candidates: Sequence[str], references: Sequence[str], *, tokenizer: Tokenizer) -> CaptionScores:
+    """BLEU-4 (Papineni et al. 2002) with COCO's smoothing, in [0, 1].
+
+    Args:
+        candidates: n descriptions as predicted.
+        references: n descriptions as written, one for each candidate.
+        tokenizer: See `Tokenizer`.
+
+    Raises:
+        InvalidArgumentError: If the lists differ in length, are empty, or hold anything but strings.
+        MissingRequirementError: See `tokenize`.
+    """
+    statistics = bleu_statistics(candidates, references, tokenizer=tokenizer)
+    pairs = np.array([bleu4_from_statistics(row) for row in statistics])
+    return CaptionScores(pairs, bleu4_from_statistics(statistics.sum(axis=0)))
+
+
+def bleu_statistics(
+    candidates: Sequence[str], references: Sequence[str], *, tokenizer: Tokenizer
+) -> NDArray[np.float64]:
+    """The counts that BLEU-4 is made of; they add up over pairs, so a resampled corpus costs one sum.
+
+    Returns:
+        (n, 10): n-grams of order 1 to 4 that match, n-grams of order 1 to 4 in the candidate, the candidate's length in
+        words, the reference's length in words.
+    """
+
+    def count(candidate: tuple[int, NGrams], reference: tuple[int, NGrams]) -> list[int]:
+        (length, ngrams), (reference_length, reference_ngrams) = candidate, reference
+        matches = [0] * MAX_ORDER
+        for ngram in ngrams.keys() & reference_ngrams.keys():
+            matches[len(ngram) - 1] += min(ngrams[ngram], reference_ngrams[ngram])
+        guesses = [max(0, length - order) for order in range(MAX_ORDER)]
+        return [*matches, *guesses, length, reference_length]
+
+    pairs = _tokenize_pairs(candidates, references, tokenizer)
+    return np.array(_score_pairs(*pairs, lambda tokens: (len(tokens), _ngrams(tokens)), count), dtype=np.float64)
+
+
+def bleu4_from_statistics(statistics: NDArray[np.float64]) -> float:
+    """BLEU-4 of one row, or of a sum of rows, of `bleu_statistics`: shape (10,) to a number in [0, 1]."""
+    matches, guesses = statistics[:MAX_ORDER], statistics[MAX_ORDER : 2 * MAX_ORDER]
+    length, reference_length = statistics[2 * MAX_ORDER :]
+    # COCO's two small numbers: a missing order leaves a tiny score that still ranks pairs, never a division by zero.
+    precision = np.prod((matches + 1e-15) / (guesses + 1e-9)) ** (1 / MAX_ORDER)
+    ratio = (length + 1e-15) / (reference_length + 1e-9)
+    return float(precision * (math.exp(1 - 1 / ratio) if ratio < 1 else 1.0))
+
+
+@attrs.frozen
+class DocumentFrequency:
+    """In how many references of a corpus every 1- to 4-gram occurs, for CIDEr's inverse document frequency.
+
+    Attributes:
+        counts: n-gram -> references that hold it.
+        documents: References in all, at least 2: from a single one every weight, and so every score, would be 0.
+        tokenizer: The tokenizer that the n-grams come from.
+    """
+
+    counts: Mapping[Tokens, int] = attrs.field(repr=False)
+    documents: int
+    tokenizer: Tokenizer
+
+    @classmethod
+    def of(cls, references: Sequence[str], *, tokenizer: Tokenizer) -> DocumentFrequency:
+        """Counts the n-grams of a reference corpus, every reference a document.
+
+        Raises:
+            InvalidArgumentError: If there are fewer than 2 references.
+            MissingRequirementError: See `tokenize`.
+        """
+        return cls.of_tokens(tokenize(references, tokenizer), tokenizer)
+
+    @classmethod
+    def of_tokens(cls, references: Sequence[Tokens], tokenizer: Tokenizer) -> DocumentFrequency:
+        """Like `of`, for references that `tokenize` has split."""
+        if len(references) < 2:
+            raise InvalidArgumentError(
+                "CIDEr's document frequency was asked of 1 reference, from which every n-gram weighs 0; "
+                "take it from the whole reference corpus: document_frequency=DocumentFrequency.of(all_references, …)"
+            )
+        counts: NGrams = Counter()
+        for tokens in references:
+            counts.update(_ngrams(tokens).keys())
+        return cls(counts, len(references), tokenizer)
+
+
+@attrs.frozen(eq=False)
+class _WeightedText:
+    weights: list[dict[Tokens, float]]  # tf-idf, a dict per n-gram order
+    norms: list[float]
+    bigrams: int  # COCO measures length in these
+
+    @classmethod
+    def of(cls, tokens: Tokens, frequency: DocumentFrequency) -> _WeightedText:
+        weights: list[dict[Tokens, float]] = [{} for _ in range(MAX_ORDER)]
+        for ngram, count in _ngrams(tokens).items():
+            rarity = math.log(frequency.documents) - math.log(max(1, frequency.counts.get(ngram, 0)))
+            weights[len(ngram) - 1][ngram] = count * rarity
+        norms = [math.sqrt(sum(weight**2 for weight in order.values())) for order in weights]
+        return cls(weights, norms, max(0, len(tokens) - 1))
+
+    def cider(self, reference: _WeightedText) -> float:
+        similarity = 0.0
+        for order in range(MAX_ORDER):
+            norm = self.norms[order] * reference.norms[order]
+            if norm > 0:
+                mine, theirs = self.weights[order], reference.weights[order]
+                shared = mine.keys() & theirs.keys()
+                similarity += sum(min(mine[ngram], theirs[ngram]) * theirs[ngram] for ngram in shared) / norm
+        penalty = math.exp(-((self.bigrams - reference.bigrams) ** 2) / (2 * _CIDER_SIGMA**2))
+        return 10 * penalty * similarity / MAX_ORDER
+
+
+def cider(
+    candidates: Sequence[str],
+    references: Sequence[str],
+    *,
+    tokenizer: Tokenizer,
+    document_frequency: DocumentFrequency | None = None,
+) -> CaptionScores:
+    """CIDEr (Vedantam et al. 2015; the clipped, length-penalised form that COCO reports), in [0, 10].
+
+    Args:
+        candidates: n descriptions as predicted.
+        references: n descriptions as written, one for each candidate.
+        tokenizer: See `Tokenizer`.
+        document_frequency: Of a larger corpus of references; None takes it from these n.
+
+    Raises:
+        InvalidArgumentError: As for `bleu4`; if n is 1 without a document frequency; or if the document frequency was
+            counted with another tokenizer.
+        MissingRequirementError: See `tokenize`.
+    """
+    if document_frequency is not None and document_frequency.tokenizer != tokenizer:
+        raise InvalidArgumentError(
+            f'the document frequency was counted with the tokenizer "{document_frequency.tokenizer}", the pairs are to '
+            f'be split with "{tokenizer}"; use one for both'
+        )
+    pairs = _tokenize_pairs(candidates, references, tokenizer)
+    frequency = document_frequency or DocumentFrequency.of_tokens(pairs[1], tokenizer)
+    scores = np.array(_score_pairs(*pairs, lambda tokens: _WeightedText.of(tokens, frequency), _WeightedText.cider))
+    return CaptionScores(scores, float(scores.mean()))
+
+
+def rouge_l(candidates: Sequence[str], references: Sequence[str], *, tokenizer: Tokenizer) -> CaptionScores:
+    """ROUGE-L (Lin 2004): F of the longest common subsequence with COCO's β = 1.2, in [0, 1].
+
+    Args:
+        candidates: n descriptions as predicted.
+        references: n descriptions as written, one for each candidate.
+        tokenizer: See `Tokenizer`.
+
+    Raises:
+        InvalidArgumentError: If the lists differ in length, are empty, or hold anything but strings.
+        MissingRequirementError: See `tokenize`.
+    """
+
+    def score(candidate: Tokens, reference: Tokens) -> float:
+        common = _longest_common_subsequence(candidate, reference)
+        if common == 0:
+            return 0.0
+        precision, recall = common / len(candidate), common / len(reference)
+        return (1 + _ROUGE_BETA**2) * precision * recall / (recall + _ROUGE_BETA**2 * precision)
+
+    # COCO splits an empty text into one empty word, so two empty texts are a perfect match.
+    pairs = _tokenize_pairs(candidates, references, tokenizer)
+    scores = np.array(_score_pairs(*pairs, lambda tokens: tokens or ("",), score))
+    return CaptionScores(scores, float(scores.mean()))
+
+
+def meteor(candidates: Sequence[str], references: Sequence[str], *, tokenizer: Tokenizer) -> CaptionScores:
+    """METEOR 1.5 (Denkowski and Lavie 2014), English, in [0, 1]: the Java program that COCO runs.
+
+    Args:
+        candidates: n descriptions as predicted.
+        references: n descriptions as written, one for each candidate.
+        tokenizer: See `Tokenizer`; METEOR normalises the tokenized text once more itself.
+
+    Raises:
+        InvalidArgumentError: If the lists differ in length, are empty, or hold anything but strings.
+        MissingRequirementError: If Java or pycocoevalcap is missing.
+        RuntimeError: If the program ends before it has answered; the message carries what it printed.
+    """
+    java, jar = find_java("METEOR"), find_coco_file("meteor/meteor-1.5.jar")
+    pairs = _tokenize_pairs(candidates, references, tokenizer)
+    command = [java, "-Xmx2G", "-Dfile.encoding=UTF-8", "-jar", jar.name, "-", "-", "-stdio", "-l", "en", "-norm"]
+    with (
+        tempfile.TemporaryFile() as complaints,
+        subprocess.Popen(
+            command,
+            cwd=jar.parent,  # it looks for its paraphrase table beside itself
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            encoding="utf-8",
+        ) as program,
+    ):
+        assert program.stdin is not None
+        assert program.stdout is not None
+
+        def send(line: str) -> None:
+            program.stdin.write(line + "\n")  # type: ignore[union-attr]
+            program.stdin.flush()  # type: ignore[union-attr]
+
+        def receive() -> str:
+            line = program.stdout.readline()  # type: ignore[union-attr]
+            if not line:
+                complaints.seek(0)
+                printed = complaints.read().decode("utf-8", "replace").strip()
+                raise RuntimeError(f"METEOR ended before it had answered: {printed or 'it printed nothing'}")
+            return line.strip()
+
+        statistics = []
+        for candidate, reference in zip(*pairs, strict=True):
+            # "|||" separates the fields of METEOR's protocol, so no word may hold it.
+            hypothesis, truth = (" ".join(tokens).replace("|||", " ") for tokens in (candidate, reference))
+            send(f"SCORE ||| {truth} ||| {hypothesis}")
+            statistics.append(receive())
+        send("EVAL ||| " + " ||| ".join(statistics))
+        scores = np.array([float(receive()) for _ in statistics])
+        return CaptionScores(scores, float(receive()))
+
+
+def _tokenize_ptb(texts: list[str]) -> list[Tokens]:
+    java, jar = find_java("The PTB tokenizer"), find_coco_file("tokenizer/stanford-corenlp-3.4.1.jar")
+    lines = [" ".join(text.split()) for text in texts]  # the program works line by line
+    command = [java, "-Dfile.encoding=UTF-8", "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer"]
+    finished = subprocess.run(
+        [*command, "-preserveLines", "-lowerCase"],
+        input="".join(line + "\n" for line in lines).encode(),
+        capture_output=True,
+        check=False,
+    )
+    tokenized = finished.stdout.decode().split("\n")[:-1]
+    if finished.returncode != 0 or len(tokenized) != len(lines):
+        raise RuntimeError(
+            f"the PTB tokenizer gave {len(tokenized)} lines for {len(lines)} texts "
+            f"(exit status {finished.returncode}): {finished.stderr.decode('utf-8', 'replace').strip()}"
+        )
+    return [tuple(token for token in line.split() if token not in _PTB_PUNCTUATION) for line in tokenized]
+
+
+def _tokenize_pairs(
+    candidates: Sequence[str], references: Sequence[str], tokenizer: Tokenizer
+) -> tuple[list[Tokens], list[Tokens]]:
+    candidates, references = check_pairs(candidates, references)
+    texts = list(dict.fromkeys([*candidates, *references]))
+    tokens = dict(zip(texts, tokenize(texts, tokenizer), strict=True))
+    return [tokens[text] for text in candidates], [tokens[text] for text in references]
+
+
+def _score_pairs(
+    candidates: list[Tokens],
+    references: list[Tokens],
+    prepare: Callable[[Tokens], Prepared],
+    score: Callable[[Prepared, Prepared], Score],
+) -> list[Score]:
+    """Scores pair by pair; a text that many pairs share is prepared once."""
+    prepared = {tokens: prepare(tokens) for tokens in {*candidates, *references}}
+    return [score(prepared[left], prepared[right]) for left, right in zip(candidates, references, strict=True)]
+
+
+def _ngrams(tokens: Tokens) -> NGrams:
+    return Counter(
+        tokens[start : start + order] for order in range(1, MAX_ORDER + 1) for start in range(len(tokens) - order + 1)
+    )
+
+
+def _longest_common_subsequence(left: Tokens, right: Tokens) -> int:
+    """Length of the longest common subsequence, a row of the table per machine-word operation (Hyyrö 2004)."""
+    positions: dict[str, int] = {}
+    for index, token in enumerate(left):
+        positions[token] = positions.get(token, 0) | 1 << index
+    everywhere = (1 << len(left)) - 1
+    row = everywhere
+    for token in right:
+        matches = row & positions.get(token, 0)
+        row = ((row + matches) | (row - matches)) & everywhere
+    return len(left) - row.bit_count()

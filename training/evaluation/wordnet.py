@@ -1,0 +1,50 @@
+"""WordNet 3.0 without a download: METEOR's jar, which pycocoevalcap ships, holds its synsets.
+
+The file lists, for each of WordNet's 147,306 words, the offsets of its synsets. Offsets are unique within a part of
+speech alone, so some 285 of the 117,659 synsets fall together with one of another part of speech. Inflected forms are
+not looked up: the words asked for are lemmas. Licence: WordNet 3.0's own, which the jar carries as
+`synonym/COPYING.WORDNET`.
+"""
+
+from __future__ import annotations
+
+import functools
+import zipfile
+from collections import defaultdict
+from collections.abc import Callable
+
+from training.evaluation.checks import MissingRequirementError, find_coco_file
+
+Lemmas = Callable[[str], frozenset[str]]
+"""Lower-cased word -> lower-cased lemmas of every synset the word is in; empty for a word that is in none."""
+
+_SYNSETS = "synonym/english.synsets"
+
+
+@functools.lru_cache(maxsize=1)
+def wordnet_lemmas() -> Lemmas:
+    """Reads WordNet (0.3 s, once) and returns its lemmas by word.
+
+    Raises:
+        MissingRequirementError: If pycocoevalcap is not installed, or its METEOR holds no WordNet.
+    """
+    jar = find_coco_file("meteor/meteor-1.5.jar")
+    try:
+        with zipfile.ZipFile(jar) as archive:
+            lines = archive.read(_SYNSETS).decode().splitlines()
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise MissingRequirementError(
+            f"WordNet ({_SYNSETS}) cannot be read from {jar}: {error}; "
+            'run `pip install --force-reinstall --no-deps "pycocoevalcap==1.2"`'
+        ) from error
+    synsets_of = {word: offsets.split() for word, offsets in zip(lines[::2], lines[1::2], strict=True)}
+    words_of: dict[str, list[str]] = defaultdict(list)
+    for word, offsets in synsets_of.items():
+        for offset in offsets:
+            words_of[offset].append(word)
+
+    @functools.cache
+    def lemmas(word: str) -> frozenset[str]:
+        return frozenset(lemma for offset in synsets_of.get(word, ()) for lemma in words_of[offset])
+
+    return lemmas
