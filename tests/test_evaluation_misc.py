@@ -11,7 +11,7 @@ from pydeper.errors import InvalidArgumentError
 from training.evaluation.bootstrap import Interval, bootstrap_mean, bootstrap_statistic
 from training.evaluation.captions import bleu4, bleu4_from_statistics, bleu_statistics
 from training.evaluation.human_consistency import human_consistency
-from training.evaluation.probes import probe_trait, probe_traits
+from training.evaluation.probes import probe_trait, probe_traits, transfer_probe
 from training.evaluation.report import format_table, write_report
 from training.evaluation.viewing import viewing_agreement
 
@@ -232,6 +232,40 @@ def test_probes_refuse_bad_input(change, message):
     probe_trait(**good)
     with pytest.raises(InvalidArgumentError, match=message):
         probe_trait(**{**good, **change})
+
+
+def test_a_trait_transfers_to_other_people():
+    vectors, people, values = persona_vectors(signal=8)
+    seen, asked = slice(0, 120), slice(120, None)
+    accuracy = transfer_probe(vectors[seen], values[seen], vectors[asked], values[asked], people=people[asked])
+    assert accuracy.estimate > 0.8  # chance is a third
+    assert accuracy.low <= accuracy.estimate <= accuracy.high
+    unknown = transfer_probe(vectors[seen], values[seen], vectors[asked], ["new"] * 60, people=people[asked])
+    assert unknown.estimate == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"asked_vectors": np.zeros((4, 3))}, "widths must be equal"),
+        ({"fitted_values": ["a"] * 4}, "at least 2 values"),
+        ({"fitted_values": ["a", "b"]}, "fitted_values has 2"),
+        ({"people": [1, 2]}, "people has 2"),
+        ({"people": [1] * 4}, "1 clusters"),
+        ({"regularisation": -1.0}, "regularisation is -1"),
+    ],
+)
+def test_transfer_refuses_bad_input(change, message):
+    good = {
+        "fitted_vectors": np.eye(4),
+        "fitted_values": ["a", "b"] * 2,
+        "asked_vectors": np.eye(4),
+        "asked_values": ["a", "b"] * 2,
+        "people": [1, 2, 3, 4],
+    }
+    assert transfer_probe(**good).estimate == 1
+    with pytest.raises(InvalidArgumentError, match=message):
+        transfer_probe(**{**good, **change})
 
 
 # Report
