@@ -7,6 +7,7 @@ cheap (subject identification) and CIDEr's document frequency can come from a la
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import subprocess
@@ -281,8 +282,13 @@ def meteor(candidates: Sequence[str], references: Sequence[str], *, tokenizer: T
         assert program.stdout is not None
 
         def send(line: str) -> None:
-            program.stdin.write(line + "\n")  # type: ignore[union-attr]
-            program.stdin.flush()  # type: ignore[union-attr]
+            # A program that has ended is reported by `receive`, with what it printed.
+            try:
+                program.stdin.write(line + "\n")  # type: ignore[union-attr]
+                program.stdin.flush()  # type: ignore[union-attr]
+            except BrokenPipeError:
+                with contextlib.suppress(BrokenPipeError):
+                    program.stdin.close()  # type: ignore[union-attr]
 
         def receive() -> str:
             line = program.stdout.readline()  # type: ignore[union-attr]
