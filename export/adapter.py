@@ -43,7 +43,7 @@ def export_adapter(
         parity_tolerance = TOLERANCE if precision == "fp32" else 1e-2
     adapter = copy.deepcopy(adapter).to("cpu", torch.float32).eval()
     inputs = {"subject_embedding": torch.zeros(2, adapter.projection.in_features)}
-    model = trace(adapter, inputs, {"subject_embedding": {0: "batch"}}, "soft_token")
+    model = trace(adapter, inputs, {"subject_embedding": {0: torch.export.Dim("batch")}}, ["soft_token"])
     with atomic_path(Path(path)) as temporary:
         save(model, temporary, precision, rounding_tolerance)
         return check_adapter(temporary, adapter, parity_tolerance)

@@ -109,15 +109,16 @@ def export_persona_encoder(
         parity_tolerance = TOLERANCE if precision == "fp32" else 1e-2
     graph = PersonaEncoderGraph(persona_encoder, image_encoder, text_table).eval()
     inputs = random_inputs([5, 3], [3, 2], image_size, len(text_table.weight), torch.Generator().manual_seed(0))
+    batch, length, fixations = (torch.export.Dim(name) for name in ("batch", "length", "fixations"))
     axes = {
-        "pixel_values": {0: "batch"},
-        "input_ids": {0: "batch", 1: "length"},
-        "attention_mask": {0: "batch", 1: "length"},
-        "boxes": {0: "batch", 1: "fixations"},
-        "durations": {0: "batch", 1: "fixations"},
-        "fixation_mask": {0: "batch", 1: "fixations"},
+        "pixel_values": {0: batch},
+        "input_ids": {0: batch, 1: length},
+        "attention_mask": {0: batch, 1: length},
+        "boxes": {0: batch, 1: fixations},
+        "durations": {0: batch, 1: fixations},
+        "fixation_mask": {0: batch, 1: fixations},
     }
-    model = trace(graph, inputs, axes, "subject_embedding")
+    model = trace(graph, inputs, axes, ["subject_embedding"])
     with atomic_path(Path(path)) as temporary:
         save(model, temporary, precision, rounding_tolerance)
         return check_persona_encoder(

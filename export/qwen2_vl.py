@@ -8,28 +8,23 @@ graph, so one graph serves any grid and any number of images.
 
 import copy
 import tempfile
-import warnings
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import Qwen2VLForConditionalGeneration
 
-from export.quantize import store_fp16, to_fp16
-from pydeper.config import SUBJECT_TOKEN, SpecialTokens, VisionConfig, VLMConfig
+from export.graph import Precision, save, trace
+from export.quantize import to_fp16
 from pydeper.vlm.prompt import rotary_positions
 from pydeper.vlm.qwen2_vl import DECODER, EMBEDDINGS, VISION_ENCODER
 
-OPSET = 20  # the newest that every ONNX Runtime since 1.17 knows in full
 PARITY_TOLERANCE = 1e-4  # of the largest absolute value compared
-_SINGLE_FILE = 1 << 30  # bytes of weights; above, they stand in a file of their own (protobuf ends at 2 GB)
 
 
 @attrs.frozen
@@ -52,7 +47,7 @@ class VLMExport:
 def export_vlm(
     source: Qwen2VLForConditionalGeneration | str | Path,
     out_dir: str | Path,
-    precision: Literal["fp32", "fp16"] = "fp16",
+    precision: Precision = "fp16",
     *,
     rounding_tolerance: float = 0.0,
     parity_tolerance: float = PARITY_TOLERANCE,
@@ -83,13 +78,12 @@ def export_vlm(
     out_dir.mkdir(parents=True, exist_ok=True)
     with torch.no_grad(), tempfile.TemporaryDirectory(dir=out_dir, prefix=".export-") as folder:
         work = Path(folder)
-        half = precision == "fp16"
         rounding = [
-            _save(_export_vision(model), work / VISION_ENCODER, half, rounding_tolerance),
-            _save(_export_decoder(model), work / DECODER, half, rounding_tolerance),
+            save(_export_vision(model), work / VISION_ENCODER, precision, rounding_tolerance),
+            save(_export_decoder(model), work / DECODER, precision, rounding_tolerance),
         ]
         table = model.get_input_embeddings().weight.numpy()
-        if half:
+        if precision == "fp16":
             table, change = to_fp16(table, EMBEDDINGS, rounding_tolerance)
             rounding.append(change)
         np.save(work / EMBEDDINGS, table)
@@ -100,68 +94,6 @@ def export_vlm(
         for file in sorted(work.iterdir()):
             file.replace(out_dir / file.name)
     return report
-
-
-def vlm_config(
-    config: Qwen2VLConfig,
-    tokenizer: Tokenizer,
-    vision: VisionConfig,
-    *,
-    base_model: str,
-    base_revision: str | None = None,
-    source: str = "vlm",
-    end: Sequence[str] = ("<|im_end|>", "<|endoftext|>"),
-) -> VLMConfig:
-    """States a model's sizes and special tokens for `config.json`.
-
-    Every special token but those of `end` is suppressed: none of them can stand in a description.
-
-    Args:
-        config: The transformers model's.
-        tokenizer: The VLM's, `<subj>` included.
-        vision: Image preprocessing.
-        base_model: Hub id or name of the model.
-        base_revision: Its revision.
-        source: Folder of the exported files in the bundle.
-        end: Tokens that end a description.
-
-    Raises:
-        ValueError: The tokenizer lacks a token, or its special tokens are not the model's.
-    """
-    text = config.text_config
-
-    def token(name: str) -> int:
-        found: int | None = tokenizer.token_to_id(name)
-        if found is None:
-            raise ValueError(f"the tokenizer has no token {name}")
-        return found
-
-    if token("<|image_pad|>") != config.image_token_id:
-        raise ValueError(
-            f"<|image_pad|> is {token('<|image_pad|>')} in the tokenizer, {config.image_token_id} in the model"
-        )
-    ends = tuple(token(name) for name in end)
-    special = (i for i, added in tokenizer.get_added_tokens_decoder().items() if added.special)
-    return VLMConfig(
-        base_model=base_model,
-        base_revision=base_revision,
-        source=source,
-        hidden_size=text.hidden_size,
-        num_layers=text.num_hidden_layers,
-        num_key_value_heads=text.num_key_value_heads,
-        head_dim=text.hidden_size // text.num_attention_heads,
-        vocab_size=text.vocab_size,
-        max_positions=text.max_position_embeddings,
-        vision=vision,
-        tokens=SpecialTokens(
-            subject=token(SUBJECT_TOKEN),
-            image=token("<|image_pad|>"),
-            vision_start=token("<|vision_start|>"),
-            vision_end=token("<|vision_end|>"),
-            end=ends,
-            suppressed=tuple(sorted(set(special) - set(ends))),
-        ),
-    )
 
 
 # The vision tower
@@ -318,7 +250,7 @@ def _export_vision(model: Any) -> ir.Model:
     merge = vision.spatial_merge_size
     grid = torch.tensor([[1, 2 * merge, 3 * merge], [1, 3 * merge, 2 * merge]])
     pixels = torch.zeros(12 * merge**2, vision.in_channels * vision.temporal_patch_size * vision.patch_size**2)
-    return _to_onnx(
+    return trace(
         VisionTower(model.model.visual),
         {"pixel_values": pixels, "image_grid_thw": grid},
         {"pixel_values": {0: "patches"}, "image_grid_thw": {0: "images"}},
@@ -332,7 +264,7 @@ def _export_decoder(model: Any) -> ir.Model:
     batch, length, past = 2, 5, 3  # sizes 0 and 1 would be baked in
     same = torch.export.Dim.DYNAMIC
     names = [f"{i}.{kind}" for i in range(text.num_hidden_layers) for kind in ("key", "value")]
-    return _to_onnx(
+    return trace(
         Decoder(model),
         {
             "inputs_embeds": torch.zeros(batch, length, text.hidden_size),
@@ -350,48 +282,6 @@ def _export_decoder(model: Any) -> ir.Model:
         ["logits", *(f"present.{name}" for name in names)],
         ["inputs_embeds", "attention_mask", "position_ids", *(f"past_key_values.{name}" for name in names)],
     )
-
-
-def _to_onnx(
-    module: nn.Module,
-    inputs: dict[str, Any],
-    dynamic_shapes: dict[str, Any],
-    output_names: list[str],
-    input_names: list[str] | None = None,
-) -> ir.Model:
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "`isinstance.treespec, LeafSpec.` is deprecated"
-        )  # torch's exporter to itself
-        program = torch.onnx.export(
-            module.eval(),
-            kwargs=inputs,
-            dynamo=True,
-            dynamic_shapes=dynamic_shapes,
-            input_names=input_names or list(inputs),
-            output_names=output_names,
-            opset_version=OPSET,
-            verbose=False,
-        )
-    assert program is not None
-    return program.model
-
-
-def _save(model: ir.Model, path: Path, half: bool, tolerance: float) -> float:
-    rounding = store_fp16(model, tolerance) if half else 0.0
-    _strip(model)
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    ir.save(model, path, external_data=f"{path.name}.data" if size > _SINGLE_FILE else None)
-    return rounding
-
-
-def _strip(model: ir.Model) -> None:
-    """Removes what the exporter notes of the machine it ran on: stack traces, with the paths of source files."""
-    graph = model.graph
-    values = [*graph.inputs, *graph.initializers.values(), *(output for node in graph for output in node.outputs)]
-    for noted in (model, graph, *graph, *values):
-        noted.metadata_props.clear()
-        noted.doc_string = None
 
 
 # Checks

@@ -64,8 +64,14 @@ def write_demo(config: TinyConfig, people: People, folder: Path) -> None:
 
 
 def most_different(viewers: tuple[Viewer, ...]) -> tuple[int, int]:
-    """The first pair of viewers who differ in as many traits as any pair does."""
-    pairs = [(i, j) for i in range(len(viewers)) for j in range(i + 1, len(viewers))]
+    """The first pair of viewers who scan in opposite directions and differ in as many other traits as any such pair."""
+    opposite = ({"rightward", "leftward"}, {"downward", "upward"})
+    pairs = [
+        (i, j)
+        for i, one in enumerate(viewers)
+        for j, other in enumerate(viewers[:i])
+        if {one.order, other.order} in opposite
+    ]
     return max(
         pairs, key=lambda pair: sum(getattr(viewers[pair[0]], t) != getattr(viewers[pair[1]], t) for t in TRAITS)
     )

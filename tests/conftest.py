@@ -10,10 +10,11 @@ from PIL import Image
 from tokenizers import Tokenizer
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from export.qwen2_vl import VLMExport, export_vlm, vlm_config
+from export.qwen2_vl import VLMExport, export_vlm
 from pydeper.config import Prompts, PromptStyle, VisionConfig, VLMConfig
 from pydeper.vlm.qwen2_vl import Qwen2VLRuntime
 from training.tiny.tokenizer import build_tokenizer
+from training.vlm import vlm_config
 
 torch.set_num_threads(1)
 

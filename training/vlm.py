@@ -12,10 +12,10 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import Qwen2VLForConditionalGeneration
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from pydeper.config import Prompts, SpecialTokens, VisionConfig, VLMConfig
+from pydeper.config import SUBJECT_TOKEN, Prompts, SpecialTokens, VisionConfig, VLMConfig
 from pydeper.vlm.image_patches import image_patches, resized_shape
 from pydeper.vlm.prompt import PromptTemplate, literal_tokenizer, rotary_positions
 
@@ -134,6 +134,41 @@ class SteeredVLM(nn.Module):
             *(torch.from_numpy(array).to(self.model.device) for array in (input_ids, positions_3d, labels))
         )
 
+    @torch.no_grad()
+    def greedy(self, image: Image.Image, soft_token: Tensor | None, style: str, max_new_tokens: int) -> list[int]:
+        """Greedy decoding the plain way, one whole forward pass a token: what the ONNX runtime is held against.
+
+        Args:
+            image: An upright RGB image.
+            soft_token: (hidden,), or None for the prompt without a persona.
+            style: The prompt's style.
+            max_new_tokens: The most tokens to generate.
+
+        Returns:
+            The generated ids, without the end token.
+        """
+        tokens, merge = self.config.tokens, self.config.vision.merge_size
+        features, grid = self.image_features([image]), self.grids([image])
+        prompt = self.template.without_persona(style) if soft_token is None else self.steered_prompt(style)
+        ids = [*self.template.image_ids(len(features[0])), *prompt]
+        start = len(ids)
+        while len(ids) < start + max_new_tokens:
+            positions, _ = rotary_positions(ids, tokens.image, grid, merge)
+            input_ids = torch.tensor([ids], device=self.model.device)
+            embeds = self.embed(features, None if soft_token is None else soft_token[None], input_ids)
+            hidden = self.model.model.language_model(
+                inputs_embeds=embeds,
+                position_ids=torch.from_numpy(positions)[:, None].to(self.model.device),
+                use_cache=False,
+            ).last_hidden_state
+            logits = self.model.lm_head(hidden[0, -1])
+            logits[list(tokens.suppressed)] = -torch.inf
+            chosen = int(logits.argmax())
+            if chosen in tokens.end:
+                break
+            ids.append(chosen)
+        return ids[start:]
+
     def text_ids(self, text: str) -> list[int]:
         """Token ids of a plain text; it never becomes special tokens."""
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
@@ -154,63 +189,85 @@ def language_loss(model: Qwen2VLForConditionalGeneration, inputs_embeds: Tensor,
     return F.cross_entropy(model.lm_head(hidden[:, :-1][wanted]).float(), targets[wanted])
 
 
-def vlm_config(
-    model: Qwen2VLForConditionalGeneration,
-    tokenizer: Tokenizer,
-    base_model: str,
-    image_size: tuple[int, int] | None,
-    suppressed: Sequence[str] = (),
-) -> VLMConfig:
-    """Describes a transformers Qwen2-VL as a bundle's config does.
+def vision_config(config: Qwen2VLConfig, image_size: tuple[int, int] | None) -> VisionConfig:
+    """States how a model takes images, with Qwen2-VL's own normalisation.
 
     Args:
-        model: The model; all sizes are read from its config.
-        tokenizer: Its tokenizer, with `<subj>` and the chat template's special tokens.
-        base_model: Its name or Hub id.
-        image_size: Fixed (height, width) of images in pixels, or None for Qwen's smart resize.
-        suppressed: Special tokens, beside `<subj>`, image and vision tokens, that are never generated.
+        config: The transformers model's.
+        image_size: Fixed (height, width) of images in pixels (the paper: 448×448), or None for Qwen's smart resize.
     """
-    text, vision = model.config.text_config, model.config.vision_config
-    ids = {token: tokenizer.token_to_id(token) for token in ("<subj>", *_TEMPLATE_TOKENS, *suppressed)}
-    if missing := [token for token, index in ids.items() if index is None]:
-        raise ValueError(f"the tokenizer of {base_model} lacks {', '.join(missing)}")
-    merged = vision.patch_size * vision.spatial_merge_size
+    vision = config.vision_config
+    area = (vision.patch_size * vision.spatial_merge_size) ** 2
+    return VisionConfig(
+        patch_size=vision.patch_size,
+        temporal_patch_size=vision.temporal_patch_size,
+        merge_size=vision.spatial_merge_size,
+        image_mean=OPENAI_CLIP_MEAN,
+        image_std=OPENAI_CLIP_STD,
+        image_size=image_size,
+        # From 4 to 16384 tokens an image, the limits of Qwen2-VL's own preprocessor.
+        min_pixels=4 * area,
+        max_pixels=16384 * area,
+    )
+
+
+def vlm_config(
+    config: Qwen2VLConfig,
+    tokenizer: Tokenizer,
+    vision: VisionConfig,
+    *,
+    base_model: str,
+    base_revision: str | None = None,
+    source: str = "vlm",
+    end: Sequence[str] = ("<|im_end|>", "<|endoftext|>"),
+) -> VLMConfig:
+    """States a model's sizes and special tokens for `config.json`.
+
+    Every special token but those of `end` is suppressed: none of them can stand in a description.
+
+    Args:
+        config: The transformers model's.
+        tokenizer: The VLM's, `<subj>` included.
+        vision: Image preprocessing.
+        base_model: Hub id or name of the model.
+        base_revision: Its revision.
+        source: Folder of the exported files in the bundle.
+        end: Tokens that end a description.
+
+    Raises:
+        ValueError: The tokenizer lacks a token, or its special tokens are not the model's.
+    """
+    text = config.text_config
+
+    def token(name: str) -> int:
+        found: int | None = tokenizer.token_to_id(name)
+        if found is None:
+            raise ValueError(f"the tokenizer has no token {name}")
+        return found
+
+    if token("<|image_pad|>") != config.image_token_id:
+        raise ValueError(
+            f"<|image_pad|> is {token('<|image_pad|>')} in the tokenizer, {config.image_token_id} in the model"
+        )
+    ends = tuple(token(name) for name in end)
+    special = (i for i, added in tokenizer.get_added_tokens_decoder().items() if added.special)
     return VLMConfig(
         base_model=base_model,
-        base_revision=None,
-        source="vlm",
+        base_revision=base_revision,
+        source=source,
         hidden_size=text.hidden_size,
         num_layers=text.num_hidden_layers,
         num_key_value_heads=text.num_key_value_heads,
         head_dim=text.hidden_size // text.num_attention_heads,
         vocab_size=text.vocab_size,
         max_positions=text.max_position_embeddings,
-        vision=VisionConfig(
-            patch_size=vision.patch_size,
-            temporal_patch_size=vision.temporal_patch_size,
-            merge_size=vision.spatial_merge_size,
-            image_mean=OPENAI_CLIP_MEAN,
-            image_std=OPENAI_CLIP_STD,
-            image_size=image_size,
-            min_pixels=4 * merged**2,
-            max_pixels=16384 * merged**2,
-        ),
+        vision=vision,
         tokens=SpecialTokens(
-            subject=ids["<subj>"],
-            image=ids["<|image_pad|>"],
-            vision_start=ids["<|vision_start|>"],
-            vision_end=ids["<|vision_end|>"],
-            end=(ids["<|im_end|>"], ids["<|endoftext|>"]),
-            suppressed=tuple(index for token, index in ids.items() if token not in ("<|im_end|>", "<|endoftext|>")),
+            subject=token(SUBJECT_TOKEN),
+            image=token("<|image_pad|>"),
+            vision_start=token("<|vision_start|>"),
+            vision_end=token("<|vision_end|>"),
+            end=ends,
+            suppressed=tuple(sorted(set(special) - set(ends))),
         ),
     )
-
-
-_TEMPLATE_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-)
