@@ -262,6 +262,8 @@ def test_ctrl_c_is_status_130(home):
         [sys.executable, "-m", "pydeper", "persona", "create", "pipe.jsonl", "-o", "a.safetensors"],
         stderr=subprocess.PIPE,
         text=True,
+        # A test run in the background of a shell ignores Ctrl-C and would hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     writer = os.open(home / "pipe.jsonl", os.O_WRONLY)  # returns once the command has opened it to read
     time.sleep(0.2)

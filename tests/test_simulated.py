@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.data import simulated
-from training.data.simulated import COUNTS, DWELLS, ORDERS, TRAITS, Viewer, mentioned_shapes, sample_scene, sample_viewers
+from training.data.simulated import (
+    COUNTS,
+    DWELLS,
+    ORDERS,
+    TRAITS,
+    Viewer,
+    mentioned_shapes,
+    sample_scene,
+    sample_viewers,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -20,7 +29,11 @@ def viewer_and_scene(seed: int) -> tuple[Viewer, simulated.Scene, np.random.Gene
 def test_a_scene_has_4_or_5_objects_of_different_shapes_in_different_cells_inside_the_image(seed):
     scene = sample_scene(np.random.default_rng(seed))
     assert len(scene.objects) in (4, 5)
-    assert len({thing.shape for thing in scene.objects}) == len({thing.cell for thing in scene.objects}) == len(scene.objects)
+    assert (
+        len({thing.shape for thing in scene.objects})
+        == len({thing.cell for thing in scene.objects})
+        == len(scene.objects)
+    )
     for thing in scene.objects:
         x1, y1, x2, y2 = thing.box
         assert 0 <= x1 < x2 <= 1

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 import numpy as np
+import torch
 
 from pydeper import DeperModel, Persona, Sample
-from pydeper.vlm import DecodingOptions
+from pydeper.vlm import DecodingOptions, VisionLanguageModel
 from training.data.simulated import TRAITS, Viewer, mentioned_shapes
 from training.evaluation.bootstrap import bootstrap_mean, bootstrap_statistic
 from training.evaluation.captions import bleu4_from_statistics, bleu_statistics, cider
@@ -24,6 +25,7 @@ from training.evaluation.report import Figure
 from training.evaluation.subject_identification import subject_identification
 from training.evaluation.viewing import viewing_agreement
 from training.tiny.people import People
+from training.vlm import SteeredVLM
 
 STYLE = "description"
 MAX_NEW_TOKENS = 96
@@ -49,6 +51,7 @@ class Descriptions:
 
 def describe_scenes(
     model: DeperModel,
+    vlm: VisionLanguageModel,
     people: People,
     viewers: Sequence[Viewer],
     personas: Mapping[str, Sequence[Persona]],
@@ -58,6 +61,7 @@ def describe_scenes(
 
     Args:
         model: The bundle.
+        vlm: The bundle's VLM by itself, for the ceiling.
         people: Gives the test scenes.
         viewers: Who describes.
         personas: Condition -> a persona for each viewer.
@@ -70,7 +74,7 @@ def describe_scenes(
         table["zero-shot"].append([model.describe(encoded, max_new_tokens=MAX_NEW_TOKENS)] * len(viewers))
         for name, everybody in personas.items():
             table[name].append(model.describe_each(encoded, everybody, max_new_tokens=MAX_NEW_TOKENS))
-        table["ceiling"].append([g.text for g in model.vlm.generate(encoded, STYLE, ceiling, options)])
+        table["ceiling"].append([g.text for g in vlm.generate(vlm.encode_image(image), STYLE, ceiling, options)])
     return Descriptions(
         viewers=tuple(viewers),
         references=[viewer.describe(scene) for viewer in viewers for scene in people.test_scenes],
@@ -94,6 +98,32 @@ def without_trajectory(samples: Sequence[Sequence[Sample]]) -> list[list[Sample]
 def without_description(samples: Sequence[Sequence[Sample]]) -> list[list[Sample]]:
     """The same samples, trajectory only."""
     return [[attrs.evolve(sample, description=None) for sample in own] for own in samples]
+
+
+def token_agreement(
+    vlm: VisionLanguageModel, torch_vlm: SteeredVLM, people: People, soft_tokens: np.ndarray
+) -> dict[str, Figure]:
+    """Compares the ONNX runtime with plain greedy decoding in torch, token for token.
+
+    Every test scene is described for a few people and once without anybody.
+
+    Args:
+        vlm: The bundle's VLM.
+        torch_vlm: The model it was exported from.
+        people: Gives the test scenes.
+        soft_tokens: (n, hidden).
+    """
+    options = DecodingOptions(max_new_tokens=MAX_NEW_TOKENS)
+    equal = compared = tokens = 0
+    for number, image in enumerate(people.test_images()):
+        encoded = vlm.encode_image(image)
+        chosen = soft_tokens[[(5 * number + i) % len(soft_tokens) for i in range(3)]]
+        generations = [*vlm.generate(encoded, STYLE, chosen, options), *vlm.generate(encoded, STYLE, None, options)]
+        for soft, generation in zip([*torch.from_numpy(chosen), None], generations, strict=True):
+            expected = torch_vlm.greedy(image, soft, STYLE, MAX_NEW_TOKENS)
+            equal += list(generation.token_ids) == expected
+            compared, tokens = compared + 1, tokens + len(expected)
+    return {"descriptions": compared, "tokens": tokens, "equal to torch, token for token": equal / compared}
 
 
 def probe_unseen(model: DeperModel, people: People) -> dict[str, dict[str, Figure]]:

@@ -31,7 +31,7 @@ from training.tiny import pretraining
 from training.tiny.config import PretrainingConfig, TinyConfig
 from training.tiny.people import People, simulate_people
 from training.tiny.tokenizer import build_tokenizer
-from training.vlm import SteeredVLM, vlm_config
+from training.vlm import SteeredVLM, vision_config, vlm_config
 
 NAME = "tiny"
 PROMPTS = Prompts(
@@ -103,7 +103,8 @@ def build_vlm(config: TinyConfig) -> SteeredVLM:
             tie_word_embeddings=True,
         )
     )
-    described = vlm_config(model, tokenizer, f"{NAME} (drawn scenes only)", (sizes.image_size, sizes.image_size))
+    image = vision_config(model.config, (sizes.image_size, sizes.image_size))
+    described = vlm_config(model.config, tokenizer, image, base_model=f"{NAME} (drawn scenes only)")
     return SteeredVLM(model, tokenizer, described, PROMPTS)
 
 

@@ -192,11 +192,11 @@ class LanguageTask:
         """A prompt for this viewer: plain, with traits as words, or with a soft token (then the words to sum)."""
         words = tuple(str(word) for word in rng.permutation(viewer.words()))
         # Leaving traits out teaches what is usual where nothing is said, and that each trait speaks for itself.
-        words = words[: len(words) - int(rng.integers(0, 3))] if rng.random() < 0.2 else words
+        words = words[: len(words) - int(rng.integers(0, 3))] if rng.random() < 0.15 else words
         kind = rng.random()
-        if kind < 0.15:
+        if kind < 0.08:
             return list(self.vlm.template.without_persona(STYLE)), ()
-        if kind < 0.35:
+        if kind < 0.20:
             prompt = self.vlm.template.with_persona(STYLE)
             return [*prompt.before, *trait_ids(self.vlm, words), *prompt.after], ()
         return self.vlm.steered_prompt(STYLE), words

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from pydeper import DeperModel
+from pydeper.vlm import open_vlm
 from training.data.simulated import Viewer
 from training.evaluation.report import write_report
 from training.tiny import evaluation
@@ -27,6 +28,7 @@ def measure(config: TinyConfig, trained: TrainedModel, bundle: Path, parity: Map
         folder: Where the pages go.
     """
     model = DeperModel.from_pretrained(bundle)
+    vlm = open_vlm(bundle / model.config.vlm.source, model.config.vlm, model.config.prompts, trained.vlm.tokenizer)
     people = trained.people
     facts = {
         "command": "python -m training tiny",
@@ -52,15 +54,29 @@ def measure(config: TinyConfig, trained: TrainedModel, bundle: Path, parity: Map
             model, evaluation.without_description(unseen)
         ),
     }
-    scores = evaluation.describe_scenes(model, people, people.unseen, conditions, soft_tokens(people.unseen)).score()
+    scores = evaluation.describe_scenes(
+        model, vlm, people, people.unseen, conditions, soft_tokens(people.unseen)
+    ).score()
     write_report(folder, "tiny-unseen", scores, title="Tiny world, people not seen in training", facts=facts)
 
     # As many seen people as unseen ones, so that CLS chooses among equally many.
     seen = people.seen[: len(people.unseen)]
     own = [[sample for sample in people.training if sample.subject == viewer.name] for viewer in seen]
     personas = {f"DEPER, {config.viewers.samples} training samples": evaluation.personas_of(model, own)}
-    scores = evaluation.describe_scenes(model, people, seen, personas, soft_tokens(seen)).score()
+    scores = evaluation.describe_scenes(model, vlm, people, seen, personas, soft_tokens(seen)).score()
     write_report(folder, "tiny-seen", scores, title="Tiny world, people seen in training", facts=facts)
+
+    with torch.no_grad():
+        everybody = np.stack([persona.subject_embedding for persona in conditions[f"DEPER, {every} samples"]])
+        steering = trained.adapter(torch.from_numpy(everybody)).numpy()
+    agreement = evaluation.token_agreement(vlm, trained.vlm, people, steering)
+    write_report(
+        folder,
+        "tiny-tokens",
+        {"ONNX Runtime": agreement},
+        title="Tiny model, greedy decoding in ONNX Runtime against transformers",
+        facts={"command": facts["command"]},
+    )
 
     probes = evaluation.probe_unseen(model, people)
     write_report(
