@@ -1,11 +1,10 @@
 """The simulated people of the tiny world: who is trained on, who stays unseen, and what everybody sees."""
 
 import attrs
-import numpy as np
 from PIL import Image
 
 from pydeper.samples import Sample
-from training.data.simulated import ORDERS, Scene, Viewer, sample_scene, sample_viewers
+from training.data.simulated import Scene, Viewer, sample_scene, sample_viewers
 from training.loop import step_generator
 from training.tiny.config import ViewersConfig
 
@@ -58,16 +57,6 @@ def draw_samples(viewer: Viewer, count: int, seed: int, *stream: int) -> list[Sa
     return [viewer.sample(sample_scene(rng), rng) for rng in rngs]
 
 
-def scanning_order(viewer: Viewer) -> int:
-    """Index of the viewer's scanning order."""
-    return list(ORDERS).index(viewer.order)
-
-
 def support_samples(people: People, draw: int, count: int) -> list[list[Sample]]:
     """For each unseen person, the first `count` samples of a support set."""
     return [list(sets[draw][:count]) for sets in people.support]
-
-
-def trait_values(viewers: tuple[Viewer, ...], trait: str) -> np.ndarray:
-    """One trait of many viewers, as an array of strings."""
-    return np.array([getattr(viewer, trait) for viewer in viewers])
