@@ -163,7 +163,7 @@ def model_card(config: BundleConfig) -> str:
     """Returns the model card: the front matter that the Hub reads, then Markdown for people."""
     encoder, vlm = config.persona_encoder, config.vlm
     style = next(iter(config.prompts.styles))
-    styles = "\n".join(f"- `{name}`: {text.with_persona}" for name, text in config.prompts.styles.items())
+    styles = "\n".join(f"- `{name}`: `{text.with_persona}`" for name, text in config.prompts.styles.items())
     facts = "\n".join(f"- {name}: {_shown(value)}" for name, value in config.training.items())
     revision = f" at revision `{vlm.base_revision}`" if vlm.base_revision else ""
     training = f"\n## Training\n\n{facts}\n" if facts else ""
@@ -187,7 +187,7 @@ import pydeper
 
 model = pydeper.DeperModel.from_pretrained("PATH OR HUB ID OF THIS FOLDER")
 persona = pydeper.Persona.from_samples(pydeper.read_samples("ana.jsonl"), model=model, name="ana")
-print(model.describe("photo.jpg", persona, style={style!r}))
+print(model.describe("photo.jpg", persona, style={json.dumps(style)}))
 ```
 
 ## What it takes
