@@ -202,7 +202,7 @@ def test_identification_from_files(config_file, parts, tmp_path, capsys):
     pytest.importorskip("sklearn")
     arguments = ["identify", "--config", str(config_file), "--data", str(parts / "samples"), "--out", str(tmp_path)]
     assert main([*arguments, "--selection-folds", "2", "--folds", "3", "--set", "stage1.steps=2"]) == 0
-    for name, held_out in (("small", [[12, 6]]), ("small_3_folds", [[12, 6]] * 3)):
+    for name, held_out in (("small-split", [[12, 6]]), ("small-3-folds", [[12, 6]] * 3)):
         written = json.loads((tmp_path / f"results/{name}.json").read_text())
         assert written["facts"]["samples, training / held out"] == held_out
         assert list(written["results"]) == [

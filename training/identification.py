@@ -327,7 +327,7 @@ def run(config: TrainingConfig, folder: Path, report: Path, selection_folds: int
     Args:
         config: The training.
         folder: Keeps checkpoints: `stage-1` (training split), `selection` and `folds-K`.
-        report: Gets `NAME.json` and `NAME.md` of the fixed split, and `NAME_K_folds.*` of each cross-validation.
+        report: Gets `NAME-split.json` and `.md` of the fixed split, and `NAME-K-folds.*` of each cross-validation.
         selection_folds: Folds of the cross-validation within the training split.
         folds: For each K, K-fold cross-validation over all photographs is measured as well.
     """
@@ -335,12 +335,17 @@ def run(config: TrainingConfig, folder: Path, report: Path, selection_folds: int
     choice = choose(experiment, selection_folds, folder / "selection")
     training = experiment.is_training
     everything = np.ones_like(training)
-    runs = [(config.name, "fixed split", [(training, ~training)], folder)]
-    runs += [
-        (f"{config.name}_{k}_folds", f"{k}-fold", _divisions(experiment, k, within=everything), folder / f"folds-{k}")
+    protocols = [("split", "fixed split", [(training, ~training)], folder)]
+    protocols += [
+        (
+            f"{k}-folds",
+            f"{k} folds over photographs",
+            _divisions(experiment, k, within=everything),
+            folder / f"folds-{k}",
+        )
         for k in folds
     ]
-    for name, protocol, divisions, checkpoints in runs:
+    for suffix, protocol, divisions, checkpoints in protocols:
         started = time.perf_counter()
         rows = measure(experiment, choice, divisions, checkpoints)
         facts = {
@@ -353,7 +358,8 @@ def run(config: TrainingConfig, folder: Path, report: Path, selection_folds: int
             "chosen within the training split": attrs.asdict(choice),
             "settings": attrs.asdict(config) | {"samples": Path(config.samples).name},
         }
-        write_report(report, name, rows, title=f"Subject identification: {config.name}, {protocol}", facts=facts)
+        title = f"Subject identification: {config.name}, {protocol}"
+        write_report(report, f"{config.name}-{suffix}", rows, title=title, facts=facts)
         print(f"\n{protocol}\n{format_table(rows)}")
 
 
