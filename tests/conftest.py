@@ -6,6 +6,7 @@ import attrs
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from tokenizers import Tokenizer
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
@@ -17,6 +18,10 @@ from training.tiny.tokenizer import build_tokenizer
 from training.vlm import vlm_config
 
 torch.set_num_threads(1)
+
+# How long an example takes says something about the machine, not about the code.
+settings.register_profile("pydeper", deadline=None)
+settings.load_profile("pydeper")
 
 CORPUS = ["Write a description of this photo in the style of", "Caption this image", "a red circle and a blue square."]
 PROMPTS = Prompts(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from export.bundle import assemble, model_card, write_card, write_manifest
@@ -137,7 +137,6 @@ def test_a_malformed_manifest_is_refused(folder, content, told):
         open_bundle(folder)
 
 
-@settings(deadline=None)
 @given(data=st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_no_manifest_brings_anything_but_a_bundle_error(tmp_path_factory, data):
     home = tmp_path_factory.getbasetemp()

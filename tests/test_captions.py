@@ -63,7 +63,7 @@ def random_corpus(n, seed=0):
 
 
 @pytest.mark.parametrize("metric", PLAIN_METRICS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(corpus=corpora)
 def test_equals_coco_caption_evaluation(metric, corpus):
     scores = metric(*corpus, tokenizer="split")
@@ -128,7 +128,7 @@ def test_figures_worked_out_by_hand():
 
 
 @given(corpus=corpora)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_bleu_statistics_add_up_to_the_corpus_score(corpus):
     statistics = captions.bleu_statistics(*corpus, tokenizer="split")
     assert captions.bleu4_from_statistics(statistics.sum(axis=0)) == bleu4(*corpus, tokenizer="split").corpus

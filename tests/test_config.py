@@ -197,7 +197,7 @@ JSON = st.recursive(
 
 
 @given(st.sampled_from(PATHS), st.data())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 def test_any_mutation_parses_and_round_trips_or_is_a_bundle_error(path: tuple[str, ...], data: st.DataObject) -> None:
     config = as_json()
     parent, key = parent_of(config, ".".join(path))

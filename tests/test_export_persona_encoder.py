@@ -83,7 +83,7 @@ def test_the_file_has_the_six_inputs_and_one_output(session: onnxruntime.Inferen
     assert (output.name, output.type, output.shape) == ("subject_embedding", "tensor(float)", ["batch", 24])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     lengths=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 9)), min_size=1, max_size=4),
     seed=st.integers(0, 2**31),

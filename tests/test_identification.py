@@ -38,7 +38,7 @@ def test_centroid_scores_are_cosines_to_the_mean_of_unit_vectors():
     np.testing.assert_allclose(scores, [[1.0, -np.sqrt(0.5)]])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(0.1, 10), st.integers(0, 5))
 def test_the_length_of_vectors_says_nothing_to_the_centroid_rule(scale, seed):
     support, subjects = noisy_people(1.0, seed=seed)
@@ -73,7 +73,7 @@ def test_a_group_is_decided_on_its_mean():
     assert identify(evidence, subjects, groups_of(subjects, 3)).tolist() == [1]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(3, 9), min_size=1, max_size=4), st.integers(1, 3))
 def test_groups_are_of_one_person_and_without_repeats(counts, size):
     subjects = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
@@ -89,7 +89,7 @@ def test_five_of_six_samples_make_six_groups_and_who_has_fewer_makes_one():
     assert [len(rows) for rows in groups] == [5] * 6 + [4]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 7), st.integers(0, 3))
 def test_folds_hold_out_every_photograph_once(folds, seed):
     image_of = np.random.default_rng(seed).permutation(np.repeat(np.arange(7), 5))

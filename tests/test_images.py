@@ -302,7 +302,7 @@ FILES = [
 
 
 @given(st.sampled_from(FILES), st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=6), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_damaged_files_give_an_image_or_our_error(
     file: bytes, changes: list[tuple[int, int]], data: st.DataObject
 ) -> None:

@@ -45,7 +45,7 @@ class PlainBank:
         return sum(losses, torch.zeros((), dtype=vectors.dtype)) / max(len(losses), 1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**31), capacity=st.integers(1, 9), sizes=st.lists(st.integers(1, 6), min_size=1, max_size=6)
 )
@@ -168,7 +168,7 @@ def _plain_trajectory_loss(predicted: Tensor, logits: Tensor, boxes: Tensor, mas
     return box / max(fixations, 1) + surprise / max(slots, 1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**31), lengths=st.lists(st.integers(0, 4), min_size=1, max_size=4), slots=st.integers(4, 6))
 def test_trajectory_loss_is_the_plain_sum(seed: int, lengths: list[int], slots: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -190,7 +190,7 @@ def test_trajectory_loss_refuses_more_fixations_than_slots() -> None:
         trajectory_loss(torch.rand(1, 3, 4), torch.rand(1, 3), torch.rand(1, 5, 4), torch.ones(1, 5))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**31), batch=st.integers(1, 3), length=st.integers(1, 5))
 def test_description_loss_is_the_plain_mean(seed: int, batch: int, length: int) -> None:
     generator = torch.Generator().manual_seed(seed)

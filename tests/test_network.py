@@ -184,7 +184,7 @@ def plain_pooling(tokens: Tensor, box: list[float], grid_size: int) -> Tensor:
     return sum(inside) / len(inside)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=SEEDS, lengths=st.lists(LENGTHS.filter(any), min_size=1, max_size=3), extra=st.integers(0, 2))
 def test_the_network_is_the_formulas_sample_by_sample(
     deper: Deper, seed: int, lengths: list[tuple[int, int]], extra: int
@@ -204,7 +204,7 @@ def test_the_network_is_the_formulas_sample_by_sample(
         torch.testing.assert_close(output.validity_logits[i], expected["validity"])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=SEEDS,
     lengths=LENGTHS,
@@ -262,7 +262,7 @@ def test_every_parameter_learns() -> None:
             assert parameter.grad.any(), name
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=SEEDS, grid_size=st.integers(1, 7), data=st.data())
 def test_box_pooling_is_the_mean_of_the_covered_cells(seed: int, grid_size: int, data: st.DataObject) -> None:
     edge = st.floats(0, 1) | st.sampled_from([(i + 0.5) / grid_size for i in range(grid_size)])
@@ -300,7 +300,7 @@ def test_film_is_the_identity_where_gamma_and_beta_are_zero() -> None:
     assert torch.equal(film(queries, torch.randn(2, CONFIG.subject_embedding_size)), queries)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=SEEDS, scale=st.floats(0.1, 100))
 def test_decoded_boxes_are_ordered_and_inside_the_image(deper: Deper, seed: int, scale: float) -> None:
     generator = torch.Generator().manual_seed(seed)

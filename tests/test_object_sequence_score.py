@@ -49,7 +49,7 @@ def plain_score(candidate, reference, lemmas=lemmas):
     return min(1.0, table[-1][-1] / max(len(candidate), len(reference)))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.tuples(sequences, sequences), min_size=1, max_size=8))
 def test_equals_the_plain_definition(pairs):
     candidates, references = map(list, zip(*pairs, strict=True))
@@ -58,7 +58,7 @@ def test_equals_the_plain_definition(pairs):
 
 
 @given(sequences, sequences)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_is_symmetric_bounded_and_1_for_the_same_sequence(left, right):
     there, back, same = score_sequences([left, right, left], [right, left, left], lemmas=lemmas)
     assert 0 <= there <= 1

@@ -119,7 +119,7 @@ def test_discs_at_one_place_stand_next_to_each_other() -> None:
     st.integers(1, 200),
     st.integers(1, 200),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_any_trajectory_can_be_drawn(looks: list[tuple[float, float, float]], width: int, height: int) -> None:
     boxes = [(x, y, x + (1 - x) / 2, y + (1 - y) / 2) for x, y, _ in looks]
     trajectory = Trajectory.from_arrays(boxes, [duration for *_, duration in looks])

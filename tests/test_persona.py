@@ -12,7 +12,7 @@ from safetensors.numpy import save as safetensors_save
 import pydeper
 from pydeper import IncompatiblePersonaError, InvalidArgumentError, Persona, PersonaError
 
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+patient = settings(suppress_health_check=[HealthCheck.too_slow])
 
 SIZE = 384
 METADATA = {

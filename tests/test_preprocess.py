@@ -88,7 +88,7 @@ pieces = st.text(st.characters(exclude_categories=["Cs"]), max_size=5) | st.samp
 
 
 @given(st.lists(pieces, max_size=6).map("".join))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_text_never_becomes_special_tokens(text: str) -> None:
     tokenizer = byte_tokenizer()
     ids = description_ids(tokenizer, text, 1000)
@@ -184,7 +184,6 @@ def encoded_sample(words: int, stops: int, pixels: tuple[int, ...] | None = (3, 
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=5))
-@settings(deadline=None)
 def test_collation_pads_to_the_longest(sizes: list[tuple[int, int]]) -> None:
     samples = [encoded_sample(words, stops, fill=row + 1) for row, (words, stops) in enumerate(sizes)]
     batch = collate(samples)

@@ -337,7 +337,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=2
 
 
 @given(st.lists(st.tuples(texts, trajectories(), st.none() | texts, st.integers(0, 2)), min_size=1, max_size=3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_what_is_written_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[str, Trajectory, str | None, int]]
 ) -> None:
@@ -413,7 +413,7 @@ def test_what_cannot_be_written(folder: Path) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_bytes_give_samples_or_our_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     path.write_bytes(content)
@@ -429,7 +429,7 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["image", "description", "subject", "trajectory", "split"]), json_values))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_object_gives_samples_or_our_error(tmp_path_factory: pytest.TempPathFactory, record: Any) -> None:
     root = tmp_path_factory.getbasetemp()
     Image.new("RGB", (2, 2)).save(root / "x.png")

@@ -48,7 +48,7 @@ def corpora(draw):
     return tuple(map(list, zip(*rows, strict=True)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(corpora())
 def test_equals_the_plain_definition(corpus):
     result = subject_identification(*corpus, tokenizer="split", scorers=PLAIN)

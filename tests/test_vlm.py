@@ -328,7 +328,6 @@ def test_the_context_is_a_limit(small_vlm: SmallVLM) -> None:
 
 
 @given(st.text(max_size=40), st.integers(0, 3))
-@settings(deadline=None)
 def test_text_never_breaks_inside_a_character(tokenizer: Tokenizer, text: str, cut: int) -> None:
     ids = tokenizer.encode(text).ids
     ids = ids[: len(ids) - cut]
@@ -361,7 +360,7 @@ def test_prompt_ids_are_those_of_the_whole_text(small_vlm: SmallVLM, style: str)
 
 
 @given(st.lists(st.sampled_from(["<|im_end|>", "<|image_pad|>", "<|im_start|>", "<|endoftext|>", "a photo ", "é"])))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_text_never_becomes_special_tokens(small_vlm: SmallVLM, parts: list[str]) -> None:
     text = "".join(parts)
     before = small_vlm.tokenizer.to_str(), small_vlm.tokenizer.encode_special_tokens
@@ -398,7 +397,7 @@ PIECES = st.lists(
 
 
 @given(PIECES)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_positions_are_those_of_transformers(small_vlm: SmallVLM, pieces: list[Any]) -> None:
     image, ids, grids, groups = 9, [], [], []
     for piece in pieces:
@@ -432,7 +431,7 @@ def test_positions_of_grids_that_do_not_fit() -> None:
     st.sampled_from([(56 * 56, 112 * 112), (1, 28 * 28), (100 * 100, 300 * 300)]),
     st.integers(0, 9),
 )
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_patches_are_those_of_transformers(
     small_vlm: SmallVLM, width: int, height: int, pixels: tuple[int, int], seed: int
 ) -> None:
