@@ -64,17 +64,14 @@ def write_demo(config: TinyConfig, people: People, folder: Path) -> None:
 
 
 def most_different(viewers: tuple[Viewer, ...]) -> tuple[int, int]:
-    """The first pair of viewers who scan in opposite directions and differ in as many other traits as any such pair."""
+    """The first pair of viewers who differ most: in opposite scanning directions if any do, then in the most traits."""
     opposite = ({"rightward", "leftward"}, {"downward", "upward"})
-    pairs = [
-        (i, j)
-        for i, one in enumerate(viewers)
-        for j, other in enumerate(viewers[:i])
-        if {one.order, other.order} in opposite
-    ]
-    return max(
-        pairs, key=lambda pair: sum(getattr(viewers[pair[0]], t) != getattr(viewers[pair[1]], t) for t in TRAITS)
-    )
+
+    def difference(pair: tuple[int, int]) -> tuple[bool, int]:
+        one, other = viewers[pair[0]], viewers[pair[1]]
+        return {one.order, other.order} in opposite, sum(getattr(one, t) != getattr(other, t) for t in TRAITS)
+
+    return max(((i, j) for i in range(len(viewers)) for j in range(i)), key=difference)
 
 
 def size_of(folder: Path) -> int:

@@ -197,5 +197,11 @@ def _score(texts: list[str], references: list[str], people: list[str], images: l
         "OSS": bootstrap_mean(object_sequence_score(texts, references).pairs, people),
         "CLS": bootstrap_mean(credits, [people[row] for row in identified.rows]),
         "first object": bootstrap_mean(looked.first_right, people, weights=looked.first_asked),
-        "pairwise order": bootstrap_mean(looked.orders_right, people, weights=looked.orders_asked),
+        "pairwise order": _share(looked.orders_right, looked.orders_asked, people),
     }
+
+
+def _share(right: np.ndarray, asked: np.ndarray, people: list[str]) -> Figure:
+    """A pooled share with its interval; None where fewer than 2 people said anything that could be judged."""
+    judged = {person for person, count in zip(people, asked, strict=True) if count}
+    return bootstrap_mean(right, people, weights=asked) if len(judged) > 1 else None
