@@ -61,9 +61,11 @@ def test_the_readme_names_only_targets_that_make_knows():
         assert re.search(rf"^{target}:", makefile, flags=re.M), target
 
 
-def test_the_tables_of_the_results_page_are_those_of_the_results():
-    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    assert page == refreshed(page, ROOT / "docs" / "results"), "run `python -m training page docs/results.md`"
+@pytest.mark.parametrize("name", ["results.md", "results/scene_description.md"])
+def test_the_tables_of_a_results_page_are_those_of_the_results(name):
+    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    fresh = refreshed(page, ROOT / "docs" / "results")
+    assert page == fresh, f"run `python -m training page docs/{name} --results docs/results`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -7,9 +7,9 @@ over the photographs of the training split; the samples of the split "val" decid
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import attrs
 import numpy as np
@@ -249,6 +249,13 @@ class Choice:
     regularisation: float
     regularisation_accuracy: dict[float, float]
 
+    def facts(self) -> dict[str, object]:
+        """The choice as a report tells it."""
+        return {
+            f"chosen within the training split, DEPER's rule ({self.rule})": _rounded(self.rule_accuracy),
+            f"chosen there, the text baseline's C ({self.regularisation:g})": _rounded(self.regularisation_accuracy),
+        }
+
 
 def choose(experiment: Experiment, folds: int, folder: Path) -> Choice:
     """Chooses by cross-validation within the training split; `folder` keeps one stage 1 a fold."""
@@ -331,6 +338,7 @@ def run(config: TrainingConfig, folder: Path, report: Path, selection_folds: int
         selection_folds: Folds of the cross-validation within the training split.
         folds: For each K, K-fold cross-validation over all photographs is measured as well.
     """
+    options = [f"--selection-folds {selection_folds}", *(["--folds", *map(str, folds)] if folds else [])]
     experiment = Experiment.load(config)
     choice = choose(experiment, selection_folds, folder / "selection")
     training = experiment.is_training
@@ -349,18 +357,31 @@ def run(config: TrainingConfig, folder: Path, report: Path, selection_folds: int
         started = time.perf_counter()
         rows = measure(experiment, choice, divisions, checkpoints)
         facts = {
+            "command": " ".join(["python -m training identify --data FOLDER --out FOLDER", *options]),
             "protocol": protocol,
             "people": len(experiment.data.subjects),
             "chance": round(1 / len(experiment.data.subjects), 4),
             "samples, training / held out": [[int(a.sum()), int(b.sum())] for a, b in divisions],
             "intervals": "95 %, bootstrap over people",
+            **choice.facts(),
+            "DEPER": summary(config),
             "seconds": round(time.perf_counter() - started, 1),
-            "chosen within the training split": attrs.asdict(choice),
-            "settings": attrs.asdict(config) | {"samples": Path(config.samples).name},
         }
         title = f"Subject identification: {config.name}, {protocol}"
         write_report(report, f"{config.name}-{suffix}", rows, title=title, facts=facts)
         print(f"\n{protocol}\n{format_table(rows)}")
+
+
+def summary(config: TrainingConfig) -> str:
+    """The settings that matter most, in one line."""
+    network, stage = config.network, config.stage1
+    return (
+        f"{config.image_encoder} at {config.image_size} pixels, {config.vlm}, D {network.hidden_size}, "
+        f"z_s {network.subject_embedding_size}, layers {network.encoder_layers} + {network.decoder_layers}, dropout "
+        f"{network.dropout}, {stage.steps} steps of {stage.batch_size * stage.accumulation} samples, rate "
+        f"{stage.learning_rate}, decay {stage.weight_decay}, λ {stage.contrastive_weight}, weight of L_traj "
+        f"{stage.trajectory_weight}, modality dropout {stage.modality_dropout}, seed {config.seed}"
+    )
 
 
 # --- small parts
@@ -376,6 +397,10 @@ def _divisions(
         asked[np.flatnonzero(within)[held_out]] = True
         masks.append((within & ~asked, asked))
     return masks
+
+
+def _rounded(accuracies: Mapping[Any, float]) -> dict[str, float]:
+    return {str(choice): round(accuracy, 3) for choice, accuracy in accuracies.items()}
 
 
 def _unchanged(scores: Scores) -> Scores:
