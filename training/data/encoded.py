@@ -92,10 +92,12 @@ def encode_dataset(
     encoded, image_of, images, tokens, pending = [], [], [], [], []
     for sample in tqdm(samples, desc="image features", mininterval=1.0):
         key = str(Path(sample.image)) if isinstance(sample.image, str | Path) else id(sample.image)
-        arrays = encode_sample(sample, tokenizer, config)
-        if key not in index:
+        is_new = key not in index
+        if is_new:
             index[key] = len(index)
             images.append(sample.open_image())
+        arrays = encode_sample(attrs.evolve(sample, image=images[index[key]]), tokenizer, config)
+        if is_new:
             pending.append(arrays.pixel_values)
         image_of.append(index[key])
         encoded.append(attrs.evolve(arrays, pixel_values=None))
