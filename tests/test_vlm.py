@@ -17,7 +17,6 @@ from tokenizers import Tokenizer
 from pydeper.config import Prompts, PromptStyle, VisionConfig
 from pydeper.errors import BundleError, InvalidArgumentError, InvalidImageError, RuntimeMissingError
 from pydeper.vlm import DecodingOptions, EncodedImage, Qwen2VLRuntime, open_session, open_vlm, session
-from pydeper.vlm.decoding import IncrementalText, TokenChooser
 from pydeper.vlm.image_patches import image_patches, resized_shape
 from pydeper.vlm.prompt import PromptTemplate, rotary_positions
 
@@ -109,7 +108,7 @@ def test_a_batch_equals_one_by_one(vlm: Qwen2VLRuntime, seen: EncodedImage) -> N
 
 
 def test_rows_end_each_at_its_own_time(vlm: Qwen2VLRuntime, seen: EncodedImage) -> None:
-    options = DecodingOptions(max_new_tokens=60, temperature=2.0, seed=1)
+    options = DecodingOptions(max_new_tokens=60, temperature=2.0, seed=3)
     found = vlm.generate(seen, "description", soft_tokens(8), options)
     lengths = {len(generation.token_ids) for generation in found}
     assert len(lengths) > 2
@@ -220,73 +219,9 @@ def test_the_suppressed_are_never_generated(small_vlm: SmallVLM) -> None:
             assert set(generation.token_ids) <= {only}
 
 
-def test_the_subject_token_is_suppressed_even_when_likeliest(small_vlm: SmallVLM, vlm: Qwen2VLRuntime) -> None:
-    subject = vlm.config.tokens.subject
-    logits = np.zeros((1, vlm.config.vocab_size), dtype=np.float32)
-    logits[0, [subject, 7]] = 100, 1
-    for options in (DecodingOptions(), DecodingOptions(temperature=0.01, seed=0)):
-        chooser = TokenChooser(1, options, vlm.config.tokens.suppressed)
-        assert chooser.choose(logits, np.array([0])) == [7]
-    assert logits[0, subject] == 100  # the caller's array is left alone
-    assert {subject, vlm.config.tokens.image, small_vlm.tokenizer.token_to_id("<|im_start|>")} <= set(
-        vlm.config.tokens.suppressed
-    )
-
-
-def test_the_first_of_equals_wins() -> None:
-    logits = np.array([[0, 3, 1, 3], [2, 2, 2, 2]], dtype=np.float32)
-    assert TokenChooser(2, DecodingOptions(), ()).choose(logits, np.arange(2)).tolist() == [1, 0]
-
-
-def test_sampling_draws_from_the_nucleus_by_probability() -> None:
-    probabilities = np.array([0.1, 0.5, 0.0, 0.4])
-    with np.errstate(divide="ignore"):
-        logits = np.repeat(np.log(probabilities)[None], 4_000, axis=0)
-    for top_p, expected in (
-        (1.0, probabilities),
-        (0.8, np.array([0, 5 / 9, 0, 4 / 9])),
-        (0.49, np.array([0, 1, 0, 0])),
-        (1e-9, np.array([0, 1, 0, 0])),
-    ):
-        chooser = TokenChooser(1, DecodingOptions(temperature=1.0, top_p=top_p, seed=0), ())
-        drawn = chooser.choose(logits, np.zeros(len(logits), dtype=int))
-        counts = np.bincount(drawn, minlength=4) / len(drawn)
-        np.testing.assert_allclose(counts, expected, atol=0.03)
-        assert ((counts > 0) == (expected > 0)).all()
-
-
-def test_temperature_flattens_or_sharpens() -> None:
-    logits = np.repeat(np.log([[0.2, 0.8]]), 4_000, axis=0)
-    for temperature, share in ((0.5, 0.64 / 0.68), (2.0, 2 / 3), (5e-324, 1.0)):
-        chooser = TokenChooser(1, DecodingOptions(temperature=temperature, seed=0), ())
-        drawn = chooser.choose(logits, np.zeros(len(logits), dtype=int))
-        assert drawn.mean() == pytest.approx(share, abs=0.03)
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("max_new_tokens", 0),
-        ("max_new_tokens", -1),
-        ("max_new_tokens", 1.5),
-        ("max_new_tokens", True),
-        ("temperature", -0.1),
-        ("temperature", float("nan")),
-        ("temperature", "hot"),
-        ("top_p", 0),
-        ("top_p", 1.01),
-        ("top_p", float("nan")),
-        ("strength", -1),
-        ("strength", float("nan")),
-        ("strength", float("inf")),
-        ("strength", None),
-        ("seed", -1),
-        ("seed", 0.5),
-    ],
-)
-def test_options_out_of_range(option: str, value: object) -> None:
-    with pytest.raises(InvalidArgumentError, match=f"^{option} must be .* got "):
-        DecodingOptions(**{option: value})  # type: ignore[arg-type]
+def test_the_tokens_of_the_template_are_suppressed(small_vlm: SmallVLM) -> None:
+    tokens = small_vlm.config.tokens
+    assert {tokens.subject, tokens.image, small_vlm.tokenizer.token_to_id("<|im_start|>")} <= set(tokens.suppressed)
 
 
 def test_wrong_arguments(small_vlm: SmallVLM, vlm: Qwen2VLRuntime, seen: EncodedImage) -> None:
@@ -322,28 +257,6 @@ def test_the_context_is_a_limit(small_vlm: SmallVLM) -> None:
         full.generate(encoded, "description", soft_tokens(1), SHORT)
     with pytest.raises(InvalidArgumentError, match="use a smaller image"):
         runtime(20).encode_image(image)
-
-
-# Text that grows
-
-
-@given(st.text(max_size=40), st.integers(0, 3))
-def test_text_never_breaks_inside_a_character(tokenizer: Tokenizer, text: str, cut: int) -> None:
-    ids = tokenizer.encode(text).ids
-    ids = ids[: len(ids) - cut]
-    growing = IncrementalText(tokenizer)
-    pieces = [growing.push(token) for token in ids]
-    assert "".join([*pieces, growing.finish()]) == tokenizer.decode(ids)
-    assert all(not piece.endswith("\ufffd") for piece in pieces)
-
-
-def test_a_character_of_four_tokens_comes_whole(tokenizer: Tokenizer) -> None:
-    ids = tokenizer.encode("a😀b").ids
-    growing = IncrementalText(tokenizer)
-    pieces = [growing.push(token) for token in ids]
-    assert len(ids) == 6
-    assert pieces == ["a", "", "", "", "😀", "b"]
-    assert growing.finish() == ""
 
 
 # Prompt
