@@ -23,11 +23,12 @@ from pydeper.bundle import (
     list_files,
     open_bundle,
     read_config,
-    sha256,
 )
-from pydeper.config import BundleConfig
+from pydeper.config import BundleConfig, Precision
 from pydeper.errors import BundleError
 from pydeper.model import DeperModel
+from pydeper.verified import sha256
+from pydeper.vlm.files import precisions_of
 
 CARD = "README.md"
 LICENCE = "LICENSE"
@@ -41,7 +42,7 @@ def assemble(
     tokenizer: Path,
     persona_encoder: Path,
     adapter: Path,
-    vlm: Path,
+    vlm: Path | None,
     licence: Path | None = None,
     extras: Mapping[str, Path] | None = None,
     overwrite: bool = False,
@@ -54,7 +55,8 @@ def assemble(
         tokenizer: The VLM's `tokenizer.json`, with `<subj>` as a special token.
         persona_encoder: The exported persona encoder, weights inside the file.
         adapter: The exported adapter.
-        vlm: The folder with the exported VLM's files.
+        vlm: The folder with the exported VLM's files, in one precision or several; None where `config.vlm.source` is
+            a repository on the Hub, of which the default precision is fetched to see that the model loads.
         licence: A licence text to carry along as `LICENSE`.
         extras: Further files and folders, by the name they will have in the bundle.
         overwrite: Replace what is at `target`; otherwise it must not exist.
@@ -63,16 +65,20 @@ def assemble(
         `target`.
 
     Raises:
-        BundleError: `target` exists, a part is missing, or the parts do not make a model that loads.
+        BundleError: `target` exists, a part is missing, the parts do not make a model that loads, or the VLM does not
+            come in the precision that the config gives as the default.
     """
     target = Path(target)
     if target.exists() and not overwrite:
         raise BundleError(f"{target}: exists already; remove it, or pass overwrite=True")
+    if (vlm is None) != config.vlm.is_on_hub:
+        reason = "is on the Hub, so vlm must be None" if vlm else "is a folder of the bundle, so vlm must be given"
+        raise BundleError(f"config.vlm.source: {config.vlm.source!r} {reason}")
     parts = {
         TOKENIZER: tokenizer,
         PERSONA_ENCODER: persona_encoder,
         ADAPTER: adapter,
-        config.vlm.source: vlm,
+        **({config.vlm.source: vlm} if vlm else {}),
         **({LICENCE: licence} if licence else {}),
         **(extras or {}),
     }
@@ -94,7 +100,8 @@ def assemble(
         (building / CONFIG).write_text(config.to_json(), encoding="utf-8")
         (building / CARD).write_text(model_card(config), encoding="utf-8")
         write_manifest(building)
-        DeperModel(open_bundle(building), device="cpu")
+        for precision in _precisions(building, config):
+            DeperModel(open_bundle(building, precision=precision), device="cpu")
         if target.exists():
             target.rename(replaced)
         building.rename(target)
@@ -106,6 +113,19 @@ def assemble(
         shutil.rmtree(building, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
     return target
+
+
+def _precisions(folder: Path, config: BundleConfig) -> list[Precision]:
+    """The precisions that a bundle can be opened in without fetching more than its default."""
+    if config.vlm.is_on_hub:
+        return [config.vlm.precision]
+    vlm = folder / config.vlm.source
+    there = precisions_of(path.relative_to(vlm).as_posix() for path in vlm.rglob("*"))
+    if config.vlm.precision not in there:
+        raise BundleError(
+            f"config.vlm.precision: {config.vlm.precision!r} is not among the exported: {', '.join(there) or 'none'}"
+        )
+    return there
 
 
 def with_fingerprint(config: BundleConfig, *, persona_encoder: Path, tokenizer: Path) -> BundleConfig:
@@ -166,6 +186,7 @@ def model_card(config: BundleConfig) -> str:
     styles = "\n".join(f"- `{name}`: `{text.with_persona}`" for name, text in config.prompts.styles.items())
     facts = "\n".join(f"- {name}: {_shown(value)}" for name, value in config.training.items())
     revision = f" at revision `{vlm.base_revision}`" if vlm.base_revision else ""
+    fetched = f"\n| its ONNX files, not in this folder | `{vlm.source}` at `{vlm.source_revision}` | see there |"
     training = f"\n## Training\n\n{facts}\n" if facts else ""
     return f"""\
 ---
@@ -203,7 +224,7 @@ print(model.describe("photo.jpg", persona, style={json.dumps(style)}))
 | part | made from | licence |
 |---|---|---|
 | this model as a whole | | {config.licence} |
-| vision-language model | `{vlm.base_model}`{revision} | see there |
+| vision-language model | `{vlm.base_model}`{revision} | see there |{fetched if vlm.is_on_hub else ""}
 | image encoder of the persona encoder | `{encoder.image_encoder.name}` | {encoder.image_encoder.licence} |
 
 Persona encoder: `{encoder.fingerprint}`. Personas made with another persona encoder are refused.

@@ -1,18 +1,21 @@
 """What a model is on disk: finding it, checking it against its manifest, reading its config."""
 
-import hashlib
+import glob
 import json
 import os
 import sys
 import warnings
+from collections.abc import Collection, Iterable, Mapping
 from os import PathLike
 from pathlib import Path, PurePosixPath
 
 import attrs
 
 from pydeper import hub
-from pydeper.config import BundleConfig
+from pydeper.config import BundleConfig, Precision, VLMConfig
 from pydeper.errors import BundleError
+from pydeper.verified import mismatched
+from pydeper.vlm.files import check_precision, choose_files, precisions_of, unneeded_files
 
 MANIFEST_FORMAT_VERSION = 1
 DEFAULT_MODEL_VARIABLE = "PYDEPER_MODEL"
@@ -41,12 +44,16 @@ class Bundle:
         model_id: What it is called wherever it goes: a Hub id, or the bundle's own name.
         revision: Its commit on the Hub, or None where it does not come from there.
         config: Its `config.json`.
+        vlm_folder: Where the VLM's files lie: a folder in the bundle, or a repository in the Hub's cache.
+        precision: Which of them to open: see `pydeper.vlm.files.find_files`.
     """
 
     folder: Path
     model_id: str
     revision: str | None
     config: BundleConfig
+    vlm_folder: Path
+    precision: Precision
 
 
 @attrs.frozen
@@ -62,8 +69,15 @@ def open_bundle(
     *,
     revision: str | None = None,
     local_files_only: bool = False,
+    precision: Precision | None = None,
 ) -> Bundle:
-    """Finds a model, checks every one of its files and reads its config.
+    """Finds a model, checks the files that will be used and reads its config.
+
+    The manifest covers the bundle's own files: those needed for the precision are checked against it, and the VLM's
+    files in other precisions need not be there. From the Hub only the files needed are fetched. Where `vlm.source` is
+    a Hub repository, its files are not in the manifest; they are pinned by the commit in `vlm.source_revision`.
+
+    Large files that were checked before and have not changed since are not read again; see `pydeper.verified`.
 
     Args:
         name_or_folder: The name of a built-in model (``"tiny"``), a folder, or a Hub id (``"org/name"``). A folder
@@ -71,16 +85,36 @@ def open_bundle(
             that is not set the built-in "tiny", with a warning once in a process.
         revision: Branch, tag or commit of a Hub id.
         local_files_only: Never connect to the Hub; use what its local cache holds.
+        precision: Which variant of the VLM; None is the only one there is, and of several the one in `config.json`.
 
     Raises:
-        BundleError: There is no such model, a file is missing, altered or not in the manifest, or the format is one
-            that this version does not read; names the file and the remedy.
+        BundleError: There is no such model, a file is missing, altered or not in the manifest, the VLM does not come
+            in that precision, or the format is one that this version does not read; names the file and the remedy.
+        InvalidArgumentError: There is no such precision.
     """
+    check_precision(precision)
     name_or_folder = default_model_name() if name_or_folder is None else name_or_folder
     folder, model_id, commit = _locate(name_or_folder, revision, local_files_only)
-    verify(folder)
+    entries = read_manifest(folder)
+    _check_files(folder, {CONFIG: entries[CONFIG]})
     config = read_config(folder)
-    return Bundle(folder, model_id or config.name, commit, config)
+    unneeded: list[str] = []
+    if not config.vlm.is_on_hub:
+        precision, unneeded = _choose_variant(folder, config.vlm, entries, precision)
+    if model_id and commit:
+        hub.fetch_folder(
+            model_id,
+            revision=commit,
+            local_files_only=local_files_only,
+            error=BundleError,
+            patterns=[glob.escape(name) for name in (*entries, MANIFEST) if name not in unneeded],
+        )
+    verify(folder, omitted=unneeded, trust_unchanged=True)
+    vlm_folder = folder / config.vlm.source
+    if config.vlm.is_on_hub:
+        vlm_folder, precision = _fetch_vlm(config.vlm, precision, local_files_only)
+    assert precision is not None
+    return Bundle(folder, model_id or config.name, commit, config, vlm_folder, precision)
 
 
 def builtin_names() -> list[str]:
@@ -118,40 +152,36 @@ def read_config(folder: Path) -> BundleConfig:
         raise BundleError(f"{folder / CONFIG}: {error}") from error.__cause__
 
 
-def verify(folder: Path) -> None:
+def verify(folder: Path, *, omitted: Collection[str] = (), trust_unchanged: bool = False) -> None:
     """Checks that a bundle holds exactly the files of its manifest, each with its size and sha256.
 
     Names at the top of the folder that begin with a dot (`.git`, `.gitattributes`, `.cache`) are not part of a bundle.
+
+    Args:
+        folder: The bundle.
+        omitted: Files of the manifest that need not be there and are not read.
+        trust_unchanged: Whether large files that were read before and have not changed since are not read again;
+            `pydeper.verified` says what goes unnoticed then.
 
     Raises:
         BundleError: A file is missing, altered or not listed, or the manifest is malformed; names the file.
     """
     entries = read_manifest(folder)
-    for needed in (CONFIG, PERSONA_ENCODER, ADAPTER, TOKENIZER):
-        if needed not in entries:
-            raise BundleError(f"{folder / MANIFEST}: does not list {needed}, which every bundle has; {_again(folder)}")
     if unlisted := sorted(set(list_files(folder)) - set(entries)):
         raise BundleError(
             f"{folder / unlisted[0]}: is not in {MANIFEST}{_and_others(unlisted)}: remove it; or, if the bundle is "
             f"yours and the file belongs there, write the manifest anew with `python -m export manifest {folder}`"
         )
-    # Sizes first: they cost nothing, and a file cut short is the commonest damage.
-    for name, entry in entries.items():
-        path = folder / name
-        if not path.is_file():
-            raise BundleError(f"{path}: is missing, but {MANIFEST} lists it; {_again(folder)}")
-        if (size := path.stat().st_size) != entry.size:
-            raise BundleError(f"{path}: has {size} bytes instead of the {entry.size} of {MANIFEST}; {_again(folder)}")
-    for name, entry in entries.items():
-        if sha256(folder / name) != entry.sha256:
-            raise BundleError(f"{folder / name}: its sha256 is not the one of {MANIFEST}; {_again(folder)}")
+    needed = {name: entry for name, entry in entries.items() if name not in omitted}
+    _check_files(folder, needed, trust_unchanged=trust_unchanged)
 
 
 def read_manifest(folder: Path) -> dict[str, ManifestEntry]:
     """Reads a bundle's `manifest.json`: what it says of each file, by path inside the folder, with forward slashes.
 
     Raises:
-        BundleError: It is missing or malformed, or names a path that leaves the folder.
+        BundleError: It is missing or malformed, names a path that leaves the folder, or lacks a file that every bundle
+            has.
     """
     path = folder / MANIFEST
     text = _read_text(path)
@@ -168,7 +198,11 @@ def read_manifest(folder: Path) -> dict[str, ManifestEntry]:
     files = manifest.get("files")
     if not isinstance(files, dict):
         raise BundleError(f"{path}: files: must be an object, got {type(files).__name__}; {_again(folder)}")
-    return {_inner_path(name, path): _entry(name, entry, path) for name, entry in files.items()}
+    entries = {_inner_path(name, path): _entry(name, entry, path) for name, entry in files.items()}
+    for needed in (CONFIG, PERSONA_ENCODER, ADAPTER, TOKENIZER):
+        if needed not in entries:
+            raise BundleError(f"{path}: does not list {needed}, which every bundle has; {_again(folder)}")
+    return entries
 
 
 def list_files(folder: Path) -> list[str]:
@@ -176,12 +210,6 @@ def list_files(folder: Path) -> list[str]:
     top = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name != MANIFEST)
     files = (inner for path in top for inner in ([path] if not path.is_dir() else path.rglob("*")))
     return sorted(path.relative_to(folder).as_posix() for path in files if not path.is_dir())
-
-
-def sha256(path: Path) -> str:
-    """Returns the sha256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _locate(
@@ -198,13 +226,68 @@ def _locate(
         _refuse_revision(revision, f"the folder {folder}")
         return folder, None, None
     if is_text and hub.is_repo_id(name):
-        folder = hub.fetch_folder(name, revision=revision, local_files_only=local_files_only, error=BundleError)
+        # What else is needed, these two say.
+        folder = hub.fetch_folder(
+            name,
+            revision=revision,
+            local_files_only=local_files_only,
+            error=BundleError,
+            patterns=[CONFIG, MANIFEST],
+        )
         return folder, name, folder.name
     what = f"{folder} is a file, not a folder" if folder.exists() else f"there is no model {name!r}"
     raise BundleError(
         f"{what}: give the name of a built-in model ({', '.join(builtin_names()) or 'none is installed'}), a bundle's "
         "folder, or a Hugging Face Hub id ('org/name')"
     )
+
+
+def _choose_variant(
+    folder: Path, vlm: VLMConfig, entries: Iterable[str], precision: Precision | None
+) -> tuple[Precision, list[str]]:
+    """Returns the precision to open, and the bundle's files that are for others alone."""
+    prefix = f"{vlm.source}/"
+    names = [name.removeprefix(prefix) for name in entries if name.startswith(prefix)]
+    chosen = choose_files(names, precision or _default_precision(vlm, names), str(folder / vlm.source))
+    return chosen.precision, [prefix + name for name in unneeded_files(names, chosen)]
+
+
+def _fetch_vlm(vlm: VLMConfig, precision: Precision | None, local_files_only: bool) -> tuple[Path, Precision]:
+    """Returns the folder in the Hub's cache with the files of one precision, and which that is."""
+    commit = vlm.source_revision
+    assert commit is not None
+    names = hub.list_files(vlm.source, commit=commit, local_files_only=local_files_only, error=BundleError)
+    chosen = choose_files(names, precision or _default_precision(vlm, names), f"{vlm.source} at {commit}")
+    folder = hub.fetch_folder(
+        vlm.source,
+        revision=commit,
+        local_files_only=local_files_only,
+        error=BundleError,
+        patterns=chosen.patterns(),
+    )
+    return folder, chosen.precision
+
+
+def _default_precision(vlm: VLMConfig, names: Iterable[str]) -> Precision:
+    there = precisions_of(names)
+    return there[0] if len(there) == 1 else vlm.precision
+
+
+def _check_files(folder: Path, entries: Mapping[str, ManifestEntry], *, trust_unchanged: bool = False) -> None:
+    # Sizes first: they cost nothing, and a file cut short is the commonest damage.
+    for name, entry in entries.items():
+        path = folder / name
+        if not path.is_file():
+            raise BundleError(f"{path}: is missing, but {MANIFEST} lists it; {_again(folder)}")
+        if (size := path.stat().st_size) != entry.size:
+            raise BundleError(f"{path}: has {size} bytes instead of the {entry.size} of {MANIFEST}; {_again(folder)}")
+    expected = {folder / name: entry.sha256 for name, entry in entries.items()}
+    try:
+        wrong = mismatched(expected, trust_unchanged=trust_unchanged)
+    except OSError as error:
+        raise BundleError(f"{error.filename}: cannot be read: {error.strerror or error}") from error
+    if wrong:
+        raise BundleError(f"{wrong[0]}: its sha256 is not the one of {MANIFEST}; {_again(folder)}")
 
 
 def _refuse_revision(revision: str | None, what: str) -> None:

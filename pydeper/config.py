@@ -5,19 +5,23 @@ key's path, as in `vlm.vision.patch_size`. Every key is written out in the file,
 """
 
 import json
+import re
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
+from pydeper import hub
 from pydeper.errors import BundleError
 
 FORMAT_VERSION = 1
 SUBJECT_TOKEN = "<subj>"
 Modality = Literal["text+trajectory", "text", "trajectory"]
+Precision = Literal["fp32", "fp16", "int8", "int4"]
 
 _T = TypeVar("_T")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def _check(holds: Callable[[Any], bool], demand: str) -> Callable[[Any, "attrs.Attribute[Any]", Any], None]:
@@ -35,6 +39,13 @@ def _distinct(values: tuple[Any, ...]) -> bool:
 _positive = _check(lambda n: n > 0, "positive")
 _token_id = _check(lambda n: n >= 0, "a token id (0 or more)")
 _named = _check(lambda s: bool(s.strip()), "a non-empty string")
+_source = _check(
+    lambda s: hub.is_repo_id(s) or (bool(s.strip()) and s not in (".", "..") and not set(s) & set("/\\:\0")),
+    "the plain name of a folder in the bundle, or a Hugging Face Hub id ('org/name')",
+)
+_commit = _check(
+    lambda s: s is None or _COMMIT.fullmatch(s) is not None, "a commit in full (40 hexadecimal digits), or null"
+)
 _positive_floats = _check(lambda xs: all(x > 0 for x in xs), "positive numbers")
 _token_ids = _check(lambda ids: all(i >= 0 for i in ids) and _distinct(ids), "distinct token ids (0 or more)")
 
@@ -147,7 +158,11 @@ class VLMConfig:
     Attributes:
         base_model: Hub id (or name) of the model these files were exported from.
         base_revision: Its revision, or None where there is none.
-        source: Name of the folder in the bundle that holds the ONNX files.
+        source: Where the ONNX files lie: the name of a folder in the bundle, or the Hub id of a repository that holds
+            them as published Qwen2-VL repositories do (see `pydeper.vlm.files`). Tokenizer, prompts and image
+            preprocessing are the bundle's own either way.
+        source_revision: The commit of a Hub `source`, in full, so that the files can never change; None for a folder.
+        precision: Which variant of the files is opened where no other is asked for.
         hidden_size: Width of the decoder, and so of the soft token.
         num_layers: Decoder layers.
         num_key_value_heads: Key/value heads per layer.
@@ -160,12 +175,9 @@ class VLMConfig:
 
     base_model: str = attrs.field(validator=_named)
     base_revision: str | None
-    source: str = attrs.field(
-        validator=_check(
-            lambda s: bool(s.strip()) and s not in (".", "..") and not set(s) & set("/\\:\0"),
-            "the plain name of a folder in the bundle",
-        )
-    )
+    source: str = attrs.field(validator=_source)
+    source_revision: str | None = attrs.field(validator=_commit)
+    precision: Precision
     hidden_size: int = attrs.field(validator=_positive)
     num_layers: int = attrs.field(validator=_positive)
     num_key_value_heads: int = attrs.field(validator=_positive)
@@ -175,7 +187,20 @@ class VLMConfig:
     vision: VisionConfig
     tokens: SpecialTokens
 
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether `source` is a repository on the Hub rather than a folder in the bundle."""
+        return hub.is_repo_id(self.source)
+
     def __attrs_post_init__(self) -> None:
+        if self.is_on_hub and self.source_revision is None:
+            raise BundleError(
+                f"source_revision: must be a commit of {self.source!r}: its files would not be pinned with null"
+            )
+        if not self.is_on_hub and self.source_revision is not None:
+            raise BundleError(
+                f"source_revision: must be null, for source is a folder of the bundle, got {self.source_revision!r}"
+            )
         for name, value in attrs.asdict(self.tokens).items():
             for token in value if isinstance(value, tuple) else (value,):
                 if token >= self.vocab_size:

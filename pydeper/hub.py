@@ -5,7 +5,7 @@
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,20 +19,61 @@ def is_repo_id(name: str) -> bool:
     return _REPO_ID.fullmatch(name) is not None and ".." not in name and "--" not in name
 
 
-def fetch_folder(repo_id: str, *, revision: str | None, local_files_only: bool, error: type[PydeperError]) -> Path:
-    """Downloads a model repository into the Hub's cache (or finds it there).
+def list_files(repo_id: str, *, commit: str, local_files_only: bool, error: type[PydeperError]) -> list[str]:
+    """Lists a model repository's files at a commit.
+
+    A commit never changes, so the Hub is asked only where `fetch_folder` has not yet fetched anything of it.
 
     Returns:
-        The snapshot's folder, whose name is the commit it holds.
+        Paths inside the repository, with forward slashes.
 
     Raises:
-        PydeperError: Of the type `error`; the repository cannot be had, with the reason and the remedy.
+        PydeperError: Of the type `error`; the list cannot be had, with the reason and the remedy.
+    """
+    from huggingface_hub import HfApi, get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    with _explained(f"model {repo_id!r}", commit, error):
+        try:
+            return [file.path for file in get_cached_repo_tree(repo_id, revision=commit)]
+        except CachedRepoTreeNotFoundError:
+            if local_files_only:
+                raise
+        return HfApi().list_repo_files(repo_id, revision=commit)
+
+
+def fetch_folder(
+    repo_id: str,
+    *,
+    revision: str | None,
+    local_files_only: bool,
+    error: type[PydeperError],
+    patterns: Sequence[str] | None = None,
+) -> Path:
+    """Downloads a model repository, or some of its files, into the Hub's cache (or finds it there).
+
+    Args:
+        repo_id: The repository.
+        revision: Branch, tag or commit; None is the main branch.
+        local_files_only: Never connect to the Hub.
+        error: The type of error to raise.
+        patterns: Which files (patterns of `fnmatch`); None is all but those that begin with a dot.
+
+    Returns:
+        The snapshot's folder, whose name is the commit. It may hold further files, from earlier calls.
+
+    Raises:
+        PydeperError: Of the type `error`; the files cannot be had, with the reason and the remedy.
     """
     from huggingface_hub import snapshot_download
 
     with _explained(f"model {repo_id!r}", revision, error):
         folder = snapshot_download(
-            repo_id, revision=revision, local_files_only=local_files_only, ignore_patterns=[".*"]
+            repo_id,
+            revision=revision,
+            local_files_only=local_files_only,
+            allow_patterns=None if patterns is None else list(patterns),
+            ignore_patterns=[".*"],
         )
     return Path(folder)
 

@@ -11,11 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.bundle import assemble, model_card, write_card, write_manifest
-from pydeper import BundleError, DemonstrationModelWarning, DeperModel, bundle
+from pydeper import BundleError, DemonstrationModelWarning, DeperModel, InvalidArgumentError, bundle
 from pydeper.bundle import open_bundle, read_manifest, verify
 from pydeper.config import BundleConfig
+from pydeper.vlm.files import find_files
 
-pytest_plugins = ["bundle_fixtures"]
+pytest_plugins = ["bundle_fixtures", "hub_server"]
+
+VLM = ("vlm/decoder_model_merged.onnx", "vlm/embed_tokens.npy", "vlm/vision_encoder.onnx")
+INT4 = ("vlm/decoder_model_merged_q4.onnx", "vlm/decoder_model_merged_q4.onnx_data", "vlm/vision_encoder_int8.onnx")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYDEPER_CACHE", str(tmp_path / "pydeper-cache"))
 
 
 @pytest.fixture
@@ -24,10 +33,23 @@ def folder(tmp_path, small_config):
     home = tmp_path / "small"
     (home / "vlm").mkdir(parents=True)
     (home / "config.json").write_text(small_config.to_json())
-    for name in ("persona_encoder.onnx", "adapter.onnx", "tokenizer.json", "vlm/weights.bin", "README.md"):
-        (home / name).write_bytes(name.encode() * 100)
-    write_manifest(home)
+    write_parts(home, "persona_encoder.onnx", "adapter.onnx", "tokenizer.json", "README.md", *VLM)
     return home
+
+
+@pytest.fixture
+def folder_of_two(folder, small_config):
+    """The same with the VLM in a second precision, which is the default."""
+    config = attrs.evolve(small_config, vlm=attrs.evolve(small_config.vlm, precision="int4"))
+    (folder / "config.json").write_text(config.to_json())
+    write_parts(folder, *INT4)
+    return folder
+
+
+def write_parts(folder, *names):
+    for name in names:
+        (folder / name).write_bytes(name.encode() * 100)
+    write_manifest(folder)
 
 
 def edit_manifest(folder, edit):
@@ -41,6 +63,7 @@ def test_a_folder_is_found_checked_and_read(folder, small_config):
     opened = open_bundle(folder)
     assert (opened.folder, opened.model_id, opened.revision) == (folder, small_config.name, None)
     assert opened.config == small_config
+    assert (opened.vlm_folder, opened.precision) == (folder / "vlm", "fp32")
     assert open_bundle(str(folder)) == opened
     assert set(read_manifest(folder)) == {
         "README.md",
@@ -48,11 +71,11 @@ def test_a_folder_is_found_checked_and_read(folder, small_config):
         "config.json",
         "persona_encoder.onnx",
         "tokenizer.json",
-        "vlm/weights.bin",
+        *VLM,
     }
 
 
-@pytest.mark.parametrize("name", ["config.json", "adapter.onnx", "vlm/weights.bin", "README.md"])
+@pytest.mark.parametrize("name", ["config.json", "adapter.onnx", "vlm/decoder_model_merged.onnx", "README.md"])
 def test_damage_is_found_and_the_file_named(folder, name):
     path = folder / name
     whole = path.read_bytes()
@@ -99,7 +122,7 @@ def test_a_manifest_must_list_what_every_bundle_has(folder, needed):
         "../secret",
         "/etc/passwd",
         "vlm/../../secret",
-        "vlm//weights.bin",
+        "vlm//embed_tokens.npy",
         "./config.json",
         "C:\\x",
         "a\\b",
@@ -197,6 +220,127 @@ def test_a_bundle_in_the_hubs_cache(folder, tmp_path, monkeypatch):
         open_bundle("org/small", revision="v2", local_files_only=True)
 
 
+def test_of_several_precisions_only_the_one_that_is_opened_has_to_be_there(folder_of_two):
+    assert open_bundle(folder_of_two).precision == "int4"
+    assert open_bundle(folder_of_two, precision="fp32").precision == "fp32"
+    (folder_of_two / "vlm/decoder_model_merged.onnx").unlink()
+    (folder_of_two / "vlm/vision_encoder.onnx").write_bytes(b"cut short")
+    assert open_bundle(folder_of_two).precision == "int4"
+    with pytest.raises(BundleError, match=r"decoder_model_merged\.onnx: is missing, but manifest"):
+        open_bundle(folder_of_two, precision="fp32")
+    with pytest.raises(BundleError, match=r"decoder_model_merged\.onnx: is missing, but manifest"):
+        verify(folder_of_two)
+    (folder_of_two / "vlm/decoder_model_merged_q4.onnx_data").unlink()
+    with pytest.raises(BundleError, match=r"decoder_model_merged_q4\.onnx_data: is missing"):
+        open_bundle(folder_of_two)
+
+
+def test_a_precision_that_a_bundle_does_not_hold_is_named_with_those_it_does(folder_of_two):
+    with pytest.raises(BundleError, match=r"vlm: does not hold the VLM in int8, only in fp32, int4"):
+        open_bundle(folder_of_two, precision="int8")
+    with pytest.raises(InvalidArgumentError, match=r"precision: must be one of 'fp32', .* or None, got 'q4'"):
+        open_bundle(folder_of_two, precision="q4")
+
+
+def test_a_bundle_without_a_vlm_says_so(folder):
+    for name in VLM:
+        (folder / name).unlink()
+    write_manifest(folder)
+    with pytest.raises(BundleError, match=r"vlm: holds no VLM: decoder_model_merged\*\.onnx"):
+        open_bundle(folder)
+
+
+def test_from_the_hub_come_only_the_files_of_one_precision(folder_of_two, hub_server):
+    commit = hub_server.publish("org/two", folder_of_two)
+    opened = open_bundle("org/two")
+    assert (opened.model_id, opened.revision, opened.precision) == ("org/two", commit, "int4")
+    always = {"config.json", "manifest.json", "persona_encoder.onnx", "adapter.onnx", "tokenizer.json", "README.md"}
+    assert hub_server.downloaded("org/two") == always | set(INT4) | {"vlm/embed_tokens.npy"}
+    assert open_bundle("org/two", local_files_only=True) == opened
+    with pytest.raises(BundleError, match=r"'org/two'.* is not in the local cache"):
+        open_bundle("org/two", precision="fp32", local_files_only=True)
+    assert open_bundle("org/two", precision="fp32").precision == "fp32"
+    assert hub_server.downloaded("org/two") == always | set(INT4) | set(VLM)
+    assert len(hub_server.downloads) == len(hub_server.downloaded("org/two"))
+
+
+def test_what_is_on_the_hub_but_not_in_the_manifest_is_not_fetched(folder, hub_server):
+    (folder / "stray.bin").touch()
+    (folder / ".gitattributes").touch()
+    hub_server.publish("org/stray", folder)
+    open_bundle("org/stray")
+    assert hub_server.downloaded("org/stray") == {*read_manifest(folder), "manifest.json"}
+
+
+def test_a_repository_that_is_no_bundle_is_named(tmp_path, hub_server):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "weights.bin").touch()
+    hub_server.publish("org/other", tmp_path / "other")
+    with pytest.raises(BundleError, match=r"manifest\.json: is missing, so .* is not a bundle"):
+        open_bundle("org/other")
+    with pytest.raises(BundleError, match=r"model 'org/none' is not on the Hugging Face Hub"):
+        open_bundle("org/none")
+    with pytest.raises(BundleError, match=r"has no revision 'v2'"):
+        open_bundle("org/other", revision="v2")
+
+
+@pytest.fixture
+def published(tmp_path, hub_server):
+    """A repository of a VLM's files alone, as others publish them; and its commit."""
+    repository = tmp_path / "published"
+    (repository / "onnx").mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json", "README.md", *(f"onnx/{Path(name).name}" for name in (*VLM, *INT4))):
+        (repository / name).write_bytes(name.encode())
+    return hub_server.publish("org/vlm", repository)
+
+
+@pytest.fixture
+def folder_without_vlm(folder, small_config, published):
+    """A bundle whose VLM is that repository."""
+    for name in VLM:
+        (folder / name).unlink()
+    vlm = attrs.evolve(small_config.vlm, source="org/vlm", source_revision=published, precision="int4")
+    (folder / "config.json").write_text(attrs.evolve(small_config, vlm=vlm).to_json())
+    write_manifest(folder)
+    return folder
+
+
+def test_a_vlm_from_the_hub_comes_at_its_commit_and_in_one_precision(folder_without_vlm, published, hub_server):
+    opened = open_bundle(folder_without_vlm)
+    assert opened.precision == "int4"
+    assert opened.vlm_folder.name == published
+    int4 = {f"onnx/{Path(name).name}" for name in INT4} | {"onnx/embed_tokens.npy"}
+    assert hub_server.downloaded("org/vlm") == int4
+    assert find_files(opened.vlm_folder, "int4").decoder == opened.vlm_folder / "onnx/decoder_model_merged_q4.onnx"
+    with pytest.raises(BundleError, match=r"'org/vlm' at revision .* is not in the local cache"):
+        open_bundle(folder_without_vlm, precision="fp32", local_files_only=True)
+    assert open_bundle(folder_without_vlm, precision="fp32").precision == "fp32"
+    assert hub_server.downloaded("org/vlm") == int4 | {f"onnx/{Path(name).name}" for name in VLM}
+    with pytest.raises(
+        BundleError, match=rf"org/vlm at {published}: does not hold the VLM in fp16, only in fp32, int4"
+    ):
+        open_bundle(folder_without_vlm, precision="fp16")
+
+
+def test_a_vlm_that_was_fetched_once_needs_no_hub(folder_without_vlm, hub_server):
+    with pytest.raises(BundleError, match="is not in the local cache and the Hugging Face Hub was not reached"):
+        open_bundle(folder_without_vlm, local_files_only=True)
+    opened = open_bundle(folder_without_vlm)
+    requests = hub_server.requests
+    assert open_bundle(folder_without_vlm) == opened
+    assert open_bundle(folder_without_vlm, local_files_only=True) == opened
+    assert hub_server.requests == requests
+
+
+def test_a_commit_that_the_vlms_repository_does_not_have_is_named(folder_without_vlm):
+    text = json.loads((folder_without_vlm / "config.json").read_text())
+    text["vlm"]["source_revision"] = "0" * 40
+    (folder_without_vlm / "config.json").write_text(json.dumps(text))
+    write_manifest(folder_without_vlm)
+    with pytest.raises(BundleError, match=r"model 'org/vlm' on the Hugging Face Hub has no revision '0{40}'"):
+        open_bundle(folder_without_vlm)
+
+
 def test_the_default_model_is_the_variables(folder, monkeypatch):
     monkeypatch.setenv("PYDEPER_MODEL", str(folder))
     assert open_bundle().folder == folder
@@ -266,6 +410,29 @@ def test_parts_that_do_not_fit_leave_nothing_behind(bundle_parts, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+def test_a_config_that_the_parts_contradict_is_refused(bundle_parts, tmp_path):
+    from export.adapter import export_adapter
+    from training.network import Adapter
+
+    config = bundle_parts["config"]
+    vlm = attrs.evolve(config.vlm, precision="int8")
+    with pytest.raises(BundleError, match=r"config\.vlm\.precision: 'int8' is not among the exported: fp32"):
+        assemble(tmp_path / "x", **bundle_parts | {"config": attrs.evolve(config, vlm=vlm)})
+    vlm = attrs.evolve(config.vlm, source="org/vlm", source_revision="0" * 40)
+    with pytest.raises(BundleError, match=r"config\.vlm\.source: 'org/vlm' is on the Hub, so vlm must be None"):
+        assemble(tmp_path / "x", **bundle_parts | {"config": attrs.evolve(config, vlm=vlm)})
+    with pytest.raises(
+        BundleError, match=r"config\.vlm\.source: 'vlm' is a folder of the bundle, so vlm must be given"
+    ):
+        assemble(tmp_path / "x", **bundle_parts | {"vlm": None})
+    export_adapter(tmp_path / "wide.onnx", Adapter(384, 128))
+    with pytest.raises(
+        BundleError, match=r"adapter\.onnx: soft_token must be of shape \(B, 64\), as config\.json says"
+    ):
+        assemble(tmp_path / "x", **bundle_parts | {"adapter": tmp_path / "wide.onnx"})
+    assert [path.name for path in tmp_path.iterdir()] == ["wide.onnx"]
+
+
 def test_the_card_says_what_the_hub_and_people_need(small_config):
     import yaml
 
@@ -282,6 +449,8 @@ def test_the_card_says_what_the_hub_and_people_need(small_config):
     front = yaml.safe_load(model_card(odd).split("---\n")[1])
     assert (front["license"], front["license_name"]) == ("other", 'My: "own"\nterms')
     assert front["base_model"] == "org/base"
+    fetched = attrs.evolve(small_config.vlm, source="org/vlm", source_revision="0" * 40)
+    assert f"`org/vlm` at `{'0' * 40}`" in model_card(attrs.evolve(small_config, vlm=fetched))
 
 
 def test_the_command_writes_and_verifies(folder, small_config):

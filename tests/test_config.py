@@ -40,6 +40,8 @@ def make_config() -> BundleConfig:
             base_model="Qwen/Qwen2-VL-2B-Instruct",
             base_revision=None,
             source="vlm",
+            source_revision=None,
+            precision="int4",
             hidden_size=1536,
             num_layers=28,
             num_key_value_heads=2,
@@ -128,6 +130,13 @@ def test_classes_are_frozen() -> None:
         ("vlm.hidden_size", "1536"),
         ("vlm.source", "../elsewhere"),
         ("vlm.source", ".."),
+        ("vlm.source", "a/b/c"),
+        ("vlm.source", "C:\\vlm"),
+        ("vlm.source_revision", "0" * 40),
+        ("vlm.source_revision", 7),
+        ("vlm.precision", "int3"),
+        ("vlm.precision", "FP16"),
+        ("vlm.precision", None),
         ("vlm.vision.image_size", [100, 84]),
         ("vlm.vision.image_size", [84]),
         ("vlm.vision.max_pixels", 10),
@@ -153,6 +162,26 @@ def test_wrong_values_name_their_path(path: str, value: object) -> None:
     parent[key] = value
     with pytest.raises(BundleError, match=f"^{path}"):
         BundleConfig.from_dict(data)
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_a_vlm_on_the_hub_is_pinned_by_its_commit() -> None:
+    data = as_json()
+    data["vlm"] |= {"source": "org/name", "source_revision": COMMIT}
+    config = BundleConfig.from_dict(data)
+    assert config.vlm.is_on_hub
+    assert BundleConfig.from_json(config.to_json()) == config
+    assert not make_config().vlm.is_on_hub
+    for revision, told in (
+        (None, "must be a commit of 'org/name'"),
+        ("main", "a commit in full"),
+        (COMMIT[:12], "full"),
+    ):
+        data["vlm"]["source_revision"] = revision
+        with pytest.raises(BundleError, match=rf"^vlm\.source_revision: .*{told}"):
+            BundleConfig.from_dict(data)
 
 
 def test_one_wrong_item_is_named_by_its_index() -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from pydeper.config import SUBJECT_TOKEN, Prompts, SpecialTokens, VisionConfig, VLMConfig
+from pydeper.config import SUBJECT_TOKEN, Precision, Prompts, SpecialTokens, VisionConfig, VLMConfig
 from pydeper.vlm.image_patches import image_patches, resized_shape
 from pydeper.vlm.prompt import PromptTemplate, literal_tokenizer, rotary_positions
 
@@ -219,6 +219,8 @@ def vlm_config(
     base_model: str,
     base_revision: str | None = None,
     source: str = "vlm",
+    source_revision: str | None = None,
+    precision: Precision = "fp32",
     end: Sequence[str] = ("<|im_end|>", "<|endoftext|>"),
 ) -> VLMConfig:
     """States a model's sizes and special tokens for `config.json`.
@@ -231,7 +233,9 @@ def vlm_config(
         vision: Image preprocessing.
         base_model: Hub id or name of the model.
         base_revision: Its revision.
-        source: Folder of the exported files in the bundle.
+        source: Folder of the exported files in the bundle, or the Hub id of a repository that holds them.
+        source_revision: Commit of a Hub id.
+        precision: Which variant of the files is opened where no other is asked for.
         end: Tokens that end a description.
 
     Raises:
@@ -255,6 +259,8 @@ def vlm_config(
         base_model=base_model,
         base_revision=base_revision,
         source=source,
+        source_revision=source_revision,
+        precision=precision,
         hidden_size=text.hidden_size,
         num_layers=text.num_hidden_layers,
         num_key_value_heads=text.num_key_value_heads,
