@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from pydeper.config import Prompts, PromptStyle, VisionConfig
-from pydeper.errors import BundleError, InvalidArgumentError, InvalidImageError, RuntimeMissingError
+from pydeper.config import Prompts, PromptStyle
+from pydeper.errors import BundleError, InvalidArgumentError, RuntimeMissingError
 from pydeper.vlm import DecodingOptions, EncodedImage, Qwen2VLRuntime, open_session, open_vlm, session
-from pydeper.vlm.image_patches import image_patches, resized_shape
+from pydeper.vlm.image_patches import image_patches
 from pydeper.vlm.prompt import PromptTemplate, rotary_positions
 
 SIZES = [(84, 84), (60, 200), (300, 90), (17, 40), (500, 400)]  # width, height
@@ -338,29 +338,6 @@ def test_positions_of_grids_that_do_not_fit() -> None:
 # Image patches
 
 
-@given(
-    st.integers(1, 260),
-    st.integers(1, 260),
-    st.sampled_from([(56 * 56, 112 * 112), (1, 28 * 28), (100 * 100, 300 * 300)]),
-    st.integers(0, 9),
-)
-@settings(max_examples=80)
-def test_patches_are_those_of_transformers(
-    small_vlm: SmallVLM, width: int, height: int, pixels: tuple[int, int], seed: int
-) -> None:
-    vision = attrs.evolve(small_vlm.config.vision, min_pixels=pixels[0], max_pixels=pixels[1])
-    image = random_image(width, height, seed)
-    if max(width, height) > 200 * min(width, height):
-        with pytest.raises(InvalidImageError, match=f"{width}×{height} pixels.*200"):
-            image_patches(image, vision)
-        return
-    values, grid = image_patches(image, vision)
-    expected, expected_grid = reference.image_inputs(image, attrs.evolve(small_vlm.config, vision=vision))
-    np.testing.assert_array_equal(grid, expected_grid.numpy())
-    np.testing.assert_array_equal(values, expected.numpy())
-    assert values.dtype == np.float32
-
-
 @pytest.mark.parametrize("size", [(1, 1), (27, 13), (28, 28), (400, 2), (1, 200), (84, 84)])
 def test_small_and_narrow_images(small_vlm: SmallVLM, vlm: Qwen2VLRuntime, size: tuple[int, int]) -> None:
     image = random_image(*size)
@@ -368,20 +345,6 @@ def test_small_and_narrow_images(small_vlm: SmallVLM, vlm: Qwen2VLRuntime, size:
     expected, _ = reference.image_inputs(image, small_vlm.config)
     np.testing.assert_array_equal(values, expected.numpy())
     assert len(vlm.encode_image(image).features) == grid.prod() // 4
-
-
-def test_a_fixed_resolution_takes_any_image(small_vlm: SmallVLM) -> None:
-    vision = attrs.evolve(small_vlm.config.vision, image_size=(84, 112))
-    for size in [(1, 900), (84, 84), (112, 84), (5, 5)]:
-        assert resized_shape(*size, vision) == (84, 112)
-        values, grid = image_patches(random_image(*size), vision)
-        assert values.shape == (48, 1176)
-        assert grid.tolist() == [[1, 6, 8]]
-    exact = random_image(112, 84, 3)
-    values, _ = image_patches(exact, vision)  # already of that size: the first patch is the image's corner
-    corner = np.asarray(exact)[:14, :14].transpose(2, 0, 1) / 255
-    mean, std = np.array(vision.image_mean)[:, None, None], np.array(vision.image_std)[:, None, None]
-    np.testing.assert_allclose(values[0].reshape(3, 2, 14, 14)[:, 0], (corner - mean) / std, atol=1e-6)
 
 
 # Files
@@ -444,10 +407,3 @@ def test_sessions_explain_themselves(small_vlm: SmallVLM, monkeypatch: pytest.Mo
         patch.setattr(session, "_installed", lambda name: True)
         with pytest.raises(RuntimeMissingError, match=r"both installed.*pip uninstall"):
             open_session(path)
-
-
-def test_vision_config_decides_the_resolution(small_vlm: SmallVLM) -> None:
-    vision: VisionConfig = small_vlm.config.vision
-    assert resized_shape(84, 84, vision) == (84, 84)
-    assert resized_shape(1000, 1000, vision) == (140, 140)
-    assert resized_shape(10, 10, vision) == (56, 56)

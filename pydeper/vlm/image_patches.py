@@ -7,7 +7,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pydeper.config import VisionConfig
-from pydeper.errors import InvalidImageError
+from pydeper.errors import InvalidArgumentError, InvalidImageError
 
 MAX_ASPECT_RATIO = 200
 
@@ -15,13 +15,17 @@ MAX_ASPECT_RATIO = 200
 def resized_shape(height: int, width: int, config: VisionConfig) -> tuple[int, int]:
     """Returns the (height, width) in pixels that an image of this size is resized to.
 
-    With `config.image_size` set it is that. Otherwise Qwen's smart resize: both sides become multiples of
-    `patch_size * merge_size`, the aspect ratio is kept as nearly as that allows, and the area is brought between
-    `min_pixels` and `max_pixels`.
+    With `config.image_size` set it is that, whatever the image's own shape: a fixed resolution squashes. Otherwise
+    Qwen's smart resize: both sides become multiples of `patch_size * merge_size`, the aspect ratio is kept as nearly as
+    that allows, and the area is brought between `min_pixels` and `max_pixels`. An image of a single pixel is enlarged;
+    one that is so narrow that its shorter side must grow to one image token may end above `max_pixels`.
 
     Raises:
-        InvalidImageError: Smart resize of an image whose longer side is over 200 times the shorter.
+        InvalidImageError: The image has no pixels, or smart resize is to keep the shape of one whose longer side is
+            over 200 times the shorter.
     """
+    if min(height, width) < 1:
+        raise InvalidImageError(f"the image is {width}×{height} pixels, which is nothing to describe: give another")
     if config.image_size is not None:
         return config.image_size
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
@@ -46,7 +50,7 @@ def image_patches(image: Image.Image, config: VisionConfig) -> tuple[npt.NDArray
     """Resizes, normalises and cuts an image; equal to transformers' `Qwen2VLImageProcessorPil` to the last bit.
 
     Args:
-        image: An upright RGB image.
+        image: An upright RGB image, as `pydeper.images.open_image` returns it.
         config: Patch sizes, normalisation and resolution.
 
     Returns:
@@ -56,13 +60,15 @@ def image_patches(image: Image.Image, config: VisionConfig) -> tuple[npt.NDArray
 
     Raises:
         InvalidImageError: See `resized_shape`.
+        InvalidArgumentError: The image is not in RGB.
     """
+    if image.mode != "RGB":  # converting would drop an alpha channel that open_image lays over white
+        raise InvalidArgumentError(f"the image's mode is {image.mode}, not RGB; open it with pydeper.images.open_image")
     height, width = resized_shape(image.height, image.width, config)
-    resized = np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
-    # transformers scales in float64 and normalises in float32; the last bit depends on it.
-    pixels = (resized * (1 / 255)).astype(np.float32)
-    mean, std = np.array(config.image_mean, dtype=np.float32), np.array(config.image_std, dtype=np.float32)
-    pixels = (pixels - mean) / std
+    resized = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC), np.float32)
+    mean, std = np.array(config.image_mean, np.float32), np.array(config.image_std, np.float32)
+    # transformers scales in float64, which for each of the 256 shades comes to the same float32.
+    pixels = (resized / np.float32(255) - mean) / std
 
     patch, merge = config.patch_size, config.merge_size
     rows, columns = height // patch, width // patch
