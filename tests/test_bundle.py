@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.bundle import assemble, model_card, write_card, write_manifest
-from pydeper import BundleError, DemonstrationModelWarning, DeperModel, InvalidArgumentError, bundle
+from pydeper import BundleError, DemonstrationModelWarning, DeperModel, InvalidArgumentError, bundle, verified
 from pydeper.bundle import open_bundle, read_manifest, verify
 from pydeper.config import BundleConfig
 from pydeper.vlm.files import find_files
@@ -478,3 +479,28 @@ def test_the_command_writes_and_verifies(folder, small_config):
 def test_configs_survive_the_folder(folder):
     config = open_bundle(folder).config
     assert BundleConfig.from_json((folder / "config.json").read_bytes()) == config
+
+
+def test_large_files_are_read_once_by_loading_and_always_by_verify(folder, monkeypatch):
+    monkeypatch.setattr(verified, "LARGE", 2000)  # the VLM's files and no others
+    monkeypatch.setattr(verified, "_SETTLED_AFTER", 0)
+    time.sleep(0.02)
+    reads = []
+    sha256 = verified.sha256
+    monkeypatch.setattr(verified, "sha256", lambda path: reads.append(path.name) or sha256(path))
+    open_bundle(folder)
+    first = sorted(reads)
+    reads.clear()
+    open_bundle(folder)
+    large = {path.name for path in folder.glob("vlm/*") if path.stat().st_size >= 2000}
+    assert large
+    assert sorted(reads) == [name for name in first if name not in large]
+    reads.clear()
+    verify(folder)
+    assert large <= set(reads)
+    path = folder / "vlm/decoder_model_merged.onnx"
+    before = path.stat()
+    path.write_bytes(b"X" + path.read_bytes()[1:])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(BundleError, match=r"decoder_model_merged\.onnx: its sha256 is not"):
+        open_bundle(folder)
