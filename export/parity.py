@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from training.network import Adapter, ImageEncoder, PersonaEncoder, TextTable
 
 TOLERANCE = 1e-4  # of the largest absolute value compared
 
+Array = npt.NDArray[np.floating]
 Inputs = Mapping[str, Tensor]
 
 
@@ -24,6 +26,7 @@ def compare(
     reference: Callable[..., Tensor],
     cases: Mapping[str, Inputs],
     tolerance: float = TOLERANCE,
+    min_cosine: float = -1.0,
 ) -> dict[str, float]:
     """Runs a file with one output on the CPU and a torch function on the same inputs.
 
@@ -32,12 +35,13 @@ def compare(
         reference: Takes a case's inputs by name.
         cases: Inputs by the name of the case.
         tolerance: Largest accepted difference, relative to the case's largest absolute value in torch.
+        min_cosine: Smallest accepted cosine between a row of the output and the same row in torch.
 
     Returns:
         The largest difference of every case, relative in the same way.
 
     Raises:
-        ParityError: A shape differs, a number is not finite, or a difference is above the tolerance.
+        ParityError: A shape differs, a number is not finite, a difference is above the tolerance or a cosine too small.
     """
     session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
     differences = {}
@@ -53,8 +57,22 @@ def compare(
                 f"{path}, case {name!r}: differs from torch by {difference:.3g} of the largest value, more than the "
                 f"tolerance {tolerance:.3g}; export in fp32, or allow more"
             )
+        cosine = float(cosines(actual, expected).min(initial=1.0))
+        if not cosine >= min_cosine:
+            raise ParityError(
+                f"{path}, case {name!r}: a vector's cosine with torch's is {cosine:.5f}, less than {min_cosine:.5f}; "
+                "export in fp16 or fp32, or allow less"
+            )
         differences[name] = difference
     return differences
+
+
+def cosines(found: Array, expected: Array) -> Array:
+    """The cosine between each vector of (..., n) and the same of another array; two vectors of zeros have 1."""
+    lengths = np.linalg.norm(found, axis=-1) * np.linalg.norm(expected, axis=-1)
+    zeros = ~found.any(-1) & ~expected.any(-1)
+    products = np.sum(found * expected, axis=-1)
+    return np.where(zeros, 1.0, products / np.maximum(lengths, np.finfo(np.float32).tiny))
 
 
 def check_persona_encoder(
@@ -65,11 +83,13 @@ def check_persona_encoder(
     *,
     image_size: int,
     tolerance: float = TOLERANCE,
+    min_cosine: float = -1.0,
 ) -> dict[str, float]:
     """Compares `persona_encoder.onnx` with the modules, whose text table is not folded, on samples of every kind.
 
     The cases: one sample; several of different lengths; one word and one fixation; descriptions missing; trajectories
-    missing; the most fixations. The modules must be in eval mode, in float32 and on the CPU.
+    missing; the most fixations; and images that are smooth, as photographs are, where all others are noise. The modules
+    must be in eval mode, in float32 and on the CPU.
 
     Returns:
         The largest difference of every case, as `compare` gives it.
@@ -95,8 +115,9 @@ def check_persona_encoder(
         "no trajectories": case([7, 3], [0, 0]),
         "some modalities missing": case([7, 0, 3], [0, 3, 2]),
         "most fixations": case([2], [most]),
+        "smooth images": {**case([12, 5], [4, 3]), "pixel_values": smooth_images(2, image_size, generator)},
     }
-    return compare(path, reference, cases, tolerance)
+    return compare(path, reference, cases, tolerance, min_cosine)
 
 
 def check_adapter(path: str | os.PathLike[str], adapter: Adapter, tolerance: float = TOLERANCE) -> dict[str, float]:
@@ -132,3 +153,12 @@ def random_inputs(
         "durations": torch.rand(batch, count, generator=generator) * 2,
         "fixation_mask": (torch.arange(count) < torch.tensor(fixations)[:, None]).long(),
     }
+
+
+def smooth_images(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """Draws (count, 3, size, size) normalised pixels in which, as in photographs, broad shapes weigh most."""
+    waves = torch.zeros(count, 3, size, size)
+    for cells in (2, 4, 8, 16, 32):
+        coarse = torch.randn(count, 3, cells, cells, generator=generator) * 2 / cells**0.5
+        waves += torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic", align_corners=False)
+    return waves.clamp(-2.5, 2.5)  # where normalised pixels end

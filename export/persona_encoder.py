@@ -3,16 +3,22 @@
 import copy
 import os
 from pathlib import Path
+from typing import Literal, get_args
 
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from export.graph import Precision, save, trace
+from export.graph import save, trace
 from export.parity import TOLERANCE, check_persona_encoder, random_inputs
+from export.quantize import linear_layers, quantize_linear_int8, quantize_tables_int8
 from pydeper.atomic import atomic_path
 from training.network import ImageEncoder, PersonaEncoder, TextTable
 
+EncoderPrecision = Literal["fp32", "fp16", "int8"]
+
 _ROWS_AT_ONCE = 8192
+_PARITY_TOLERANCE: dict[EncoderPrecision, float] = {"fp32": TOLERANCE, "fp16": 1e-2, "int8": 5e-2}
 
 
 class PersonaEncoderGraph(nn.Module):
@@ -74,13 +80,22 @@ def export_persona_encoder(
     text_table: TextTable,
     *,
     image_size: int,
-    precision: Precision = "fp32",
+    precision: EncoderPrecision = "fp32",
     rounding_tolerance: float = 2**-10,
     parity_tolerance: float | None = None,
+    min_cosine: float = 0.999,
 ) -> dict[str, float]:
     """Writes `persona_encoder.onnx` and checks it against torch; batch, words and fixations are dynamic.
 
     The file appears only once it has passed the check.
+
+    With "fp16" weights are stored in half precision and computed with in float32. With "int8" the text table is stored
+    as int8 with one scale a row, and the wide linear layers of the image encoder multiply integers (see
+    `export.quantize.quantize_linear_int8`); all else is as with fp16, since the persona encoder proper takes little
+    time and would lose most by it. Either way, of the text table only the rows of a description's words become float32.
+
+    A persona is valid only with the very file that made it (its fingerprint): the same weights exported in int8 are
+    another encoder than in fp16, and people's personas have to be made again.
 
     Args:
         path: The file to write.
@@ -88,27 +103,48 @@ def export_persona_encoder(
         image_encoder: The frozen image encoder it was trained with; not changed.
         text_table: The frozen text table it was trained with; not changed.
         image_size: Side of the images in pixels, such that the image encoder gives G×G tokens.
-        precision: How weights are stored; computation is float32 either way.
-        rounding_tolerance: fp16 only: largest change of any one weight that is accepted. The default admits weights
-            below 4.
+        precision: "fp32", "fp16" or "int8".
+        rounding_tolerance: fp16 and int8: largest change of any one weight, by storing it in half precision, that is
+            accepted. The default admits weights below 4.
         parity_tolerance: Largest accepted difference from torch, relative to the largest value; by default 1e-4 for
-            fp32 and 1e-2 for fp16.
+            fp32, 1e-2 for fp16 and 5e-2 for int8.
+        min_cosine: Smallest accepted cosine between a subject embedding and torch's.
 
     Returns:
         The largest difference from torch of every case compared (see `export.parity`).
 
     Raises:
-        ValueError: The sizes of the parts do not fit each other, or a weight would be rounded by more than allowed.
+        ValueError: The precision is unknown, the sizes of the parts do not fit each other, or a weight would be rounded
+            by more than allowed.
         ParityError: The file gives other numbers than torch.
     """
+    if precision not in get_args(EncoderPrecision):
+        raise ValueError(f"precision is {precision!r}; choose one of {', '.join(get_args(EncoderPrecision))}")
     persona_encoder = copy.deepcopy(persona_encoder).to("cpu", torch.float32).eval()
     image_encoder = copy.deepcopy(image_encoder).to("cpu", torch.float32)
     text_table = TextTable(text_table.weight.cpu())
     _check_sizes(persona_encoder, image_encoder, text_table, image_size)
-    if parity_tolerance is None:
-        parity_tolerance = TOLERANCE if precision == "fp32" else 1e-2
-    graph = PersonaEncoderGraph(persona_encoder, image_encoder, text_table).eval()
-    inputs = random_inputs([5, 3], [3, 2], image_size, len(text_table.weight), torch.Generator().manual_seed(0))
+    model = _trace(PersonaEncoderGraph(persona_encoder, image_encoder, text_table), image_size)
+    if precision == "int8":
+        quantize_tables_int8(model)
+        quantize_linear_int8(model, _image_layers(model))
+    with atomic_path(Path(path)) as temporary:
+        save(model, temporary, "fp32" if precision == "fp32" else "fp16", rounding_tolerance)
+        del model  # before torch and the runtime hold theirs side by side
+        return check_persona_encoder(
+            temporary,
+            persona_encoder,
+            image_encoder,
+            text_table,
+            image_size=image_size,
+            tolerance=_PARITY_TOLERANCE[precision] if parity_tolerance is None else parity_tolerance,
+            min_cosine=min_cosine,
+        )
+
+
+def _trace(graph: PersonaEncoderGraph, image_size: int) -> ir.Model:
+    words = len(graph.projected_table.weight)
+    inputs = random_inputs([5, 3], [3, 2], image_size, words, torch.Generator().manual_seed(0))
     batch, length, fixations = (torch.export.Dim(name) for name in ("batch", "length", "fixations"))
     axes = {
         "pixel_values": {0: batch},
@@ -118,12 +154,17 @@ def export_persona_encoder(
         "durations": {0: batch, 1: fixations},
         "fixation_mask": {0: batch, 1: fixations},
     }
-    model = trace(graph, inputs, axes, ["subject_embedding"])
-    with atomic_path(Path(path)) as temporary:
-        save(model, temporary, precision, rounding_tolerance)
-        return check_persona_encoder(
-            temporary, persona_encoder, image_encoder, text_table, image_size=image_size, tolerance=parity_tolerance
-        )
+    return trace(graph, inputs, axes, ["subject_embedding"])
+
+
+def _image_layers(model: ir.Model) -> list[str]:
+    """The linear layers that work on the image alone: those of the image encoder, and the image's projection."""
+    sources: dict[ir.Value, set[ir.Value]] = {value: {value} for value in model.graph.inputs}
+    for node in model.graph:
+        found = set().union(*(sources.get(value, set()) for value in node.inputs if value is not None))
+        sources.update(dict.fromkeys(node.outputs, set() if node.op_type == "Shape" else found))
+    pixels = {value for value in model.graph.inputs if value.name == "pixel_values"}
+    return [str(node.name) for node in linear_layers(model) if sources[node.outputs[0]] == pixels]
 
 
 def _check_sizes(

@@ -14,8 +14,9 @@ _MICROSOFT = "com.microsoft"
 def store_fp16(model: ir.Model, tolerance: float = 0.0) -> float:
     """Stores the float32 weights of an ONNX model as float16, each followed by a Cast to float32.
 
-    ONNX Runtime folds the casts when it loads the model, so the computation stays in float32. For weights that float16
-    represents exactly nothing changes but the size of the file.
+    ONNX Runtime folds the casts when it loads the model, so the computation stays in float32. A table, which is what
+    Gather alone takes rows from, stays float16 in memory, too: there the gathered rows are cast. For weights that
+    float16 represents exactly nothing changes but the size of the file. Vectors stay as they are.
 
     Args:
         model: Changed in place.
@@ -32,18 +33,22 @@ def store_fp16(model: ir.Model, tolerance: float = 0.0) -> float:
     casts = []
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
-        if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size < _MIN_SIZE:
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT or len(tensor.shape) < 2 or tensor.size < _MIN_SIZE:
             continue
         half, change = to_fp16(tensor.numpy(), name, tolerance)
         largest = max(largest, change)
-        stored = ir.Value(name=f"{name}.fp16", const_value=ir.tensor(half, name=f"{name}.fp16"))
-        stored.dtype, stored.shape = ir.DataType.FLOAT16, value.shape
+        stored = _initializer(graph, f"{name}.fp16", half)
+        if gathers := _gathers(value):
+            for gather in gathers:
+                rows = ir.node("Gather", [stored, _inputs(gather)[1]])
+                _replace(gather, [rows, ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT})])
+            del graph.initializers[name]
+            continue
         cast = ir.node("Cast", [stored], {"to": ir.DataType.FLOAT})
         cast.outputs[0].dtype, cast.outputs[0].shape = ir.DataType.FLOAT, value.shape
         ir.convenience.replace_all_uses_with(value, cast.outputs[0])
         del graph.initializers[name]
         cast.outputs[0].name = name
-        graph.register_initializer(stored)
         casts.append(cast)
     graph.insert_before(graph[0], casts)
     return largest
@@ -97,7 +102,7 @@ def quantize_linear_int8(
     Raises:
         ValueError: A name is none of a MatMul with a constant (K, N) weight, or a weight is not finite.
     """
-    layers = {str(node.name): node for node in model.graph.all_nodes() if _weight(node) is not None}
+    layers = {str(node.name): node for node in linear_layers(model)}
     if unknown := sorted(set(names or ()) - set(layers)):
         raise ValueError(f"{unknown[0]!r} is no MatMul with a constant (K, N) weight; there are: {', '.join(layers)}")
     weights: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
@@ -119,6 +124,63 @@ def quantize_linear_int8(
     if rewritten:
         model.graph.opset_imports[_MICROSOFT] = 1
     return rewritten
+
+
+def linear_layers(model: ir.Model) -> list[ir.Node]:
+    """Returns the MatMul nodes that `quantize_linear_int8` can rewrite, in the order of the graph."""
+    return [node for node in model.graph.all_nodes() if _weight(node) is not None]
+
+
+def quantize_tables_int8(model: ir.Model) -> list[str]:
+    """Stores tables, which are what Gather alone takes rows from, as int8 with one float32 scale a row.
+
+    A row becomes round(row / scale) with the scale max |row| / 127; a row of zeros stays one. Only the rows that are
+    gathered are ever turned back into float32.
+
+    Args:
+        model: Changed in place. Tables of fewer than 1024 numbers are left alone.
+
+    Returns:
+        The names of the initialisers that held the tables.
+
+    Raises:
+        ValueError: A number of a table is not finite.
+    """
+    graph = model.graph
+    tables = []
+    for name, value in list(graph.initializers.items()):
+        tensor, gathers = value.const_value, _gathers(value)
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT or len(tensor.shape) != 2:
+            continue
+        if tensor.size < _MIN_SIZE or not gathers:
+            continue
+        integers, scale = _quantized(tensor.numpy(), 127, name, axis=1)
+        stored = _initializer(graph, f"{name}.int8", integers)
+        scales = _initializer(graph, f"{name}.scale", scale)
+        last = _initializer(graph, "int8.last_axis", np.array([-1]))
+        for gather in gathers:
+            ids = _inputs(gather)[1]
+            rows = ir.node("Gather", [stored, ids])
+            floats = ir.node("Cast", rows.outputs, {"to": ir.DataType.FLOAT})
+            scale_of_rows = ir.node("Gather", [scales, ids])
+            column = ir.node("Unsqueeze", [scale_of_rows.outputs[0], last])
+            product = ir.node("Mul", [floats.outputs[0], column.outputs[0]])
+            _replace(gather, [rows, floats, scale_of_rows, column, product])
+        del graph.initializers[name]
+        tables.append(name)
+    return tables
+
+
+def _gathers(value: ir.Value) -> list[ir.Node]:
+    """The nodes that use a value, where all of them gather rows from it; else none."""
+    nodes = [node for node, index in value.uses() if node.op_type == "Gather" and not node.domain and index == 0]
+    rows = all(node.attributes.get_int("axis", 0) == 0 for node in nodes)
+    return nodes if rows and len(nodes) == len(value.uses()) and not value.is_graph_output() else []
+
+
+def _replace(node: ir.Node, others: list[ir.Node]) -> None:
+    """Puts nodes in the place of one; the last of them gives what it gave, under the same name."""
+    ir.convenience.replace_nodes_and_values(_graph_of(node), node, [node], others, node.outputs, others[-1].outputs)
 
 
 def _weight(node: ir.Node) -> np.ndarray | None:
@@ -153,13 +215,18 @@ def _constant(value: ir.Value) -> np.ndarray | None:
 
 def _quantized_weight(graph: ir.Graph, value: ir.Value, weight: np.ndarray) -> tuple[ir.Value, ir.Value]:
     """Registers (K, N) int8 and (N,) float32 with weight ≈ int8 · scale."""
-    largest = np.abs(weight).max(axis=0).astype(np.float32)
-    if not np.isfinite(largest).all():
-        raise ValueError(f"{value.name} {weight.shape}: a weight is not finite; train or load the layer again")
-    scale = np.where(largest > 0, largest, 1).astype(np.float32) / np.float32(_LIMIT)
-    quotient = weight / scale
-    integers = np.rint(quotient, out=quotient).astype(np.int8)
+    integers, scale = _quantized(weight, _LIMIT, str(value.name), axis=0)
     return _initializer(graph, f"{value.name}.int8", integers), _initializer(graph, f"{value.name}.scale", scale)
+
+
+def _quantized(array: np.ndarray, limit: int, name: str, *, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rounds to int8 of at most ±limit; returns it and its scales, one for every number but those along the axis."""
+    largest = np.maximum(array.max(axis, keepdims=True), -array.min(axis, keepdims=True)).astype(np.float32)
+    if not np.isfinite(largest).all():
+        raise ValueError(f"{name} {array.shape}: a number is not finite; train it, or load it, again")
+    scale = np.maximum(largest, np.finfo(np.float32).tiny * limit) / np.float32(limit)
+    quotient = array / scale
+    return np.rint(quotient, out=quotient).astype(np.int8), scale.squeeze(axis)
 
 
 def _quantize_rows(graph: ir.Graph, before: ir.Node, x: ir.Value, features: int) -> tuple[ir.Value, ir.Value]:
@@ -198,10 +265,7 @@ def _replace_matmul(
     one = _initializer(graph, "int8.one", np.array(1, np.float32))
     middle = _initializer(graph, "int8.middle", np.array(128, np.uint8))
     product = ir.node("MatMulIntegerToFloat", [quantized, integers, one, column_scale, middle], domain=_MICROSOFT)
-    scaled = ir.node("Mul", [product.outputs[0], row_scale])
-    ir.convenience.replace_nodes_and_values(
-        _graph_of(node), node, [node], [product, scaled], node.outputs, scaled.outputs
-    )
+    _replace(node, [product, ir.node("Mul", [product.outputs[0], row_scale])])
 
 
 def _graph_of(node: ir.Node) -> ir.Graph | ir.Function:

@@ -1,9 +1,10 @@
-"""The exported persona encoder and adapter in ONNX Runtime against torch, with a small random DINOv3 ConvNeXt."""
+"""The exported persona encoder and adapter in ONNX Runtime against torch, with small random DINOv3 ConvNeXts."""
 
 import copy
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import onnx
 import onnxruntime
@@ -15,13 +16,13 @@ from torch import nn
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
 from export.adapter import export_adapter
-from export.parity import ParityError, check_adapter, check_persona_encoder, random_inputs
+from export.parity import ParityError, check_adapter, check_persona_encoder, cosines, random_inputs
 from export.persona_encoder import export_persona_encoder
 from training.network import Adapter, ImageEncoder, NetworkConfig, PersonaEncoder, TextTable
 
 torch.set_num_threads(1)
 
-IMAGE_SIZE, VOCABULARY = 96, 50
+IMAGE_SIZE, VOCABULARY, QWEN_VOCABULARY = 96, 50, 151_936
 CONFIG = NetworkConfig(
     hidden_size=32,
     subject_embedding_size=24,
@@ -131,8 +132,11 @@ def test_half_precision_storage_is_half_the_size_and_near(parts: Parts, exported
     differences = export_persona_encoder(path, *parts, image_size=IMAGE_SIZE, precision="fp16")
     assert 0 < max(differences.values()) < 5e-3
     # The graph itself, and small vectors such as biases, stay as they are.
-    weights = sum(t.data_type == onnx.TensorProto.FLOAT16 for t in onnx.load(path).graph.initializer)
-    assert weights >= 30
+    graph = onnx.load(path).graph
+    assert sum(t.data_type == onnx.TensorProto.FLOAT16 for t in graph.initializer) >= 30
+    # Of the text table only the rows of the description's words are cast.
+    (table,) = [t.name for t in graph.initializer if t.dims == [VOCABULARY, CONFIG.hidden_size]]
+    assert {node.op_type for node in graph.node if table in node.input} == {"Gather"}
     assert path.stat().st_size < 0.75 * exported.stat().st_size
     assert check_persona_encoder(path, *parts, image_size=IMAGE_SIZE, tolerance=5e-3) == differences
     with pytest.raises(ValueError, match="float16 would change a weight"):
@@ -165,7 +169,93 @@ def test_parts_that_do_not_fit_are_refused(parts: Parts, tmp_path: Path) -> None
         export_persona_encoder(path, encoder, image_encoder, TextTable(torch.ones(5, 8)), image_size=IMAGE_SIZE)
     with pytest.raises(ValueError, match="choose 'fp32' or 'fp16'"):
         export_adapter(path, Adapter(4, 6), precision="int4")  # type: ignore[arg-type]
+    for precision in ("int4", "", None):
+        with pytest.raises(ValueError, match="choose one of fp32, fp16, int8"):
+            export_persona_encoder(path, *parts, image_size=IMAGE_SIZE, precision=precision)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
+
+
+# int8: a wider image encoder, whose layers are worth it, and Qwen2-VL's number of words
+
+
+@pytest.fixture(scope="module")
+def wide_parts() -> Parts:
+    torch.manual_seed(3)
+    backbone = DINOv3ConvNextModel(DINOv3ConvNextConfig(hidden_sizes=[4, 4, 192, 192], depths=[1, 1, 2, 1]))
+    for name, parameter in backbone.named_parameters():
+        if name.endswith("gamma"):
+            nn.init.constant_(parameter, 1.0)  # as it begins, 1e-6, nothing of the layers would reach the output
+        elif parameter.ndim > 1:
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    config = attrs.evolve(CONFIG, image_channels=192, text_channels=4, encoder_layers=1)
+    table = torch.randn(QWEN_VOCABULARY, 4)
+    table[7], table[8], table[9] = 0, 1e4, 1e-6
+    return PersonaEncoder(config).eval(), ImageEncoder(backbone), TextTable(table)
+
+
+@pytest.fixture(scope="module")
+def int8_file(wide_parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundle") / "persona_encoder.onnx"
+    differences = export_persona_encoder(path, *wide_parts, image_size=IMAGE_SIZE, precision="int8")
+    assert 1e-5 < max(differences.values()) < 2e-2
+    assert check_persona_encoder(path, *wide_parts, image_size=IMAGE_SIZE, tolerance=2e-2) == differences
+    return path
+
+
+def wide_inputs(words: list[int], fixations: list[int], seed: int) -> dict[str, torch.Tensor]:
+    return random_inputs(words, fixations, IMAGE_SIZE, QWEN_VOCABULARY, torch.Generator().manual_seed(seed))
+
+
+def test_int8_stores_the_table_and_the_image_encoders_wide_layers_as_integers(int8_file: Path) -> None:
+    model = onnx.load(int8_file)
+    integers = {tuple(t.dims) for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8}
+    assert integers == {(QWEN_VOCABULARY, CONFIG.hidden_size), (192, 768), (768, 192)}
+    assert sum(node.op_type == "MatMulIntegerToFloat" for node in model.graph.node) == 6
+    # One byte a number and one scale a word: neither the table nor its projection is there in any other form.
+    assert int8_file.stat().st_size < QWEN_VOCABULARY * (CONFIG.hidden_size + 4) + 3_000_000
+
+
+def test_int8_is_near_torch(wide_parts: Parts, int8_file: Path) -> None:
+    inputs = wide_inputs([7, 1, 40, 0], [2, 6, 0, 1], seed=1)
+    inputs["input_ids"][0, :3] = torch.tensor([7, 8, 9])
+    encoder, image_encoder, text_table = wide_parts
+    with torch.no_grad():
+        expected = encoder(
+            image_encoder(inputs["pixel_values"]),
+            text_table(inputs["input_ids"]),
+            *(inputs[name] for name in ("attention_mask", "boxes", "durations", "fixation_mask")),
+        ).subject_embedding.numpy()
+    found = run(open_session(int8_file), inputs)
+    assert cosines(found, expected).min() > 0.9995
+    assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
+
+
+def test_int8_batch_mates_never_change_a_sample(int8_file: Path) -> None:
+    session = open_session(int8_file)
+    inputs = wide_inputs([9, 3, 5, 0, 2], [2, 0, 6, 1, 3], seed=2)
+    inputs["pixel_values"] *= torch.tensor([1.0, 100.0, 1e-2, 0.0, 7.0])[:, None, None, None]
+    together = run(session, inputs)
+    for i in range(5):
+        alone = run(session, {name: value[i : i + 1] for name, value in inputs.items()})
+        np.testing.assert_allclose(alone[0], together[i], atol=2e-6)
+
+
+def test_int8_that_loses_too_much_leaves_no_file(wide_parts: Parts, int8_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "persona_encoder.onnx"
+    with pytest.raises(ParityError, match=r"cosine with torch's is 0.99.* export in fp16 or fp32"):
+        export_persona_encoder(path, *wide_parts, image_size=IMAGE_SIZE, precision="int8", min_cosine=1.0)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ParityError, match="differs from torch"):
+        check_persona_encoder(int8_file, *wide_parts, image_size=IMAGE_SIZE)
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**31))
+def test_cosines(rows: int, size: int, seed: int) -> None:
+    vectors = np.random.default_rng(seed).standard_normal((rows, size))
+    np.testing.assert_allclose(cosines(vectors, 3 * vectors), 1)
+    np.testing.assert_allclose(cosines(vectors, -vectors), -1)
+    assert cosines(np.zeros((2, size)), np.zeros((2, size))).tolist() == [1, 1]
+    assert cosines(vectors, np.zeros_like(vectors)).tolist() == [0] * rows
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
