@@ -1,5 +1,6 @@
 """Which device a model runs on: from "auto", "cpu" or "cuda" to the execution providers of ONNX Runtime."""
 
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
@@ -65,3 +66,23 @@ def check_device(session: Any, device: str) -> None:
             "the CPU: check `nvidia-smi`, and that the installed CUDA is the one this onnxruntime-gpu needs; or use "
             "device='cpu'"
         )
+
+
+def explain_device(device: str, taken: Sequence[str]) -> str:
+    """Says which device a session runs on, and why.
+
+    Args:
+        device: What was asked for.
+        taken: The execution providers that the session uses, the preferred one first.
+
+    Returns:
+        A text such as ``"CPU: this ONNX Runtime has no CUDAExecutionProvider"``.
+    """
+    name = "CUDA" if _CUDA in taken else "CPU"
+    if device != "auto":
+        return f"{name}, as asked"
+    if _CUDA in taken:
+        return f"{name}: this ONNX Runtime has {_CUDA}, and it could be loaded"
+    if _CUDA in available_providers():
+        return f"{name}: this ONNX Runtime has {_CUDA}, but CUDA or cuDNN could not be loaded; check `nvidia-smi`"
+    return f"{name}: this ONNX Runtime has no {_CUDA}"
