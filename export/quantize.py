@@ -114,7 +114,7 @@ def quantize_linear_int8(
             continue
         x, w = _inputs(node)
         if w not in weights:
-            weights[w] = _quantized_weight(model.graph, w, weight)
+            weights[w] = _store_weight(model.graph, w, weight)
         key = node.graph, x
         if key not in activations:
             activations[key] = _quantize_rows(model.graph, node, x, len(weight))
@@ -129,6 +129,22 @@ def quantize_linear_int8(
 def linear_layers(model: ir.Model) -> list[ir.Node]:
     """Returns the MatMul nodes that `quantize_linear_int8` can rewrite, in the order of the graph."""
     return [node for node in model.graph.all_nodes() if _weight(node) is not None]
+
+
+def quantized_weight(weight: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rounds a weight as `quantize_linear_int8` does.
+
+    Args:
+        weight: (K, N) of any float type.
+        name: What errors call it.
+
+    Returns:
+        (K, N) int8 within ±64, and (N,) float32 scales; their product is nearly the weight.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    return _quantized(weight, _LIMIT, name, axis=0)
 
 
 def quantize_tables_int8(model: ir.Model) -> list[str]:
@@ -213,9 +229,8 @@ def _constant(value: ir.Value) -> np.ndarray | None:
     return None
 
 
-def _quantized_weight(graph: ir.Graph, value: ir.Value, weight: np.ndarray) -> tuple[ir.Value, ir.Value]:
-    """Registers (K, N) int8 and (N,) float32 with weight ≈ int8 · scale."""
-    integers, scale = _quantized(weight, _LIMIT, str(value.name), axis=0)
+def _store_weight(graph: ir.Graph, value: ir.Value, weight: np.ndarray) -> tuple[ir.Value, ir.Value]:
+    integers, scale = quantized_weight(weight, str(value.name))
     return _initializer(graph, f"{value.name}.int8", integers), _initializer(graph, f"{value.name}.scale", scale)
 
 
