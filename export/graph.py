@@ -52,14 +52,17 @@ def trace(
     return program.model
 
 
-def save(model: ir.Model, path: Path, precision: Precision, rounding_tolerance: float) -> float:
-    """Writes a traced model: one file, and a `.data` file beside it where the weights exceed 1 GiB.
+def save(
+    model: ir.Model, path: Path, precision: Precision, rounding_tolerance: float, single_file: int = _SINGLE_FILE
+) -> float:
+    """Writes a traced model: one file, and an `_data` file beside it where the weights are too large for one.
 
     Args:
         model: Changed in place where the precision is fp16.
         path: The file.
         precision: How weights are stored; computation is float32 either way.
         rounding_tolerance: fp16 only: largest change of any one weight that is accepted.
+        single_file: Most bytes of weights that stand in the file itself.
 
     Returns:
         The largest change of any one weight.
@@ -71,7 +74,7 @@ def save(model: ir.Model, path: Path, precision: Precision, rounding_tolerance: 
         raise ValueError(f"precision is {precision!r}; choose 'fp32' or 'fp16'")
     rounding = store_fp16(model, rounding_tolerance) if precision == "fp16" else 0.0
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    ir.save(model, path, external_data=f"{path.name}.data" if size > _SINGLE_FILE else None)
+    ir.save(model, path, external_data=f"{path.name}_data" if size > single_file else None)
     return rounding
 
 

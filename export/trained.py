@@ -89,7 +89,7 @@ def export_trained(
             encoder_file, persona_encoder, image_encoder, text_table, image_size=persona.image_size, precision=precision
         )
         token_differences = export_adapter(adapter_file, adapter, precision=precision)
-        vlm_report = export_vlm(vlm.model, work / vlm.config.source, precision)
+        vlm_report = export_vlm(vlm.model, work / vlm.config.source, store_fp16=precision == "fp16")
         tokenizer_file.write_text(vlm.tokenizer.to_str(), encoding="utf-8")
         config = BundleConfig(
             name=name,

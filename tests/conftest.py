@@ -97,7 +97,7 @@ def small_vlm(
     torch_vlm: Qwen2VLForConditionalGeneration, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
 ) -> SmallVLM:
     folder = tmp_path_factory.mktemp("vlm")
-    report = export_vlm(torch_vlm, folder, "fp16")
+    report = export_vlm(torch_vlm, folder, store_fp16=True)
     vision = VisionConfig(
         patch_size=14,
         temporal_patch_size=2,

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image
 from tokenizers import Tokenizer
 
-from pydeper.config import Prompts, VLMConfig
+from pydeper.config import Precision, Prompts, VLMConfig
 from pydeper.vlm.decoding import DecodingOptions
 from pydeper.vlm.qwen2_vl import EncodedImage, Generation, Qwen2VLRuntime
 from pydeper.vlm.session import CPU, open_session
@@ -40,12 +40,15 @@ class VisionLanguageModel(Protocol):
     def generate(
         self, encoded: Any, style: str, soft_tokens: npt.ArrayLike | None, options: DecodingOptions | None = None
     ) -> list[Generation]:
-        """Describes an image for soft tokens (B, hidden); None asks once, without a persona."""
+        """Describes an image (or one a row) for soft tokens (B, hidden); None asks once each, without a persona."""
 
     def stream(
         self, encoded: Any, style: str, soft_token: npt.ArrayLike | None, options: DecodingOptions | None = None
     ) -> Iterator[str]:
         """Describes an image piece by piece for one soft token (hidden,), or without a persona."""
+
+    def report(self) -> dict[str, str]:
+        """Facts about what was opened, for people: name -> value."""
 
 
 def open_vlm(
@@ -56,20 +59,24 @@ def open_vlm(
     *,
     providers: Sequence[str] = CPU,
     threads: int | None = None,
+    precision: Precision | None = None,
 ) -> VisionLanguageModel:
     """Opens the VLM of a bundle.
 
     Args:
-        folder: The folder with the VLM's files (`config.source` within the bundle).
+        folder: The folder with the VLM's files, laid out as `pydeper.vlm.files` says.
         config: Its part of `config.json`.
         prompts: System turn and styles.
         tokenizer: The bundle's tokenizer; it is not changed.
         providers: ONNX Runtime execution providers, in order of preference.
         threads: Threads within one operation; None leaves the number to the runtime.
+        precision: Which variant of the files; None is the config's.
 
     Raises:
         BundleError: A file is missing, damaged, or not of the sizes in `config`.
         RuntimeMissingError: ONNX Runtime is missing or doubled.
         InvalidArgumentError: A provider is not in this build of the runtime, or `threads` is below 1.
     """
-    return Qwen2VLRuntime(Path(folder), config, prompts, tokenizer, providers=providers, threads=threads)
+    return Qwen2VLRuntime(
+        Path(folder), config, prompts, tokenizer, providers=providers, threads=threads, precision=precision
+    )

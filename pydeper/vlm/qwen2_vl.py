@@ -1,9 +1,10 @@
-"""Qwen2-VL on ONNX Runtime: vision encoder, embedding table, decoder with a key/value cache."""
+"""Qwen2-VL on ONNX Runtime: vision encoder, embedding table, and a decoder that many personas share."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import attrs
 import numpy as np
@@ -11,16 +12,16 @@ import numpy.typing as npt
 from PIL import Image
 from tokenizers import Tokenizer
 
-from pydeper.config import Prompts, VLMConfig
+from pydeper.config import Precision, Prompts, VLMConfig
 from pydeper.errors import BundleError, InvalidArgumentError
+from pydeper.vlm.decoder import Decoder, Floats
 from pydeper.vlm.decoding import DecodingOptions, IncrementalText, TokenChooser, guide
-from pydeper.vlm.image_patches import image_patches
+from pydeper.vlm.embeddings import open_embeddings
+from pydeper.vlm.files import find_files
+from pydeper.vlm.image_patches import image_patches, resized_shape
+from pydeper.vlm.kv_cache import KVCache, Prefix
 from pydeper.vlm.prompt import PromptTemplate, rotary_positions
-from pydeper.vlm.session import CPU, open_session
-
-VISION_ENCODER, EMBEDDINGS, DECODER = "vision_encoder.onnx", "embed_tokens.npy", "decoder_model_merged.onnx"
-
-Floats = npt.NDArray[np.float32]
+from pydeper.vlm.session import CPU, check_names, element_type, open_session
 
 
 @attrs.frozen
@@ -39,39 +40,27 @@ class Generation:
 
 
 @attrs.frozen(eq=False)
-class Prefix:
-    """The state of the decoder after some tokens, ready to be continued by any number of rows.
-
-    Attributes:
-        cache: Keys and values of all layers, in the decoder's order, each (B, kv_heads, length, head_dim).
-        next_position: Number of the next token on all three rotary axes.
-    """
-
-    cache: tuple[Floats, ...]
-    next_position: int
-
-    @property
-    def length(self) -> int:
-        """Tokens so far."""
-        return int(self.cache[0].shape[2])
-
-
-@attrs.frozen(eq=False)
 class EncodedImage:
     """An image as one model sees it: computed once, then shared by all personas and styles.
+
+    Keys and values of the prompt up to the persona's slot are added for each style when it is first used.
 
     Attributes:
         features: (image tokens, hidden) float32, what the vision encoder made of the image.
         grid: (frames, patch rows, patch columns).
-        prefix: The decoder after the system turn and the image.
     """
 
     features: Floats
     grid: tuple[int, int, int]
-    prefix: Prefix
     _model: object = attrs.field(repr=False)
-    _styles: dict[str, Prefix] = attrs.field(factory=dict, init=False, repr=False)
+    # By the tokens between image and persona; () is the image alone.
+    _prefixes: dict[tuple[int, ...], Prefix] = attrs.field(factory=dict, init=False, repr=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that it holds at present."""
+        return self.features.nbytes + sum(prefix.nbytes for prefix in list(self._prefixes.values()))
 
 
 class Qwen2VLRuntime:
@@ -90,89 +79,96 @@ class Qwen2VLRuntime:
         *,
         providers: Sequence[str] = CPU,
         threads: int | None = None,
+        precision: Precision | None = None,
     ) -> None:
-        """Opens the three files of a bundle's VLM folder.
-
-        Args:
-            folder: Holds `vision_encoder.onnx`, `embed_tokens.npy` and `decoder_model_merged.onnx`.
-            config: Sizes, preprocessing and special tokens.
-            prompts: System turn and styles.
-            tokenizer: The VLM's tokenizer, `<subj>` included; it is not changed.
-            providers: ONNX Runtime execution providers, in order of preference.
-            threads: Threads within one operation; None leaves the number to the runtime.
-
-        Raises:
-            BundleError: A file is missing, damaged or not of the sizes in `config`; or see `PromptTemplate`.
-            RuntimeMissingError, InvalidArgumentError: See `open_session`.
-        """
+        """Opens the files of one precision; see `pydeper.vlm.open_vlm`."""
         self.config = config
+        self._files = find_files(folder, precision or config.precision)
         self._tokenizer = tokenizer
         self._template = PromptTemplate(prompts, config, tokenizer)
-        self._table = _open_table(folder / EMBEDDINGS, config)
-        self._vision = open_session(folder / VISION_ENCODER, providers=providers, threads=threads)
-        self._decoder = open_session(folder / DECODER, providers=providers, threads=threads)
-        names = [f"{i}.{kind}" for i in range(config.num_layers) for kind in ("key", "value")]
-        self._past_names = [f"past_key_values.{name}" for name in names]
-        self._output_names = ["logits", *(f"present.{name}" for name in names)]
-        _check_names(folder / VISION_ENCODER, self._vision, ["pixel_values", "image_grid_thw"], ["image_features"])
-        inputs = ["inputs_embeds", "attention_mask", "position_ids", *self._past_names]
-        _check_names(folder / DECODER, self._decoder, inputs, self._output_names)
+        self._embed = open_embeddings(self._files.embeddings, config, providers=providers, threads=threads)
+        self._vision = open_session(self._files.vision_encoder, providers=providers, threads=threads)
+        check_names(self._files.vision_encoder, self._vision, ["pixel_values", "image_grid_thw"], ["image_features"])
+        self._pixels_type = element_type(self._vision, "pixel_values")
+        width = self._vision.get_outputs()[0].shape[-1]
+        if isinstance(width, int) and width != config.hidden_size:
+            raise BundleError(
+                f"{self._files.vision_encoder}: gives features of width {width}, but config.json says "
+                f"vlm.hidden_size = {config.hidden_size}"
+            )
+        self._decoder = Decoder(self._files, config, providers=providers, threads=threads)
+
+    def report(self) -> dict[str, str]:
+        """Facts about what was opened, for people: name -> value."""
+        files = self._files
+        return {
+            "precision": files.precision,
+            "vision encoder": files.vision_encoder.name,
+            "embeddings": files.embeddings.name,
+            "decoder": files.decoder.name,
+            "long prompts": files.prefill.name if files.prefill and self._decoder.streams else "by the decoder",
+            "key/value cache": "written in place" if self._decoder.in_place else "grows step by step",
+            "provider": self._vision.get_providers()[0],
+        }
 
     def encode_image(self, image: Image.Image) -> EncodedImage:
-        """Runs the vision encoder, and the decoder over everything that comes before the style's text.
+        """Runs the vision encoder.
 
         Args:
             image: An upright RGB image.
 
         Raises:
-            InvalidImageError: Its aspect ratio is out of range (see `resized_shape`).
+            InvalidImageError: It has no pixels, or its aspect ratio is out of range (see `resized_shape`).
             InvalidArgumentError: It gives more tokens than the model's context holds.
         """
-        pixel_values, grid = image_patches(image, self.config.vision)
-        ids = self._template.image_ids(len(pixel_values) // self.config.vision.merge_size**2)
-        self._room(len(ids))
-        (features,) = self._vision.run(["image_features"], {"pixel_values": pixel_values, "image_grid_thw": grid})
+        vision = self.config.vision
+        height, width = resized_shape(image.height, image.width, vision)
+        self._room(len(self._template.image_ids(height * width // (vision.patch_size * vision.merge_size) ** 2)))
+        pixel_values, grid = image_patches(image, vision)
+        feeds = {"pixel_values": pixel_values.astype(self._pixels_type, copy=False), "image_grid_thw": grid}
+        (features,) = self._vision.run(["image_features"], feeds)
+        features = np.asarray(features, np.float32).reshape(-1, self.config.hidden_size)
         features.flags.writeable = False
-        embeddings = self._embed(ids)
-        embeddings[np.equal(ids, self.config.tokens.image)] = features
-        merge_size = self.config.vision.merge_size
-        positions, next_position = rotary_positions(ids, self.config.tokens.image, grid, merge_size)
-        _, cache = self._run(embeddings[None], positions[:, None], self._empty_cache())
         frames, rows, columns = grid[0].tolist()
-        return EncodedImage(features, (frames, rows, columns), Prefix(cache, next_position), self)
+        return EncodedImage(features, (frames, rows, columns), self)
 
     def generate(
         self,
-        encoded: EncodedImage,
+        encoded: EncodedImage | Sequence[EncodedImage],
         style: str,
         soft_tokens: npt.ArrayLike | None,
         options: DecodingOptions | None = None,
     ) -> list[Generation]:
-        """Describes an image for a batch of personas, or without one.
+        """Describes images for a batch of personas, or without one.
 
         Args:
-            encoded: What this model's `encode_image` returned.
+            encoded: What this model's `encode_image` returned: one for all rows, or one a row.
             style: Name of one of the model's styles.
-            soft_tokens: (B, hidden), a persona a row; None asks without a persona and gives one description.
+            soft_tokens: (B, hidden), a persona a row; None asks without a persona: one description an image.
             options: How to decode; the default is greedy.
 
         Returns:
             B descriptions, in order.
 
         Raises:
-            InvalidArgumentError: An unknown style, soft tokens of another shape or not finite, an image that another
-                model encoded, or a prompt longer than the model's context.
+            InvalidArgumentError: An unknown style, soft tokens of another shape or not finite, as many images as
+                there are no soft tokens, an image that another model encoded, or a prompt longer than the model's
+                context.
         """
         options = options or DecodingOptions()
         soft = None if soft_tokens is None else self._checked(soft_tokens)
-        rows = 1 if soft is None else len(soft)
-        tokens: list[list[int]] = [[] for _ in range(rows)]
-        stopped = [False] * rows
-        for row, token in self._decode(encoded, style, soft, options):
-            if token is None:
-                stopped[row] = True
-            else:
-                tokens[row].append(token)
+        images = [encoded] * (1 if soft is None else len(soft)) if isinstance(encoded, EncodedImage) else [*encoded]
+        if soft is not None and len(images) != len(soft):
+            raise InvalidArgumentError(f"there are {len(images)} images for {len(soft)} soft tokens; give one for each")
+        tokens: list[list[int]] = [[] for _ in images]
+        stopped = [False] * len(images)
+        for rows in self._batches(images):
+            soft_rows = None if soft is None else soft[rows]
+            for row, token in self._decode([images[i] for i in rows], style, soft_rows, options):
+                if token is None:
+                    stopped[rows[row]] = True
+                else:
+                    tokens[rows[row]].append(token)
         return [
             Generation(self._tokenizer.decode(ids), tuple(ids), "stop" if done else "length")
             for ids, done in zip(tokens, stopped, strict=True)
@@ -199,8 +195,7 @@ class Qwen2VLRuntime:
             InvalidArgumentError: As for `generate`.
         """
         soft = None if soft_token is None else self._checked(np.asarray(soft_token)[None])
-        steps = self._decode(encoded, style, soft, options or DecodingOptions())
-        return self._pieces(steps)
+        return self._pieces(self._decode([encoded], style, soft, options or DecodingOptions()))
 
     def _pieces(self, steps: Iterator[tuple[int, int | None]]) -> Iterator[str]:
         text = IncrementalText(self._tokenizer)
@@ -210,43 +205,56 @@ class Qwen2VLRuntime:
         if rest := text.finish():
             yield rest
 
+    def _batches(self, images: Sequence[EncodedImage]) -> Iterable[list[int]]:
+        """Rows that can be decoded at once: all, where the cache takes rows of any length, else those of one length."""
+        if self._decoder.in_place:
+            return [list(range(len(images)))] if images else []
+        by_length = sorted(range(len(images)), key=lambda i: len(images[i].features))
+        return [list(rows) for _, rows in groupby(by_length, key=lambda i: len(images[i].features))]
+
     def _decode(
-        self, encoded: EncodedImage, style: str, soft: Floats | None, options: DecodingOptions
+        self, images: Sequence[EncodedImage], style: str, soft: Floats | None, options: DecodingOptions
     ) -> Iterator[tuple[int, int | None]]:
         """Checks, then yields (row, token) as rows choose tokens; None for a row that has ended."""
-        if encoded._model is not self:
+        if any(image._model is not self for image in images):
             raise InvalidArgumentError("this image was encoded by another model; encode it with this one")
-        rows = 1 if soft is None else len(soft)
-        plain_ids = self._template.without_persona(style)
+        plain = self._template.without_persona(style)
         steered = soft is not None and options.strength != 0
         guided = steered and options.strength != 1
-        lengths = [encoded.prefix.length + len(plain_ids)] if guided or not steered else []
+        lengths = [len(plain)] if guided or not steered else []
         if steered:
             prompt = self._template.with_persona(style)
-            lengths.append(encoded.prefix.length + len(prompt.before) + 1 + len(prompt.after))
-        limit = min(options.max_new_tokens, self._room(max(lengths)))
-        return self._steps(encoded, style, soft if steered else None, guided, rows, limit, options)
+            lengths.append(len(prompt.before) + 1 + len(prompt.after))
+        longest = max((len(self._template.image_ids(len(image.features))) for image in images), default=0)
+        limit = min(options.max_new_tokens, self._room(longest + max(lengths)))
+        return self._steps(images, style, soft if steered else None, guided, limit, options)
 
     def _steps(
         self,
-        encoded: EncodedImage,
+        images: Sequence[EncodedImage],
         style: str,
         soft: Floats | None,
         guided: bool,
-        rows: int,
         limit: int,
         options: DecodingOptions,
     ) -> Iterator[tuple[int, int | None]]:
-        if rows == 0:
+        if not images:
             return
-        streams = [] if soft is None else [self._prefill_persona(encoded, style, soft)]
+        streams = []
+        if soft is not None:
+            prompt = self._template.with_persona(style)
+            after = np.broadcast_to(self._embed(prompt.after), (len(soft), len(prompt.after), self.config.hidden_size))
+            streams.append(self._prefill(images, prompt.before, np.concatenate([soft[:, None], after], axis=1), limit))
         if soft is None or guided:
-            streams.append(self._prefill_plain(encoded, style, rows))
-        chooser = TokenChooser(rows, options, self.config.tokens.suppressed)
-        alive = np.arange(rows)
+            plain = self._embed(self._template.without_persona(style))
+            streams.append(self._prefill(images, (), np.broadcast_to(plain, (len(images), *plain.shape)), limit))
+        chooser = TokenChooser(len(images), options, self.config.tokens.suppressed)
+        logits = [found for found, _ in streams]
+        caches = [cache for _, cache in streams]
+        alive = np.arange(len(images))
         for step in range(limit):
-            logits = guide(streams[0][0], streams[1][0], options.strength) if guided else streams[0][0]
-            tokens = chooser.choose(logits, alive)
+            scores = guide(logits[0], logits[1], options.strength) if guided else logits[0]
+            tokens = chooser.choose(scores, alive)
             ended = np.isin(tokens, self.config.tokens.end)
             yield from (
                 (int(row), None if end else int(token)) for row, token, end in zip(alive, tokens, ended, strict=True)
@@ -254,55 +262,68 @@ class Qwen2VLRuntime:
             alive, tokens = alive[~ended], tokens[~ended]
             if not len(alive) or step + 1 == limit:
                 return
-            streams = [self._advance(tokens, _rows(prefix, ~ended)) for _, prefix in streams]
+            if ended.any():
+                for cache in caches:
+                    cache.keep(~ended)
+            embeddings = self._embed(tokens)[:, None]
+            logits = [self._extend(cache, embeddings) for cache in caches]
 
-    def _prefill_persona(self, encoded: EncodedImage, style: str, soft: Floats) -> tuple[Floats, Prefix]:
-        prompt = self._template.with_persona(style)
-        after = np.broadcast_to(self._embed(prompt.after), (len(soft), len(prompt.after), self.config.hidden_size))
-        embeddings = np.concatenate([soft[:, None], after], axis=1)
-        return self._extend(embeddings, _broadcast(self._style_prefix(encoded, style, prompt.before), len(soft)))
+    def _prefill(
+        self, images: Sequence[EncodedImage], before: tuple[int, ...], rest: Floats, limit: int
+    ) -> tuple[Floats, KVCache]:
+        """Computes the prompts: image, `before`, and each row's own (B, S, hidden) `rest`; returns logits and cache."""
+        first = images[0]
+        if len(images) == 1:
+            with first._lock:
+                if before not in first._prefixes:
+                    # All in one pass: two would read the decoder's weights twice.
+                    logits, cache = self._pass(first, before, rest, limit)
+                    assert logits is not None
+                    return logits, cache
+        cache = self._decoder.start([self._prefix(image, before) for image in images], rest.shape[1] + limit)
+        return self._extend(cache, rest), cache
 
-    def _prefill_plain(self, encoded: EncodedImage, style: str, rows: int) -> tuple[Floats, Prefix]:
-        logits, prefix = self._extend(self._embed(self._template.without_persona(style))[None], encoded.prefix)
-        return np.repeat(logits, rows, axis=0), _broadcast(prefix, rows)
+    def _prefix(self, image: EncodedImage, before: tuple[int, ...]) -> Prefix:
+        with image._lock:
+            if before not in image._prefixes:
+                self._pass(image, before, np.empty((1, 0, self.config.hidden_size), np.float32), 0)
+            return image._prefixes[before]
 
-    def _style_prefix(self, encoded: EncodedImage, style: str, before: tuple[int, ...]) -> Prefix:
-        with encoded._lock:
-            if style not in encoded._styles:
-                prefix = encoded.prefix
-                encoded._styles[style] = self._extend(self._embed(before)[None], prefix)[1] if before else prefix
-            return encoded._styles[style]
+    def _pass(
+        self, image: EncodedImage, before: tuple[int, ...], rest: Floats, limit: int
+    ) -> tuple[Floats | None, KVCache]:
+        """Computes image, `before` and (1, S, hidden) `rest`, or what of it is not known yet; keeps the prefix.
 
-    def _advance(self, tokens: npt.NDArray[np.int64], prefix: Prefix) -> tuple[Floats, Prefix]:
-        return self._extend(self._embed(tokens)[:, None], prefix)
+        Returns:
+            (1, V) logits, or None where `rest` is empty; and a cache with room for `limit` tokens more.
+        """
+        ids = self._template.image_ids(len(image.features))
+        # Any id of a text stands for those that have none.
+        text = [*before, *[self.config.tokens.subject] * rest.shape[1]]
+        places, following = rotary_positions(
+            [*ids, *text], self.config.tokens.image, np.array([image.grid]), self.config.vision.merge_size
+        )
+        positions = np.concatenate([places, np.full((3, 1), following)], axis=1)
+        end_of_image, end = (len(ids), int(positions[0, len(ids)])), len(ids) + len(before)
+        if image._prefixes:
+            known = next(iter(image._prefixes.values())).cut(*end_of_image)
+            embeddings = self._embed(before)
+        else:
+            known = self._decoder.empty
+            embeddings = self._embed([*ids, *before])
+            embeddings[: len(ids)][np.equal(ids, self.config.tokens.image)] = image.features
+        embeddings = np.concatenate([embeddings, rest[0]])[None]
+        cache = self._decoder.start([known], embeddings.shape[1] + limit)
+        logits = None
+        if embeddings.shape[1]:
+            logits = self._decoder.extend(cache, embeddings, positions[:, known.length :], logits=rest.shape[1] > 0)
+        image._prefixes[before] = cache.prefix(end, int(positions[0, end]))
+        return logits, cache
 
-    def _extend(self, embeddings: Floats, prefix: Prefix) -> tuple[Floats, Prefix]:
-        """Runs (B, S, hidden) text embeddings after a prefix of B rows; returns (B, V) logits of the last one."""
-        rows, length, _ = embeddings.shape
-        positions = prefix.next_position + np.arange(length, dtype=np.int64)
-        logits, cache = self._run(embeddings, np.broadcast_to(positions, (3, rows, length)), prefix.cache)
-        return logits, Prefix(cache, prefix.next_position + length)
-
-    def _run(
-        self, embeddings: Floats, positions: npt.NDArray[np.int64], cache: tuple[Floats, ...]
-    ) -> tuple[Floats, tuple[Floats, ...]]:
-        rows, length, _ = embeddings.shape
-        feeds = {
-            "inputs_embeds": embeddings,
-            "attention_mask": np.ones((rows, cache[0].shape[2] + length), dtype=np.int64),
-            "position_ids": np.ascontiguousarray(positions),
-            **dict(zip(self._past_names, cache, strict=True)),
-        }
-        logits, *present = self._decoder.run(self._output_names, feeds)
-        return logits[:, -1], tuple(present)
-
-    def _embed(self, ids: Sequence[int] | npt.NDArray[np.int64]) -> Floats:
-        # Unlike a read-only view, a gathered copy may be written to: image features take their places in it.
-        return self._table[np.asarray(ids, dtype=np.int64)].astype(np.float32)
-
-    def _empty_cache(self) -> tuple[Floats, ...]:
-        shape = (1, self.config.num_key_value_heads, 0, self.config.head_dim)
-        return tuple(np.zeros(shape, dtype=np.float32) for _ in self._past_names)
+    def _extend(self, cache: KVCache, embeddings: Floats) -> Floats:
+        logits = self._decoder.extend(cache, embeddings)
+        assert logits is not None
+        return logits
 
     def _room(self, prompt_tokens: int) -> int:
         room = self.config.max_positions - prompt_tokens
@@ -322,36 +343,3 @@ class Qwen2VLRuntime:
         if not np.isfinite(soft).all():
             raise InvalidArgumentError("a soft token holds NaN or infinity")
         return soft
-
-
-def _broadcast(prefix: Prefix, rows: int) -> Prefix:
-    return prefix if rows == 1 else attrs.evolve(prefix, cache=tuple(np.repeat(x, rows, axis=0) for x in prefix.cache))
-
-
-def _rows(prefix: Prefix, kept: npt.NDArray[np.bool_]) -> Prefix:
-    return prefix if kept.all() else attrs.evolve(prefix, cache=tuple(x[kept] for x in prefix.cache))
-
-
-def _open_table(path: Path, config: VLMConfig) -> npt.NDArray[np.floating[Any]]:
-    try:
-        table: npt.NDArray[np.floating[Any]] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise BundleError(f"{path}: no such file; the bundle is incomplete, fetch it again") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise BundleError(f"{path}: not a numpy array file: {error}") from error
-    if table.shape != (config.vocab_size, config.hidden_size) or table.dtype not in (np.float16, np.float32):
-        raise BundleError(
-            f"{path}: must be float16 or float32 of shape {(config.vocab_size, config.hidden_size)}, "
-            f"got {table.dtype} of shape {table.shape}"
-        )
-    return table
-
-
-def _check_names(path: Path, session: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    for kind, needed, found in (
-        ("input", inputs, [value.name for value in session.get_inputs()]),
-        ("output", outputs, [value.name for value in session.get_outputs()]),
-    ):
-        if set(needed) != set(found):
-            wrong = sorted(set(needed) ^ set(found))
-            raise BundleError(f"{path}: its {kind}s are not those that config.json leads to; differing: {wrong}")

@@ -6,6 +6,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pydeper.errors import BundleError, InvalidArgumentError, RuntimeMissingError
 
 CPU = ("CPUExecutionProvider",)
@@ -35,12 +37,43 @@ def open_session(path: Path, *, providers: Sequence[str] = CPU, threads: int | N
         raise BundleError(f"{path}: no such file; the bundle is incomplete, fetch it again")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
+    # Vanishing activations are slow to compute with and mean nothing.
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
         return runtime.InferenceSession(path, options, providers=list(providers))
     except Exception as error:  # the runtime's own errors share no base class but this
         raise BundleError(f"{path}: ONNX Runtime {runtime.__version__} cannot load this model: {error}") from error
+
+
+def check_names(path: Path, session: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Refuses a graph that does not take and give what it should.
+
+    Raises:
+        BundleError: An input or output is missing or unknown; names it.
+    """
+    for kind, needed, found in (
+        ("input", inputs, [value.name for value in session.get_inputs()]),
+        ("output", outputs, [value.name for value in session.get_outputs()]),
+    ):
+        if missing := [name for name in needed if name not in found]:
+            raise BundleError(
+                f"{path}: lacks the {kind} {missing[0]}, which config.json leads to{_more(missing)}; it has: "
+                f"{', '.join(found[:8])}{_more(found[7:])}"
+            )
+        if kind == "input" and (unknown := [name for name in found if name not in needed]):
+            raise BundleError(f"{path}: wants the {kind} {unknown[0]}, which pydeper does not know{_more(unknown)}")
+
+
+def element_type(session: Any, name: str) -> type[np.floating[Any]]:
+    """Returns the element type of an input: numpy's float32 or float16."""
+    found = next(value.type for value in session.get_inputs() if value.name == name)
+    return np.float16 if found == "tensor(float16)" else np.float32
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
 def import_onnxruntime() -> Any:

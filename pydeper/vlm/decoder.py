@@ -1,0 +1,158 @@
+"""The VLM's decoder on ONNX Runtime: embeddings in, logits of the next token out, keys and values kept between."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pydeper.config import VLMConfig
+from pydeper.errors import BundleError
+from pydeper.vlm.files import VLMFiles
+from pydeper.vlm.kv_cache import GrowingCache, InPlaceCache, KVCache, Prefix
+from pydeper.vlm.prefill import StreamedLayers
+from pydeper.vlm.session import check_names, element_type, open_session
+
+KV_CACHE, IN_PLACE = "pydeper.kv_cache", "in place"
+"""Key and value in a decoder file's metadata: one buffer may be given as past and as present."""
+
+# From so many tokens on the streamed layers win over 4-bit weights, whose time grows with every token.
+_STREAM_FROM = 24
+
+Floats = npt.NDArray[np.float32]
+
+
+class Decoder:
+    """A decoder in any of the forms that `pydeper.vlm.files` finds; immutable and thread-safe.
+
+    What the file takes and gives is read from the file: the type of embeddings, cache and logits, whether logits are
+    of the last position or of all, and whether the cache is written in place.
+    """
+
+    def __init__(self, files: VLMFiles, config: VLMConfig, *, providers: Sequence[str], threads: int | None) -> None:
+        """Opens the decoder, and the layers for long prompts where there are any.
+
+        Raises:
+            BundleError: A file is missing, damaged, or not a decoder of the sizes in `config`.
+        """
+        self._config = config
+        self._session = open_session(files.decoder, providers=providers, threads=threads)
+        names = [f"{i}.{kind}" for i in range(config.num_layers) for kind in ("key", "value")]
+        self._past = [f"past_key_values.{name}" for name in names]
+        self._present = [f"present.{name}" for name in names]
+        check_names(
+            files.decoder,
+            self._session,
+            ["inputs_embeds", "attention_mask", "position_ids", *self._past],
+            ["logits", *self._present],
+        )
+        self._embeds_type = element_type(self._session, "inputs_embeds")
+        self._cache_type = element_type(self._session, self._past[0])
+        self._check_sizes(files)
+        self._on_cuda = "CUDAExecutionProvider" in self._session.get_providers()
+        properties = self._session.get_modelmeta().custom_metadata_map
+        self.in_place = properties.get(KV_CACHE) == IN_PLACE and not self._on_cuda
+        self._layers = None
+        if files.prefill is not None and self.in_place and self._cache_type == np.float32:
+            self._layers = StreamedLayers(files.prefill, config, threads=threads)
+
+    @property
+    def streams(self) -> bool:
+        """Whether long prompts go through layers of their own."""
+        return self._layers is not None
+
+    @property
+    def empty(self) -> Prefix:
+        """The state before the first token."""
+        shape = (1, self._config.num_key_value_heads, 0, self._config.head_dim)
+        return Prefix(tuple(np.empty(shape, self._cache_type) for _ in self._past), 0)
+
+    def start(self, prefixes: Sequence[Prefix], room: int) -> KVCache:
+        """Makes a cache with a row of each prefix.
+
+        Args:
+            prefixes: At least one; unless the cache is written in place, all of one length.
+            room: Tokens that will be added to a row at most.
+        """
+        if self.in_place:
+            return InPlaceCache(prefixes, room)
+        return GrowingCache(prefixes, "cuda" if self._on_cuda else "cpu")
+
+    def extend(
+        self, cache: KVCache, embeddings: Floats, positions: npt.NDArray[np.int64] | None = None, *, logits: bool = True
+    ) -> Floats | None:
+        """Adds tokens to every row.
+
+        Args:
+            cache: What `start` made.
+            embeddings: (rows, S, hidden).
+            positions: (3, S) rotary positions, and the number that follows them in the last column; None counts on
+                from each row's last.
+            logits: Whether they are wanted.
+
+        Returns:
+            (rows, V) logits of the token after the last, or None where they are not wanted.
+        """
+        if embeddings.shape[1] > 1 and len(embeddings) > 1:
+            # Attention over a cache of several rows takes one token at a time (GroupQueryAttention).
+            rows = zip(cache.rows_apart(), embeddings[:, None], strict=True)
+            each = [self.extend(row, piece, positions, logits=logits) for row, piece in rows]
+            return np.concatenate(each) if logits else None  # type: ignore[arg-type]
+        if self._layers is not None and embeddings.shape[1] >= _STREAM_FROM:
+            assert isinstance(cache, InPlaceCache)
+            split = embeddings.shape[1] - logits
+            self._layers.run(cache, embeddings[:, :split], self._placed(cache, embeddings[:, :split], positions))
+            cache.advance(None, split)
+            if positions is not None:
+                cache.positions[:] = positions[0, split]
+            if not logits:
+                return None
+            embeddings, positions = embeddings[:, split:], None
+        return self._run(cache, embeddings, positions, logits)
+
+    def _run(
+        self, cache: KVCache, embeddings: Floats, positions: npt.NDArray[np.int64] | None, logits: bool
+    ) -> Floats | None:
+        length = embeddings.shape[1]
+        binding = self._session.io_binding()
+        binding.bind_cpu_input("inputs_embeds", np.ascontiguousarray(embeddings, self._embeds_type))
+        binding.bind_cpu_input("attention_mask", attention_mask(cache.lengths + length))
+        binding.bind_cpu_input("position_ids", self._placed(cache, embeddings, positions))
+        binding.bind_output("logits", "cpu")
+        cache.bind(binding, self._past, self._present)
+        self._session.run_with_iobinding(binding)
+        cache.advance(binding, length)
+        if positions is not None:
+            cache.positions[:] = positions[0, -1]
+        return np.asarray(binding.get_outputs()[0].numpy()[:, -1], np.float32) if logits else None
+
+    def _placed(
+        self, cache: KVCache, embeddings: Floats, positions: npt.NDArray[np.int64] | None
+    ) -> npt.NDArray[np.int64]:
+        """(3, rows, S) contiguous."""
+        rows, length, _ = embeddings.shape
+        if positions is None:
+            numbers = cache.positions[:, None] + np.arange(length)
+            return np.ascontiguousarray(np.broadcast_to(numbers, (3, rows, length)))
+        return np.ascontiguousarray(np.broadcast_to(positions[:, None, :length], (3, rows, length)))
+
+    def _check_sizes(self, files: VLMFiles) -> None:
+        shapes = {value.name: value.shape for value in self._session.get_inputs()}
+        heads, width, hidden = self._config.num_key_value_heads, self._config.head_dim, self._config.hidden_size
+        for name, wanted in (
+            ("inputs_embeds", (None, None, hidden)),
+            (self._past[0], (None, heads, None, width)),
+        ):
+            found = shapes[name]
+            if len(found) != len(wanted) or any(
+                size is not None and isinstance(there, int) and there != size
+                for size, there in zip(wanted, found, strict=True)
+            ):
+                raise BundleError(
+                    f"{files.decoder}: {name} is of shape {found}, but config.json leads to "
+                    f"{[size or 'any' for size in wanted]}: the decoder is of another model"
+                )
+
+
+def attention_mask(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(rows, longest) int64: ones for a row's tokens, then zeros."""
+    return (np.arange(int(lengths.max())) < lengths[:, None]).astype(np.int64)

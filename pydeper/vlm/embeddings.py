@@ -1,0 +1,62 @@
+"""Token ids to embeddings: a table that is read from its file row by row, or the graph of a published repository."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pydeper.config import VLMConfig
+from pydeper.errors import BundleError
+from pydeper.vlm.session import check_names, open_session
+
+Embed = Callable[[Sequence[int] | npt.NDArray[np.int64]], npt.NDArray[np.float32]]
+
+
+def open_embeddings(path: Path, config: VLMConfig, *, providers: Sequence[str], threads: int | None) -> Embed:
+    """Opens the embedding table.
+
+    Args:
+        path: `embed_tokens.npy`, or a graph (input_ids -> inputs_embeds).
+        config: Sizes.
+        providers: Of the graph.
+        threads: Of the graph.
+
+    Returns:
+        A function from (S,) token ids to (S, hidden) float32, an array of the caller's own.
+
+    Raises:
+        BundleError: The file is missing, damaged, or not of the sizes in `config`.
+    """
+    if path.suffix == ".npy":
+        table = _open_table(path, config)
+        return lambda ids: table[np.asarray(ids, np.int64)].astype(np.float32)
+    session = open_session(path, providers=providers, threads=threads)
+    check_names(path, session, ["input_ids"], ["inputs_embeds"])
+    width = session.get_outputs()[0].shape[-1]
+    if isinstance(width, int) and width != config.hidden_size:
+        raise BundleError(
+            f"{path}: gives embeddings of width {width}, but config.json says vlm.hidden_size = {config.hidden_size}"
+        )
+
+    def embed(ids: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        (found,) = session.run(["inputs_embeds"], {"input_ids": np.asarray(ids, np.int64)[None]})
+        return np.array(found[0], np.float32)
+
+    return embed
+
+
+def _open_table(path: Path, config: VLMConfig) -> npt.NDArray[np.floating[Any]]:
+    try:
+        table: npt.NDArray[np.floating[Any]] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise BundleError(f"{path}: no such file; the bundle is incomplete, fetch it again") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise BundleError(f"{path}: not a numpy array file: {error}") from error
+    if table.shape != (config.vocab_size, config.hidden_size) or table.dtype not in (np.float16, np.float32):
+        raise BundleError(
+            f"{path}: must be float16 or float32 of shape {(config.vocab_size, config.hidden_size)}, "
+            f"got {table.dtype} of shape {table.shape}"
+        )
+    return table
