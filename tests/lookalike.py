@@ -161,14 +161,14 @@ def _decoder(model: Any) -> onnx.ModelProto:
     text = model.config.text_config
     batch, length, past = 2, 5, 3
     names = [f"{i}.{kind}" for i in range(text.num_hidden_layers) for kind in ("key", "value")]
-    cache = torch.zeros(batch, text.num_key_value_heads, past, text.hidden_size // text.num_attention_heads)
+    cache = (batch, text.num_key_value_heads, past, text.hidden_size // text.num_attention_heads)
     same = torch.export.Dim.DYNAMIC
     graph = trace(
         _Decoder(model),
         {
             "attention_mask": torch.ones(batch, past + length, dtype=torch.int64),
             "position_ids": torch.zeros(3, batch, length, dtype=torch.int64),
-            "past_key_values": [cache] * len(names),
+            "past_key_values": [torch.zeros(cache) for _ in names],
             "inputs_embeds": torch.zeros(batch, length, text.hidden_size),
         },
         {

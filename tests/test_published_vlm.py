@@ -1,5 +1,6 @@
 """Published ONNX repositories as they are: what they compute, and what the runtime makes of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +88,24 @@ def test_the_look_alike_computes_what_transformers_does(published: Path, small_v
     found = plain_tokens(published, "fp32", small_vlm, "description", IMAGE, soft)
     assert found == expected_tokens(small_vlm, "description", IMAGE, soft)
     assert len(set(found)) > 3
+
+
+def test_the_look_alikes_cache_continues_what_it_holds(published: Path, small_vlm: SmallVLM) -> None:
+    decoder = onnxruntime.InferenceSession(find_files(published, "fp32").decoder, providers=["CPUExecutionProvider"])
+    names = [value.name for value in decoder.get_inputs() if value.name.startswith("past_key_values.")]
+    embeds = np.random.default_rng(0).standard_normal((2, 9, 64)).astype(np.float32)
+    positions = np.broadcast_to(np.arange(9), (3, 2, 9))
+
+    def run(start: int, end: int, past: Sequence[np.ndarray]) -> list[np.ndarray]:
+        mask, cache = np.ones((2, end), np.int64), dict(zip(names, past, strict=True))
+        placed = np.ascontiguousarray(positions[..., start:end])
+        new = {"inputs_embeds": embeds[:, start:end], "attention_mask": mask, "position_ids": placed}
+        return decoder.run(None, new | cache)
+
+    empty = [np.zeros((2, 2, 0, 16), np.float32) for _ in names]
+    whole = run(0, 9, empty)
+    for cut in (1, 5, 8):
+        logits, *present = run(cut, 9, run(0, cut, empty)[1:])
+        np.testing.assert_allclose(logits, whole[0][:, cut:], atol=1e-4)
+        for one, other in zip(present, whole[1:], strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
