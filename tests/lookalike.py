@@ -8,6 +8,7 @@ module with the project's export, so that what reads both reads them by what the
 """
 
 import copy
+import functools
 import json
 import logging
 import tempfile
@@ -143,6 +144,7 @@ def _turn(x: Tensor, angles: Tensor) -> Tensor:
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
+@functools.cache  # tracing takes seconds
 def _vision_encoder(model: Any, grid_name: str) -> onnx.ModelProto:
     vision = model.config.vision_config
     merge = vision.spatial_merge_size
@@ -157,6 +159,7 @@ def _vision_encoder(model: Any, grid_name: str) -> onnx.ModelProto:
     return ir.to_proto(graph)
 
 
+@functools.cache  # tracing takes seconds
 def _decoder(model: Any) -> onnx.ModelProto:
     text = model.config.text_config
     batch, length, past = 2, 5, 3

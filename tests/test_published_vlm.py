@@ -1,18 +1,25 @@
 """Published ONNX repositories as they are: what they compute, and what the runtime makes of them."""
 
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 from conftest import SmallVLM, random_image
-from lookalike import write_lookalike
+from lookalike import Variant, write_lookalike
+from onnx import numpy_helper
 from PIL import Image
 from reference import greedy, image_inputs, prompt_ids
 
+from pydeper import BundleError
 from pydeper.config import Precision
+from pydeper.vlm import DecodingOptions, VisionLanguageModel, open_vlm
 from pydeper.vlm.files import find_files
 
 STEPS = 12
@@ -23,7 +30,8 @@ IMAGE = random_image(150, 90)
 def published(small_vlm: SmallVLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository in all precisions, with weights outside of the fp32 and q4 graphs."""
     folder = tmp_path_factory.mktemp("published")
-    return write_lookalike(folder, small_vlm.model, ["fp32", "fp16", "quantized", "q4"], outside=["fp32", "q4"])
+    variants: list[Variant] = ["fp32", "fp16", "quantized", "q4"]
+    return write_lookalike(folder, small_vlm.model, variants, grid_name="image_grid_thw", outside=["fp32", "q4"])
 
 
 def soft_token(seed: int = 0) -> np.ndarray:
@@ -109,3 +117,92 @@ def test_the_look_alikes_cache_continues_what_it_holds(published: Path, small_vl
         np.testing.assert_allclose(logits, whole[0][:, cut:], atol=1e-4)
         for one, other in zip(present, whole[1:], strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+# What the runtime makes of them
+
+
+def open_it(folder: Path, small_vlm: SmallVLM, precision: Precision) -> VisionLanguageModel:
+    config, prompts, tokenizer = small_vlm.config, small_vlm.prompts, small_vlm.tokenizer
+    return open_vlm(folder, config, prompts, tokenizer, precision=precision, threads=1)
+
+
+def runtime_tokens(vlm: VisionLanguageModel, style: str, image: Image.Image, soft: np.ndarray | None) -> list[int]:
+    soft_tokens = None if soft is None else soft[None]
+    (found,) = vlm.generate(vlm.encode_image(image), style, soft_tokens, DecodingOptions(max_new_tokens=STEPS))
+    return list(found.token_ids)
+
+
+@pytest.mark.parametrize("style", ["description", "caption"])
+@pytest.mark.parametrize("steered", [False, True])
+@pytest.mark.parametrize("size", [(56, 56), (150, 90), (70, 200)])
+def test_in_fp32_every_token_is_transformers(
+    published: Path, small_vlm: SmallVLM, style: str, steered: bool, size: tuple[int, int]
+) -> None:
+    image, soft = random_image(*size, seed=3), soft_token(1) if steered else None
+    found = runtime_tokens(open_it(published, small_vlm, "fp32"), style, image, soft)
+    assert found == expected_tokens(small_vlm, style, image, soft)
+
+
+def test_many_people_at_once(published: Path, small_vlm: SmallVLM) -> None:
+    vlm = open_it(published, small_vlm, "fp32")
+    people = np.stack([soft_token(seed) for seed in range(5)])
+    options = DecodingOptions(max_new_tokens=STEPS)
+    found = vlm.generate(vlm.encode_image(IMAGE), "description", people, options)
+    expected = [expected_tokens(small_vlm, "description", IMAGE, soft) for soft in people]
+    assert [list(one.token_ids) for one in found] == expected
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int4"])
+def test_in_other_precisions_every_token_is_the_graphs(
+    published: Path, small_vlm: SmallVLM, precision: Precision
+) -> None:
+    vlm = open_it(published, small_vlm, precision)
+    for soft in (None, soft_token(), soft_token(1)):
+        expected = plain_tokens(published, precision, small_vlm, "description", IMAGE, soft)
+        assert runtime_tokens(vlm, "description", IMAGE, soft) == expected
+
+
+def test_dynamic_quantisation(published: Path, small_vlm: SmallVLM) -> None:
+    # Scales that depend on all that is computed at once: with a cache the numbers are others than without.
+    vlm = open_it(published, small_vlm, "int8")
+    found = runtime_tokens(vlm, "description", IMAGE, soft_token())
+    assert found == runtime_tokens(vlm, "description", IMAGE, soft_token())
+    assert 0 < len(found) <= STEPS
+
+
+@pytest.mark.parametrize("variant", ["fp16", "q4f16"])
+@pytest.mark.parametrize("cache_type", ["float32", "float16"])
+def test_forms_that_compute_in_float16(
+    small_vlm: SmallVLM, tmp_path: Path, variant: Variant, cache_type: Literal["float32", "float16"]
+) -> None:
+    folder = write_lookalike(
+        tmp_path, small_vlm.model, [variant], grid_name="image_grid_thw", cache_type=cache_type, outside=[variant]
+    )
+    precision: Precision = "fp16" if variant == "fp16" else "int4"
+    vlm = open_it(folder, small_vlm, precision)
+    for soft in (None, soft_token()):
+        expected = plain_tokens(folder, precision, small_vlm, "description", IMAGE, soft)
+        assert runtime_tokens(vlm, "description", IMAGE, soft) == expected
+
+
+def test_missing_data_beside_a_graph_is_named(small_vlm: SmallVLM, published: Path, tmp_path: Path) -> None:
+    shutil.copytree(published, tmp_path / "cut")
+    for name in ("decoder_model_merged_q4.onnx_data", "decoder_model_merged.onnx_data_1", "embed_tokens.onnx_data"):
+        path = tmp_path / "cut" / "onnx" / name
+        path.unlink()
+        with pytest.raises(BundleError, match=re.escape(name)):
+            open_it(tmp_path / "cut", small_vlm, "int4" if "q4" in name else "fp32")
+        shutil.copyfile(published / "onnx" / name, path)
+
+
+def test_a_graph_that_lacks_an_input_is_named(small_vlm: SmallVLM, published: Path, tmp_path: Path) -> None:
+    shutil.copytree(published, tmp_path / "other")
+    path = tmp_path / "other" / "onnx" / "decoder_model_merged_fp16.onnx"
+    graph = onnx.load(path)
+    index = [value.name for value in graph.graph.input].index("position_ids")
+    graph.graph.initializer.append(numpy_helper.from_array(np.zeros((3, 1, 1), np.int64), "position_ids"))
+    del graph.graph.input[index]
+    onnx.save(graph, path)
+    with pytest.raises(BundleError, match=r"decoder_model_merged_fp16\.onnx: .*position_ids"):
+        open_it(tmp_path / "other", small_vlm, "fp16")
