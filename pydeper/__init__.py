@@ -25,9 +25,11 @@ if TYPE_CHECKING:
         RuntimeMissingError,
     )
     from pydeper.images import ImageLike
+    from pydeper.memory import OutOfMemoryError
     from pydeper.model import DeperModel, DescribeOptions
     from pydeper.persona import Persona
     from pydeper.readers import read_samples, write_samples
+    from pydeper.report import ModelReport
     from pydeper.samples import Fixation, Sample, Trajectory
     from pydeper.vlm import EncodedImage
 
@@ -43,10 +45,13 @@ _HOMES = {
     "PersonaError": "pydeper.errors",
     "PydeperError": "pydeper.errors",
     "RuntimeMissingError": "pydeper.errors",
+    "OutOfMemoryError": "pydeper.memory",
     "DeperModel": "pydeper.model",
+    "DescribeOptions": "pydeper.model",
     "Persona": "pydeper.persona",
     "read_samples": "pydeper.readers",
     "write_samples": "pydeper.readers",
+    "ModelReport": "pydeper.report",
     "Fixation": "pydeper.samples",
     "Sample": "pydeper.samples",
     "Trajectory": "pydeper.samples",
@@ -57,12 +62,15 @@ __all__ = [
     "BundleError",
     "DemonstrationModelWarning",
     "DeperModel",
+    "DescribeOptions",
     "EncodedImage",
     "Fixation",
     "IncompatiblePersonaError",
     "InvalidArgumentError",
     "InvalidImageError",
     "InvalidSampleError",
+    "ModelReport",
+    "OutOfMemoryError",
     "Persona",
     "PersonaError",
     "PydeperError",

@@ -12,7 +12,7 @@ import platform
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
@@ -65,15 +65,28 @@ def _parser() -> argparse.ArgumentParser:
     show = _command(of_persona, "show", _show, "tell what a persona file holds")
     show.add_argument("file", type=Path, metavar="FILE")
 
-    describe = _command(commands, "describe", _describe, "describe an image as one person would")
-    describe.add_argument("image", type=Path, metavar="IMAGE")
-    describe.add_argument("--persona", type=Path, metavar="FILE", help="without it, the vision-language model alone")
+    describe = _command(commands, "describe", _describe, "describe images as one person, or several, would")
+    describe.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="each has a heading if there are more")
+    describe.add_argument(
+        "--persona",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="give it again for more people; without it, the vision-language model alone",
+    )
     _add_model(describe)
+    describe.add_argument(
+        "--precision", metavar="P", help="of the model: fp32, fp16, int8 or int4 (default: the model's own choice)"
+    )
     describe.add_argument("--style", default="description", help="which of the model's prompts (default: %(default)s)")
     describe.add_argument("--stream", action="store_true", help="print the text while it is written")
     describe.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="default: %(default)s")
     describe.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 (default) does not sample")
     describe.add_argument("--top-p", type=float, default=1.0, metavar="P", help="of sampling; default: %(default)s")
+    describe.add_argument(
+        "--repetition-penalty", type=float, default=1.0, metavar="X", help="1 (default) none, above 1 repeats less"
+    )
     describe.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable")
     describe.add_argument(
         "--strength", type=float, default=1.0, metavar="X", help="0 no persona, 1 (default) as trained, above 1 more"
@@ -133,24 +146,35 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _describe(options: argparse.Namespace) -> int:
-    persona = None if options.persona is None else pydeper.Persona.load(options.persona)
-    model = pydeper.DeperModel.from_pretrained(options.model)
-    pieces = model.stream(
-        options.image,
-        persona,
-        style=options.style,
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        seed=options.seed,
-        strength=options.strength,
-    )
+    people: list[tuple[str, pydeper.Persona | None]] = []
+    for path in options.persona:
+        persona = pydeper.Persona.load(path)
+        people.append((f", {persona.name or path.stem}", persona))
+    people = people or [("", None)]
+    model = pydeper.DeperModel.from_pretrained(options.model, precision=options.precision)
+    decoding: pydeper.DescribeOptions = {
+        "style": options.style,
+        "max_new_tokens": options.max_new_tokens,
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "repetition_penalty": options.repetition_penalty,
+        "seed": options.seed,
+        "strength": options.strength,
+    }
+    pairs = [(image, persona) for image in options.images for _, persona in people]
+    described: Iterable[Iterable[str]]
     if options.stream:
+        described = [model.stream(image, persona, **decoding) for image, persona in pairs]
+    elif len(pairs) > 1:
+        described = [[text] for text in model.describe_batch(pairs, **decoding)]
+    else:
+        described = [[model.describe(*pairs[0], **decoding)]]
+    headings = [f"{image}{who}:\n" for image in options.images for who, _ in people] if len(pairs) > 1 else [""]
+    for number, (heading, pieces) in enumerate(zip(headings, described, strict=True)):
+        print(end="\n" * (number > 0) + heading)
         for piece in pieces:
             print(piece, end="", flush=True)
         print()
-    else:
-        print("".join(pieces))
     return 0
 
 
@@ -278,10 +302,12 @@ def _check_default_model() -> Iterator[tuple[bool, str]]:
     named = os.environ.get(DEFAULT_MODEL_VARIABLE, "").strip()
     try:
         opened = open_bundle(named or "tiny", local_files_only=True)
+        report = pydeper.DeperModel(opened).report()
     except PydeperError as error:
         yield False, f"default model: {error}"
         return
     how = (
         f"from ${DEFAULT_MODEL_VARIABLE}" if named else f"built in, for drawn scenes only: set {DEFAULT_MODEL_VARIABLE}"
     )
-    yield True, f"default model: {opened.model_id} ({how}), in {opened.folder}"
+    told = textwrap.indent(str(report), " " * 9)
+    yield True, f"default model: {opened.model_id} ({how}), in {opened.folder}; loaded:\n{told}"

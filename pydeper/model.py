@@ -9,23 +9,25 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from pydeper import bundle
+from pydeper import __version__, bundle
+from pydeper.batch import ROWS_AT_ONCE, Pair, in_groups, named_pairs, read_pairs, steered_and_plain
 from pydeper.bundle import Bundle
-from pydeper.config import BundleConfig
-from pydeper.devices import check_device, providers_for
+from pydeper.config import BundleConfig, Precision
+from pydeper.devices import check_device, explain_device, installed_runtimes, providers_for
 from pydeper.errors import BundleError, IncompatiblePersonaError, InvalidArgumentError
+from pydeper.image_cache import ImageCache, content_key
 from pydeper.images import ImageLike, open_image
+from pydeper.memory import memory_explained
 from pydeper.persona import Persona, checked_samples, short
 from pydeper.persona_encoder import PersonaEncoder
+from pydeper.report import ModelReport, image_facts
 from pydeper.samples import Sample
-from pydeper.vlm import EncodedImage, VisionLanguageModel, open_session, open_vlm
+from pydeper.vlm import EncodedImage, Generation, VisionLanguageModel, open_session, open_vlm
 from pydeper.vlm.decoding import DecodingOptions
+from pydeper.vlm.image_patches import resized_shape
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-# Every persona of a batch has a KV cache of its own; from some 8 on a step costs as much as two smaller ones.
-_PERSONAS_AT_ONCE = 8
 
 
 class DescribeOptions(TypedDict, total=False):
@@ -35,6 +37,7 @@ class DescribeOptions(TypedDict, total=False):
     max_new_tokens: int
     temperature: float
     top_p: float
+    repetition_penalty: float
     seed: int | None
     strength: float
 
@@ -42,7 +45,8 @@ class DescribeOptions(TypedDict, total=False):
 class DeperModel:
     """A frozen vision-language model that describes images as one particular person would.
 
-    Immutable and thread-safe after loading. Made by `from_pretrained`.
+    Immutable and thread-safe after loading, but for its cache of encoded images, which is thread-safe as well. Made by
+    `from_pretrained`.
 
     Attributes:
         config: The bundle's `config.json`.
@@ -50,11 +54,18 @@ class DeperModel:
         revision: The bundle's commit on the Hub, or None where it does not come from there.
     """
 
-    def __init__(self, opened: Bundle, *, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self, opened: Bundle, *, device: str = "auto", threads: int | None = None, image_cache: int = 4
+    ) -> None:
         """Loads a bundle that `pydeper.bundle.open_bundle` has found and checked; see `from_pretrained`."""
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise InvalidArgumentError(f"threads: must be a whole number from 1 on, or None, got {threads!r}")
+        if isinstance(image_cache, bool) or not isinstance(image_cache, int) or image_cache < 0:
+            raise InvalidArgumentError(
+                f"image_cache: must be a whole number from 0 (keep none) on, got {image_cache!r}"
+            )
         providers = providers_for(device)
+        self._device, self._threads, self._image_cache = device, threads, image_cache
         self.config: Final = opened.config
         self.model_id: Final = opened.model_id
         self.revision: Final = opened.revision
@@ -71,13 +82,15 @@ class DeperModel:
         check_device(self._adapter, device)
         _check_adapter(self._adapter, self.config, folder / bundle.ADAPTER)
         self._vlm: VisionLanguageModel = open_vlm(
-            folder / self.config.vlm.source,
+            opened.vlm_folder,
             self.config.vlm,
             self.config.prompts,
             tokenizer,
             providers=providers,
             threads=threads,
+            precision=opened.precision,
         )
+        self._images: ImageCache[EncodedImage] = ImageCache(image_cache)
 
     @classmethod
     def from_pretrained(
@@ -87,6 +100,8 @@ class DeperModel:
         revision: str | None = None,
         threads: int | None = None,
         local_files_only: bool = False,
+        precision: Precision | None = None,
+        image_cache: int = 4,
     ) -> "DeperModel":
         """Finds a model, checks its files against its manifest, and loads it.
 
@@ -97,14 +112,23 @@ class DeperModel:
             revision: Branch, tag or commit of a Hub id; None is the main branch.
             threads: CPU threads of one operator; None leaves the choice to ONNX Runtime.
             local_files_only: Never connect to the Hub; use what its local cache holds.
+            precision: Of the vision-language model's weights: ``"fp32"``, ``"fp16"``, ``"int8"`` or ``"int4"``, as
+                far as the model comes in them. Fewer bits take less memory and, on a CPU, less time, and give
+                somewhat other descriptions. None is the model's own choice.
+            image_cache: How many encoded images to keep, those asked for last; encoding one takes seconds with a real
+                model. They go by what they show, and hold at most 1 GiB together. 0 keeps none.
 
         Raises:
-            BundleError: There is no such model, or it is damaged, or of a format that this version does not read.
-            InvalidArgumentError: The device cannot be used, or `threads` is not a positive number.
+            BundleError: There is no such model, or it is damaged, or of a format that this version does not read, or
+                does not come in that precision.
+            InvalidArgumentError: The device cannot be used, there is no such precision, or `threads` or `image_cache`
+                is out of its range.
             RuntimeMissingError: ONNX Runtime is not installed, or installed twice.
         """
-        opened = bundle.open_bundle(name_or_folder, revision=revision, local_files_only=local_files_only)
-        return cls(opened, device=device, threads=threads)
+        opened = bundle.open_bundle(
+            name_or_folder, revision=revision, local_files_only=local_files_only, precision=precision
+        )
+        return cls(opened, device=device, threads=threads, image_cache=image_cache)
 
     @property
     def providers(self) -> list[str]:
@@ -116,6 +140,32 @@ class DeperModel:
         """The styles that `describe` takes."""
         return list(self.config.prompts.styles)
 
+    def report(self) -> ModelReport:
+        """Tells what the model is and how it runs: device and why, precision, files, sizes, settings; prints well."""
+        config, (cached_images, cached_bytes) = self.config, self._images.held()
+        image_size, image_tokens = image_facts(config.vlm.vision)
+        return ModelReport(
+            model_id=self.model_id,
+            revision=self.revision,
+            base_model=config.vlm.base_model + (f" at {config.vlm.base_revision}" if config.vlm.base_revision else ""),
+            device=self._device,
+            provider=explain_device(self._device, self.providers),
+            runtime=" and ".join(f"{name} {version}" for name, version in installed_runtimes().items()),
+            threads=self._threads,
+            vlm=self._vlm.report(),
+            image_size=image_size,
+            image_tokens=image_tokens,
+            context_length=config.vlm.max_positions,
+            subject_embedding_size=config.persona_encoder.subject_embedding_size,
+            hidden_size=config.vlm.hidden_size,
+            num_layers=config.vlm.num_layers,
+            vocab_size=config.vlm.vocab_size,
+            image_cache=self._image_cache,
+            cached_images=cached_images,
+            cached_bytes=cached_bytes,
+            pydeper_version=__version__,
+        )
+
     def encode_image(self, image: ImageLike) -> EncodedImage:
         """Reads an image once, for any number of descriptions.
 
@@ -123,14 +173,22 @@ class DeperModel:
             image: A path, the bytes of an image file, a PIL image or an HxWx3 uint8 array; EXIF orientation is applied.
 
         Returns:
-            What `describe`, `stream` and `describe_each` take in place of the image; immutable, and of use with this
-            model alone.
+            What `describe`, `stream`, `describe_each` and `describe_batch` take in place of the image; immutable, and
+            of use with this model alone. The images asked for last are kept in any case (see `from_pretrained`);
+            this one for as long as the caller holds it.
 
         Raises:
             InvalidImageError: It is not an image that can be read.
+            OutOfMemoryError: It is too large for the memory there is.
         """
-        encoded: EncodedImage = self._vlm.encode_image(open_image(image))
-        return encoded
+        with memory_explained("reading an image"):
+            picture = open_image(image)
+        with memory_explained(f"encoding an image of {picture.width}×{picture.height} pixels"):
+            return self._images.encoded(picture, self._vlm.encode_image)
+
+    def clear_image_cache(self) -> None:
+        """Lets go of the encoded images that are kept (see `from_pretrained`), and so of their memory."""
+        self._images.clear()
 
     def embed(self, samples: Iterable[Sample]) -> npt.NDArray[np.float32]:
         """Returns the subject embedding z_s of every sample: (n, 384) float32, in the order of `samples`.
@@ -151,10 +209,14 @@ class DeperModel:
         max_new_tokens: int = 512,
         temperature: float = 0.0,
         top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
         seed: int | None = None,
         strength: float = 1.0,
     ) -> str:
         """Describes an image as one person would.
+
+        It returns when the description is complete. One that may have to be stopped before, by a button or a time
+        limit, is taken from `stream`: what is left unasked for is never computed.
 
         Args:
             image: A path, the bytes of an image file, a PIL image, an HxWx3 uint8 array, or what `encode_image` gave.
@@ -163,6 +225,8 @@ class DeperModel:
             max_new_tokens: The most tokens to write.
             temperature: 0 takes the likeliest token at each step; above 0 samples, the more freely the higher.
             top_p: Samples among the likeliest tokens that together have this probability, in (0, 1].
+            repetition_penalty: 1 is none; above 1 makes tokens that the description already holds less likely (1.05
+                to 1.3 are usual). Words of the prompt are not counted, unlike in transformers.
             seed: Makes sampling repeatable; None draws anew each time.
             strength: 0 is the model without the persona, 1 the persona as trained, above 1 an exaggeration of what the
                 persona changes (guidance on the logits; values other than 1 cost a second decoder pass).
@@ -171,13 +235,19 @@ class DeperModel:
             IncompatiblePersonaError: The persona was made by another persona encoder.
             InvalidArgumentError: An option is out of its range, or the style is not one of the model's.
             InvalidImageError: The image cannot be read.
+            OutOfMemoryError: Memory ran out; says while what, and what helps.
         """
         options = DecodingOptions(
-            max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, strength=strength
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+            strength=strength,
         )
         self._check_style(style)
         soft_tokens = None if persona is None else self._soft_tokens([persona])
-        return self._vlm.generate(self._encoded(image), style, soft_tokens, options)[0].text
+        return self._generate(self._encoded(image), style, soft_tokens, options)[0].text
 
     def stream(
         self,
@@ -188,7 +258,8 @@ class DeperModel:
         """Describes as `describe` does, and yields the text piece by piece while it is written.
 
         The arguments and the errors are those of `describe`; persona and options are checked at once, the image is read
-        when the first piece is asked for. Closing or dropping the generator ends the work.
+        when the first piece is asked for. Each piece is computed when it is asked for, in the caller's thread, and
+        nothing ahead of it: leaving the loop, closing or dropping the generator ends the work and frees its memory.
         """
         style, decoding = self._split(options)
         soft_token = None if persona is None else self._soft_tokens([persona])[0]
@@ -203,7 +274,7 @@ class DeperModel:
         """Streams as `stream` does, for ``async for``: each piece is computed in a worker thread.
 
         Nothing is computed ahead of the consumer. Cancelling the task, or closing the generator, ends the work
-        after the step in progress.
+        after the step in progress, and frees its memory.
         """
         return _in_worker_threads(self.stream(image, persona, **options))
 
@@ -229,11 +300,51 @@ class DeperModel:
         encoded = self._encoded(image)
         return [
             generation.text
-            for start in range(0, len(soft_tokens), _PERSONAS_AT_ONCE)
-            for generation in self._vlm.generate(
-                encoded, style, soft_tokens[start : start + _PERSONAS_AT_ONCE], decoding
-            )
+            for start in range(0, len(soft_tokens), ROWS_AT_ONCE)
+            for generation in self._generate(encoded, style, soft_tokens[start : start + ROWS_AT_ONCE], decoding)
         ]
+
+    def describe_batch(
+        self,
+        pairs: Iterable[tuple[ImageLike | EncodedImage, Persona | None]],
+        **options: Unpack[DescribeOptions],
+    ) -> list[str]:
+        """Describes many images, each as one person would; an image that comes several times is encoded once.
+
+        Everything is checked before the first long computation: options and personas, and every image is opened and
+        decoded (and once more when its turn comes, since a batch may hold more pictures than memory).
+
+        Args:
+            pairs: Images and personas, each of any kind that `describe` takes.
+            **options: Those of `describe`; with a `seed`, each description is the one that `describe` gives with it.
+
+        Returns:
+            One description a pair, in their order.
+
+        Raises:
+            PydeperError: As `describe` does, with the number of the pair, from 1 on.
+        """
+        style, decoding = self._split(options)
+        batch = read_pairs(pairs)
+        for pair in batch:
+            with named_pairs([pair]):
+                if pair.persona is not None:
+                    self.check_persona(pair.persona)
+        keys = [self._checked_key(pair, style, decoding) for pair in batch]
+        texts = [""] * len(batch)
+        seen: dict[str, EncodedImage] = {}
+        for places in in_groups(keys):
+            # What only the groups before have used goes before more comes.
+            seen = {keys[place]: seen[keys[place]] for place in places if keys[place] in seen}
+            for place in places:
+                if keys[place] not in seen:
+                    with named_pairs([batch[place]]):
+                        seen[keys[place]] = self._encoded(batch[place].image)
+            for alike in steered_and_plain([batch[place] for place in places]):
+                found = self._texts(alike, [seen[keys[pair.place]] for pair in alike], style, decoding)
+                for pair, text in zip(alike, found, strict=True):
+                    texts[pair.place] = text
+        return texts
 
     def check_persona(self, persona: Persona) -> None:
         """Refuses what this model cannot be steered by.
@@ -269,7 +380,44 @@ class DeperModel:
         soft_token: npt.NDArray[np.float32] | None,
         options: DecodingOptions,
     ) -> Generator[str, None, None]:
-        yield from self._vlm.stream(self._encoded(image), style, soft_token, options)
+        encoded = self._encoded(image)
+        with memory_explained("describing an image"):
+            yield from self._vlm.stream(encoded, style, soft_token, options)
+
+    def _generate(
+        self,
+        encoded: EncodedImage | Sequence[EncodedImage],
+        style: str,
+        soft_tokens: npt.NDArray[np.float32] | None,
+        options: DecodingOptions,
+    ) -> list[Generation]:
+        rows = max(
+            1 if isinstance(encoded, EncodedImage) else len(encoded), 0 if soft_tokens is None else len(soft_tokens)
+        )
+        with memory_explained(f"computing {rows} descriptions at once" if rows > 1 else "describing an image"):
+            return self._vlm.generate(encoded, style, soft_tokens, options)
+
+    def _checked_key(self, pair: Pair, style: str, options: DecodingOptions) -> str:
+        """Checks a pair's image, and returns a text that orders images by size and is the same for the same image."""
+        with named_pairs([pair]):
+            if isinstance(pair.image, EncodedImage):
+                # A stream checks all at the call; this one is never begun.
+                soft_token = None if pair.persona is None else self._soft_tokens([pair.persona])[0]
+                self._vlm.stream(pair.image, style, soft_token, options)
+                return f"encoded {id(pair.image)}"
+            with memory_explained("reading an image"):
+                picture = open_image(pair.image)
+                height, width = resized_shape(picture.height, picture.width, self.config.vlm.vision)
+                return f"{height:06}×{width:06} {content_key(picture)}"
+
+    def _texts(
+        self, pairs: Sequence[Pair], encoded: Sequence[EncodedImage], style: str, options: DecodingOptions
+    ) -> list[str]:
+        """Describes pairs that all have a persona, or all have none, at once."""
+        personas = [pair.persona for pair in pairs if pair.persona is not None]
+        with named_pairs(pairs):
+            soft_tokens = self._soft_tokens(personas) if personas else None
+            return [generation.text for generation in self._generate(encoded, style, soft_tokens, options)]
 
     def _encoded(self, image: ImageLike | EncodedImage) -> EncodedImage:
         return image if isinstance(image, EncodedImage) else self.encode_image(image)

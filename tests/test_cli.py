@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 
+import attrs
 import pytest
 from conftest import random_image
 from PIL import Image
@@ -66,6 +67,35 @@ def test_a_persona_is_made_shown_and_used(home, bundle_folder, model, capsys):
     assert capsys.readouterr().out == model.describe("scene.png", max_new_tokens=8) + "\n"
 
 
+def test_several_images_and_people_are_described_under_headings(home, bundle_folder, model, ana, ben, capsys):
+    attrs.evolve(ana, name=None).save("a.safetensors")
+    ben.save("b.safetensors")
+    random_image(60, 80, 5).save("second.png")
+    people = ("--persona", "a.safetensors", "--persona", "b.safetensors")
+    arguments = ("--model", bundle_folder, "--max-new-tokens", 8, "--repetition-penalty", 1.3)
+    assert run("describe", "scene.png", "second.png", *people, *arguments) == 0
+    told = capsys.readouterr().out
+    options = {"max_new_tokens": 8, "repetition_penalty": 1.3}
+    assert told == "\n".join(
+        f"{image}, {name}:\n{model.describe(image, who, **options)}\n"
+        for image in ("scene.png", "second.png")
+        for name, who in (("a", ana), ("ben", ben))
+    )
+    assert run("describe", "scene.png", "second.png", *people, *arguments, "--stream") == 0
+    assert capsys.readouterr().out == told
+    assert run("describe", "scene.png", "second.png", *arguments) == 0
+    assert capsys.readouterr().out == "\n".join(
+        f"{image}:\n{model.describe(image, **options)}\n" for image in ("scene.png", "second.png")
+    )
+
+
+def test_the_precision_can_be_chosen(home, bundle_folder, model, capsys):
+    there = model.report().vlm["precision"].split()[0]
+    arguments = ("describe", "scene.png", "--model", bundle_folder, "--max-new-tokens", 8, "--precision", there)
+    assert run(*arguments) == 0
+    assert capsys.readouterr().out == model.describe("scene.png", max_new_tokens=8) + "\n"
+
+
 def test_the_model_may_come_from_the_environment(home, bundle_folder, monkeypatch, capsys):
     monkeypatch.setenv("PYDEPER_MODEL", str(bundle_folder))
     assert run("persona", "create", "ana.jsonl", "-o", "a.safetensors", "--name", "Ana") == 0
@@ -86,6 +116,11 @@ def test_the_model_may_come_from_the_environment(home, bundle_folder, monkeypatc
         ("describe scene.png --model BUNDLE --style poem", "'description', 'caption', got 'poem'"),
         ("describe scene.png --model BUNDLE --temperature -1", "temperature"),
         ("describe scene.png --model BUNDLE --max-new-tokens 0", "max_new_tokens"),
+        ("describe scene.png --model BUNDLE --repetition-penalty 0.5", "repetition_penalty must be 1"),
+        ("describe scene.png --model BUNDLE --precision int2", "precision: must be one of 'fp32'"),
+        ("describe scene.png --model BUNDLE --precision int4", "does not hold the VLM in int4, only in fp32"),
+        ("describe scene.png none.png --model BUNDLE", "pair 2 of 2: image 'none.png' does not exist"),
+        ("describe scene.png scene.png --model BUNDLE --style poem --stream", "'description', 'caption', got 'poem'"),
         ("demo --model BUNDLE", "has no demo"),
     ],
 )
@@ -191,6 +226,8 @@ def test_doctor_finds_a_sound_installation_sound(bundle_folder, monkeypatch, cap
         "onnxruntime 1.",
         "CPUExecutionProvider",
         "small (from",
+        "auto -> ",
+        "4 to 25 tokens",
     ):
         assert fact in told
     assert "All is well." in told

@@ -154,6 +154,27 @@ def test_describe_each_is_describe_for_each(model, ana, ben):
         model.describe_each(IMAGE, [ana, None])
 
 
+def test_describe_batch_takes_images_of_many_sizes(model, ana):
+    images = [random_image(*size, seed) for seed, size in enumerate([(84, 84), (60, 200), (84, 84), (300, 90)])]
+    pairs = [(image, who) for who in (None, ana) for image in images]
+    assert model.describe_batch(pairs, **SHORT) == [model.describe(*pair, **SHORT) for pair in pairs]
+
+
+def test_an_image_too_narrow_for_patches_is_told_before_anything_is_computed(model):
+    model.clear_image_cache()
+    with pytest.raises(InvalidImageError, match=r"^pair 2 of 2: .*900×2 pixels"):
+        model.describe_batch([(random_image(84, 84), None), (random_image(900, 2), None)])
+    assert model.report().cached_images == 0
+
+
+def test_the_report_knows_any_resolution(model):
+    least, most = model.report().image_tokens
+    for size in ((1, 1), (84, 84), (1000, 1000), (20, 300)):
+        _, height, width = model.encode_image(random_image(*size)).grid
+        assert least <= height * width // 4 <= most
+    assert f"{least} to {most} tokens" in str(model.report())
+
+
 def test_stream_is_describe_in_pieces(model, ana):
     for persona in (ana, None):
         pieces = list(model.stream(IMAGE, persona, **SHORT))
