@@ -3,8 +3,8 @@
 File names are those of published ONNX repositories (`onnx-community/Qwen2-VL-2B-Instruct` and its like, made for
 transformers.js): three graphs, each in several precisions told apart by a suffix, in the folder itself or in its
 subfolder `onnx`. Weights outside a graph stand beside it and begin with its name: `.onnx_data`, `.onnx_data_1`, ...,
-or `.onnx.data`. A bundle may hold two further files: the embedding table as an array instead of a graph, and the
-decoder's layers once more for the computation of long prompts.
+or `.onnx.data`. A bundle may hold more: the embedding table as an array instead of a graph, and the decoder's layers
+once more for the computation of long prompts, as a graph and an array.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,6 +20,7 @@ from pydeper.errors import BundleError, InvalidArgumentError
 VISION_ENCODER, EMBEDDINGS, DECODER = "vision_encoder", "embed_tokens", "decoder_model_merged"
 EMBEDDING_TABLE = "embed_tokens.npy"
 PREFILL_LAYERS = "decoder_layers_int8.onnx"
+_PREFILL_WEIGHTS = ".npy"  # in place of the graph's suffix
 
 # Best first. Of the 8-bit forms "quantized" is what the repository's maker took for the default; of the 4-bit forms
 # "q4" computes in float32, which is what processors have.
@@ -50,8 +51,8 @@ class VLMFiles:
         embeddings: The table as a numpy array file, or the graph that looks tokens up.
         decoder: The graph with the key/value cache.
         precision: Of the decoder's weights.
-        prefill: The decoder's layers with 8-bit weights, which compute a long prompt faster than 4-bit ones; only
-            beside a 4-bit decoder, and only where the folder holds it.
+        prefill: One decoder layer as a graph, which computes a long prompt with 8-bit weights from the array beside it
+            faster than the decoder does with 4-bit ones; only with a 4-bit decoder, and only where the folder has it.
     """
 
     vision_encoder: Path
@@ -62,8 +63,10 @@ class VLMFiles:
 
     def patterns(self) -> list[str]:
         """Returns patterns (as of `fnmatch`) for the paths of all files needed: graphs, and the weights beside them."""
-        files = (self.vision_encoder, self.embeddings, self.decoder, self.prefill)
-        return [pattern for file in files if file for pattern in _patterns(file.as_posix())]
+        files = [self.vision_encoder, self.embeddings, self.decoder]
+        if self.prefill:
+            files += [self.prefill, self.prefill.with_suffix(_PREFILL_WEIGHTS)]
+        return [pattern for file in files for pattern in _patterns(file.as_posix())]
 
 
 def find_files(folder: Path, precision: Precision | None = None) -> VLMFiles:
@@ -138,7 +141,8 @@ def unneeded_files(names: Iterable[str], chosen: VLMFiles) -> list[str]:
     """Returns those of the names that belong to the VLM, but only to other variants than the chosen one."""
     parts = (VISION_ENCODER, EMBEDDINGS, DECODER)
     suffixes = [suffix for group in _SUFFIXES.values() for suffix in group]
-    files = [f"{part}{suffix}.onnx" for part in parts for suffix in suffixes] + [EMBEDDING_TABLE, PREFILL_LAYERS]
+    files = [f"{part}{suffix}.onnx" for part in parts for suffix in suffixes]
+    files += [EMBEDDING_TABLE, PREFILL_LAYERS, str(Path(PREFILL_LAYERS).with_suffix(_PREFILL_WEIGHTS))]
     known = [pattern for place in _PLACES for file in files for pattern in _patterns(place + file)]
     needed = chosen.patterns()
     return [name for name in names if _matches(name, known) and not _matches(name, needed)]
