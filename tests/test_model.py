@@ -1,5 +1,6 @@
 import asyncio
 import io
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -319,8 +320,6 @@ def test_repr_says_what_it_is_and_where_it_runs(model):
 
 def copied(folder, target, **files):
     """The bundle with other contents in some of its files, and a manifest that agrees."""
-    import shutil
-
     from export.bundle import write_manifest
 
     shutil.copytree(folder, target)
@@ -343,6 +342,24 @@ def test_parts_that_are_not_what_they_should_be_are_refused(bundle_folder, tmp_p
         DeperModel.from_pretrained(copied(bundle_folder, tmp_path / "c", adapter__onnx=b"not onnx"))
     with pytest.raises(BundleError, match=r"tokenizer\.json: is not a tokenizer"):
         DeperModel.from_pretrained(copied(bundle_folder, tmp_path / "d", tokenizer__json=b"{}"))
+
+
+def test_the_precision_asked_for_is_the_one_that_runs(bundle_parts, small_vlm, ana, tmp_path):
+    from export.bundle import assemble
+    from export.qwen2_vl import export_vlm
+
+    shutil.copytree(small_vlm.folder, tmp_path / "vlm")
+    export_vlm(small_vlm.model, tmp_path / "vlm", "int8", parity_tolerance=10)
+    both = assemble(tmp_path / "both", **bundle_parts | {"vlm": tmp_path / "vlm"})
+    texts = {}
+    for asked, taken in ((None, "fp32"), ("fp32", "fp32"), ("int8", "int8")):
+        loaded = DeperModel.from_pretrained(both, threads=1, precision=asked)
+        facts = loaded.report().vlm
+        assert facts["precision"] == taken
+        assert ("quantized" in facts["decoder"] or "int8" in facts["decoder"]) == (taken == "int8")
+        texts[asked] = loaded.describe(IMAGE, ana, max_new_tokens=24)
+    assert texts[None] == texts["fp32"]
+    assert all(texts.values())
 
 
 def test_a_config_that_the_files_contradict_is_refused(bundle_parts, tmp_path):
