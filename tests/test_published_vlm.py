@@ -1,11 +1,15 @@
 """Published ONNX repositories as they are: what they compute, and what the runtime makes of them."""
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import attrs
 import numpy as np
 import onnx
 import onnxruntime
@@ -15,12 +19,17 @@ from conftest import SmallVLM, random_image
 from lookalike import Variant, write_lookalike
 from onnx import numpy_helper
 from PIL import Image
+from random_samples import make_sample
 from reference import greedy, image_inputs, prompt_ids
 
-from pydeper import BundleError
+from export.bundle import assemble, write_manifest
+from pydeper import BundleError, DeperModel, Persona
+from pydeper.bundle import BUILTIN, read_config
 from pydeper.config import Precision
 from pydeper.vlm import DecodingOptions, VisionLanguageModel, open_vlm
 from pydeper.vlm.files import find_files
+
+pytest_plugins = ["bundle_fixtures", "hub_server"]
 
 STEPS = 12
 IMAGE = random_image(150, 90)
@@ -206,3 +215,64 @@ def test_a_graph_that_lacks_an_input_is_named(small_vlm: SmallVLM, published: Pa
     onnx.save(graph, path)
     with pytest.raises(BundleError, match=r"decoder_model_merged_fp16\.onnx: .*position_ids"):
         open_it(tmp_path / "other", small_vlm, "fp16")
+
+
+def test_as_the_vlm_of_a_bundle_and_from_the_hub(
+    published: Path, small_vlm: SmallVLM, bundle_parts: dict[str, Any], tmp_path: Path, hub_server: Any
+) -> None:
+    inside = assemble(tmp_path / "inside", **bundle_parts | {"vlm": published})
+    commit = hub_server.publish("org/vlm", published)
+    config = bundle_parts["config"]
+    vlm = attrs.evolve(config.vlm, source="org/vlm", source_revision=commit)
+    parts = bundle_parts | {"config": attrs.evolve(config, vlm=vlm), "vlm": None}
+    outside = assemble(tmp_path / "outside", **parts)
+    assert {name for name in hub_server.downloaded("org/vlm") if "onnx/" in name} == {
+        f"onnx/{part}.onnx{data}"
+        for part in ("vision_encoder", "embed_tokens", "decoder_model_merged")
+        for data in ("", "_data")
+    } | {"onnx/decoder_model_merged.onnx_data_1"}
+    persona = Persona.from_samples(
+        [make_sample(seed) for seed in range(5)], model=DeperModel.from_pretrained(inside, precision="fp32")
+    )
+    for precision in ("fp32", "int4"):
+        texts = [
+            DeperModel.from_pretrained(folder, device="cpu", threads=1, precision=precision).describe(
+                IMAGE, persona, max_new_tokens=STEPS
+            )
+            for folder in (inside, outside)
+        ]
+        assert texts[0] == texts[1]
+    # Nothing more is asked of the Hub, nor needed.
+    requests = hub_server.requests
+    hub_server.shutdown()
+    model = DeperModel.from_pretrained(outside, device="cpu", threads=1)
+    soft = model._soft_tokens([persona])[0]
+    expected = small_vlm.tokenizer.decode(expected_tokens(small_vlm, "description", IMAGE, soft))
+    assert model.describe(IMAGE, persona, max_new_tokens=STEPS) == expected
+    assert hub_server.requests == requests
+
+
+def test_the_built_in_model_with_its_vlm_on_the_hub(tmp_path: Path, hub_server: Any) -> None:
+    folder, scene = tmp_path / "tiny", BUILTIN / "tiny" / "demo" / "scene.png"
+    shutil.copytree(BUILTIN / "tiny", folder)
+    commit = hub_server.publish("org/tiny-vlm", folder / "vlm")
+    shutil.move(folder / "vlm", tmp_path / "vlm")
+    hub_server.repositories["org/tiny-vlm"] = commit, tmp_path / "vlm"
+    config = read_config(folder)
+    vlm = attrs.evolve(config.vlm, source="org/tiny-vlm", source_revision=commit)
+    (folder / "config.json").write_text(attrs.evolve(config, vlm=vlm).to_json())
+    write_manifest(folder)
+    program = "import sys, pydeper; print(pydeper.DeperModel.from_pretrained(sys.argv[1]).describe(sys.argv[2]))"
+    run = subprocess.run(
+        [sys.executable, "-c", program, folder, scene],
+        env={**os.environ, "HF_ENDPOINT": hub_server.url, "HF_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == DeperModel.from_pretrained("tiny").describe(scene)
+    assert hub_server.downloaded("org/tiny-vlm") == {
+        "vision_encoder.onnx",
+        "embed_tokens.npy",
+        "decoder_model_merged.onnx",
+    }
