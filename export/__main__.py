@@ -1,4 +1,4 @@
-"""Work on a finished bundle: `python -m export verify|manifest|card BUNDLE`."""
+"""The command `python -m export`: a VLM from transformers to ONNX, and work on a finished bundle."""
 
 import argparse
 import sys
@@ -9,11 +9,14 @@ from export.bundle import write_card, write_manifest
 from pydeper.bundle import read_config, verify
 from pydeper.errors import PydeperError
 
+_DESCRIPTION = "Export a vision-language model, or work on a finished bundle."
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, or 2 with a message where the bundle is not in order."""
-    parser = argparse.ArgumentParser(prog="python -m export", description="Work on a finished bundle.")
+    """Runs one command; returns the exit status: 0, or 2 with a message where something is not in order."""
+    parser = argparse.ArgumentParser(prog="python -m export", description=_DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_vlm(commands)
     for name, does in (
         ("verify", "check every file against the manifest, and config.json"),
         ("manifest", "write manifest.json anew from the files that are there"),
@@ -22,11 +25,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands.add_parser(name, help=does, description=does).add_argument("bundle", type=Path, help="the folder")
     options = parser.parse_args(arguments)
     try:
-        print(_run(options.command, options.bundle))
-    except (PydeperError, OSError) as error:
+        print(_export_vlm(options) if options.command == "vlm" else _run(options.command, options.bundle))
+    except (PydeperError, ValueError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _add_vlm(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    does = "export a Qwen2-VL, check it against transformers, and add its tokenizer and config"
+    parser = commands.add_parser(
+        "vlm",
+        help=does,
+        description=does,
+        epilog="Interrupted, it goes on after the last finished step when it is called again in the same way.",
+    )
+    parser.add_argument("source", help="a folder laid out as on the Hub, or a Hub id: Qwen/Qwen2-VL-2B-Instruct")
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write; several precisions may share it")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "int8", "int4"), default="int4")
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--image-size", type=int, default=448, help="side in pixels that every image is resized to (448)")
+    size.add_argument("--any-size", action="store_true", help="keep aspect ratios, between the source's limits")
+
+
+def _export_vlm(options: argparse.Namespace) -> str:
+    # torch and transformers take seconds to import; the other commands need neither.
+    from export.vlm_folder import export_vlm_folder
+
+    size = None if options.any_size else (options.image_size, options.image_size)
+    _, report = export_vlm_folder(
+        options.source,
+        options.out,
+        options.precision,
+        image_size=size,
+        revision=options.revision,
+        progress=lambda step: print(step, flush=True),
+    )
+    figures = {
+        "image features, smallest cosine with transformers": report.vision_cosine,
+        "logits, largest error with the weights as stored": max(report.prefill_error, report.step_error),
+        "logits, smallest cosine with transformers": report.logits_cosine,
+    }
+    return "\n".join([f"{options.out}: {options.precision}", *(f"  {name}: {x:.4g}" for name, x in figures.items())])
 
 
 def _run(command: str, folder: Path) -> str:

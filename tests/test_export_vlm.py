@@ -82,7 +82,9 @@ def test_sizes_and_tokens_come_from_the_model(small_vlm: SmallVLM) -> None:
     assert (config.hidden_size, config.num_layers, config.num_key_value_heads, config.head_dim) == (64, 2, 2, 16)
     assert config.vocab_size == small_vlm.tokenizer.get_vocab_size() + 5
     assert tokens.end == tuple(map(small_vlm.tokenizer.token_to_id, ("<|im_end|>", "<|endoftext|>")))
-    assert len(tokens.suppressed) == 5
+    unused = set(range(config.vocab_size - 5, config.vocab_size))
+    assert len(tokens.suppressed) == 5 + 5
+    assert unused < set(tokens.suppressed)
     with pytest.raises(ValueError, match="no token <stop>"):
         vlm_config(small_vlm.model.config, small_vlm.tokenizer, config.vision, base_model="x", end=["<stop>"])
 

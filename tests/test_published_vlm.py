@@ -39,8 +39,7 @@ IMAGE = random_image(150, 90)
 def published(small_vlm: SmallVLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository in all precisions, with weights outside of the fp32 and q4 graphs."""
     folder = tmp_path_factory.mktemp("published")
-    variants: list[Variant] = ["fp32", "fp16", "quantized", "q4"]
-    return write_lookalike(folder, small_vlm.model, variants, grid_name="image_grid_thw", outside=["fp32", "q4"])
+    return write_lookalike(folder, small_vlm.model, ["fp32", "fp16", "quantized", "q4"], outside=["fp32", "q4"])
 
 
 def soft_token(seed: int = 0) -> np.ndarray:

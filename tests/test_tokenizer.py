@@ -267,7 +267,6 @@ def test_special_tokens_are_suppressed_but_for_the_ends(config: VLMConfig) -> No
     assert min(config.tokens.suppressed) > 151_642  # nothing that a text may hold
 
 
-@pytest.mark.xfail(reason="rows of the embedding table that no token uses can be generated", strict=True)
 def test_rows_without_a_token_are_suppressed(config: VLMConfig) -> None:
     assert set(config.tokens.suppressed) == set(range(151_643, ROWS)) - set(ENDS)
 

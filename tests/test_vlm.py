@@ -108,7 +108,7 @@ def test_a_batch_equals_one_by_one(vlm: Qwen2VLRuntime, seen: EncodedImage) -> N
 
 
 def test_rows_end_each_at_its_own_time(vlm: Qwen2VLRuntime, seen: EncodedImage) -> None:
-    options = DecodingOptions(max_new_tokens=60, temperature=2.0, seed=3)
+    options = DecodingOptions(max_new_tokens=60, temperature=2.0, seed=1)
     found = vlm.generate(seen, "description", soft_tokens(8), options)
     lengths = {len(generation.token_ids) for generation in found}
     assert len(lengths) > 2

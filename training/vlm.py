@@ -225,7 +225,8 @@ def vlm_config(
 ) -> VLMConfig:
     """States a model's sizes and special tokens for `config.json`.
 
-    Every special token but those of `end` is suppressed: none of them can stand in a description.
+    Every special token but those of `end`, and every row that no token uses, is suppressed: none of them can stand in
+    a description.
 
     Args:
         config: The transformers model's.
@@ -254,7 +255,8 @@ def vlm_config(
             f"<|image_pad|> is {token('<|image_pad|>')} in the tokenizer, {config.image_token_id} in the model"
         )
     ends = tuple(token(name) for name in end)
-    special = (i for i, added in tokenizer.get_added_tokens_decoder().items() if added.special)
+    special = {i for i, added in tokenizer.get_added_tokens_decoder().items() if added.special}
+    unused = set(range(text.vocab_size)) - set(tokenizer.get_vocab().values())
     return VLMConfig(
         base_model=base_model,
         base_revision=base_revision,
@@ -274,6 +276,6 @@ def vlm_config(
             vision_start=token("<|vision_start|>"),
             vision_end=token("<|vision_end|>"),
             end=ends,
-            suppressed=tuple(sorted(set(special) - set(ends))),
+            suppressed=tuple(sorted((special | unused) - set(ends))),
         ),
     )

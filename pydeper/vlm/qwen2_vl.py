@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from pydeper.config import Precision, Prompts, VLMConfig
-from pydeper.errors import BundleError, InvalidArgumentError
+from pydeper.errors import InvalidArgumentError
 from pydeper.vlm.decoder import Decoder, Floats
 from pydeper.vlm.decoding import DecodingOptions, IncrementalText, TokenChooser, guide
 from pydeper.vlm.embeddings import open_embeddings
@@ -21,7 +22,8 @@ from pydeper.vlm.files import find_files
 from pydeper.vlm.image_patches import image_patches, resized_shape
 from pydeper.vlm.kv_cache import KVCache, Prefix
 from pydeper.vlm.prompt import PromptTemplate, rotary_positions
-from pydeper.vlm.session import CPU, check_names, element_type, open_session
+from pydeper.vlm.session import CPU
+from pydeper.vlm.vision_encoder import VisionEncoder
 
 
 @attrs.frozen
@@ -87,16 +89,13 @@ class Qwen2VLRuntime:
         self._tokenizer = tokenizer
         self._template = PromptTemplate(prompts, config, tokenizer)
         self._embed = open_embeddings(self._files.embeddings, config, providers=providers, threads=threads)
-        self._vision = open_session(self._files.vision_encoder, providers=providers, threads=threads)
-        check_names(self._files.vision_encoder, self._vision, ["pixel_values", "image_grid_thw"], ["image_features"])
-        self._pixels_type = element_type(self._vision, "pixel_values")
-        width = self._vision.get_outputs()[0].shape[-1]
-        if isinstance(width, int) and width != config.hidden_size:
-            raise BundleError(
-                f"{self._files.vision_encoder}: gives features of width {width}, but config.json says "
-                f"vlm.hidden_size = {config.hidden_size}"
+        # Most of the time goes into arranging weights, by one thread a file: two files take as long as the larger.
+        with ThreadPoolExecutor(1) as pool:
+            vision = pool.submit(
+                VisionEncoder, self._files.vision_encoder, config, providers=providers, threads=threads
             )
-        self._decoder = Decoder(self._files, config, providers=providers, threads=threads)
+            self._decoder = Decoder(self._files, config, providers=providers, threads=threads)
+            self._vision = vision.result()
 
     def report(self) -> dict[str, str]:
         """Facts about what was opened, for people: name -> value."""
@@ -108,7 +107,7 @@ class Qwen2VLRuntime:
             "decoder": files.decoder.name,
             "long prompts": files.prefill.name if files.prefill and self._decoder.streams else "by the decoder",
             "key/value cache": "written in place" if self._decoder.in_place else "grows step by step",
-            "provider": self._vision.get_providers()[0],
+            "provider": self._vision.provider,
         }
 
     def encode_image(self, image: Image.Image) -> EncodedImage:
@@ -125,10 +124,7 @@ class Qwen2VLRuntime:
         height, width = resized_shape(image.height, image.width, vision)
         self._room(len(self._template.image_ids(height * width // (vision.patch_size * vision.merge_size) ** 2)))
         pixel_values, grid = image_patches(image, vision)
-        feeds = {"pixel_values": pixel_values.astype(self._pixels_type, copy=False), "image_grid_thw": grid}
-        (features,) = self._vision.run(["image_features"], feeds)
-        features = np.asarray(features, np.float32).reshape(-1, self.config.hidden_size)
-        features.flags.writeable = False
+        features = self._vision(pixel_values, grid)
         frames, rows, columns = grid[0].tolist()
         return EncodedImage(features, (frames, rows, columns), self)
 

@@ -1,0 +1,49 @@
+"""The VLM's vision encoder on ONNX Runtime: patches of an image to its features."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pydeper.config import VLMConfig
+from pydeper.errors import BundleError
+from pydeper.vlm.session import check_names, element_type, open_session
+
+
+class VisionEncoder:
+    """A vision encoder file, our own or a published one; immutable and thread-safe.
+
+    Attributes:
+        provider: The execution provider in use.
+    """
+
+    def __init__(self, path: Path, config: VLMConfig, *, providers: Sequence[str], threads: int | None) -> None:
+        """Opens the file.
+
+        Raises:
+            BundleError: It is missing, damaged, or not a vision encoder of the sizes in `config`.
+        """
+        self._hidden_size = config.hidden_size
+        self._session = open_session(path, providers=providers, threads=threads)
+        self.provider: str = self._session.get_providers()[0]
+        # onnx-community/Qwen2-VL-2B-Instruct and its generation say grid_thw; newer repositories use the longer name.
+        inputs = [value.name for value in self._session.get_inputs()]
+        self._grid_name = "grid_thw" if "grid_thw" in inputs else "image_grid_thw"
+        check_names(path, self._session, ["pixel_values", self._grid_name], ["image_features"])
+        self._pixels_type = element_type(self._session, "pixel_values")
+        width = self._session.get_outputs()[0].shape[-1]
+        if isinstance(width, int) and width != config.hidden_size:
+            raise BundleError(
+                f"{path}: gives features of width {width}, but config.json says vlm.hidden_size = {config.hidden_size}"
+            )
+
+    def __call__(
+        self, pixel_values: npt.NDArray[np.float32], image_grid_thw: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float32]:
+        """Encodes one image: (N, patch numbers), (1, 3) -> (image tokens, hidden) float32, read-only."""
+        feeds = {"pixel_values": pixel_values.astype(self._pixels_type, copy=False), self._grid_name: image_grid_thw}
+        (found,) = self._session.run(["image_features"], feeds)
+        features = np.asarray(found, np.float32).reshape(-1, self._hidden_size)
+        features.flags.writeable = False
+        return features
