@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 
-.PHONY: demo test test-slow lint format bench docs tiny clean
+.PHONY: demo test test-slow lint format bench bench-2b docs tiny clean
 
 demo: $(VENV)/.sdk          ## two people describe one picture, with the built-in model
 	$(BIN)/pydeper demo
@@ -27,6 +27,11 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev         ## what importing and describing cost, against their alternatives
 	$(RUN) -m benchmarks.import_time
 	$(RUN) -m benchmarks.tiny_runtime
+
+bench-2b: $(VENV)/.dev      ## the same at the real size, beside transformers; makes 24 GB of files in runs/ first
+	$(RUN) -m benchmarks.qwen2_vl_2b
+	$(RUN) -m benchmarks.qwen2_vl_2b --greedy
+	$(RUN) -m benchmarks.persona_encoder
 
 docs: $(VENV)/.docs         ## the docs site, into site/
 	$(BIN)/mkdocs build --strict
