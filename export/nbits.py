@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 from torch import nn
 
-from export.quantize import linear_layers
+from export.quantize import linear_layers, remove_unused, stored_weight
 
 BLOCK = 128  # inputs that share a scale; measured: the fastest of 32, 64, 128 and 256 on a CPU
 _MICROSOFT = "com.microsoft"
@@ -28,7 +28,8 @@ def quantize_nbits(model: ir.Model, bits: int) -> None:
         x, value = node.inputs[0], node.inputs[1]
         assert x is not None
         assert value is not None
-        weight = _stored(value)
+        weight = stored_weight(node)
+        assert weight is not None
         features, outputs = weight.shape
         packed, scales, _ = quantizer.qbits_block_quant(np.ascontiguousarray(weight, np.float32))
         parts = [
@@ -42,7 +43,7 @@ def quantize_nbits(model: ir.Model, bits: int) -> None:
         sizes = {"K": features, "N": outputs, "bits": bits, "block_size": BLOCK, "accuracy_level": 4}
         product = ir.node("MatMulNBits", [x, *parts], sizes, domain=_MICROSOFT)
         ir.convenience.replace_nodes_and_values(model.graph, node, [node], [product], node.outputs, product.outputs)
-        _remove_unused(model.graph, value)
+        remove_unused(value)
     model.graph.opset_imports[_MICROSOFT] = 1
 
 
@@ -78,27 +79,3 @@ def _unpacked(packed: np.ndarray, scales: np.ndarray, bits: int) -> np.ndarray:
         packed = np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:2], -1)
     centred = packed.astype(np.float32) - 2 ** (bits - 1)
     return (centred * scales.reshape(*packed.shape[:2], 1)).reshape(len(packed), -1)
-
-
-def _stored(value: ir.Value) -> np.ndarray:
-    tensor = ir.convenience.get_const_tensor(value)
-    if tensor is not None:
-        return tensor.numpy()
-    node = value.producer()
-    assert node is not None
-    source = node.inputs[0]
-    assert source is not None
-    return _stored(source).T if node.op_type == "Transpose" else _stored(source)
-
-
-def _remove_unused(graph: ir.Graph, value: ir.Value) -> None:
-    if value.uses():
-        return
-    node = value.producer()
-    if node is None:
-        del graph.initializers[str(value.name)]
-        return
-    source = node.inputs[0]
-    graph.remove(node, safe=True)
-    if source is not None:
-        _remove_unused(graph, source)

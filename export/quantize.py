@@ -109,7 +109,7 @@ def quantize_linear_int8(
     activations: dict[tuple[ir.Graph | ir.Function | None, ir.Value], tuple[ir.Value, ir.Value]] = {}
     rewritten = []
     for name, node in layers.items():
-        weight = _weight(node)
+        weight = stored_weight(node)
         if weight is None or min(weight.shape) < min_features or (names is not None and name not in names):
             continue
         x, w = _inputs(node)
@@ -119,7 +119,7 @@ def quantize_linear_int8(
         if key not in activations:
             activations[key] = _quantize_rows(model.graph, node, x, len(weight))
         _replace_matmul(model.graph, node, *activations[key], *weights[w])
-        _remove_unused(w)
+        remove_unused(w)
         rewritten.append(name)
     if rewritten:
         model.graph.opset_imports[_MICROSOFT] = 1
@@ -128,7 +128,7 @@ def quantize_linear_int8(
 
 def linear_layers(model: ir.Model) -> list[ir.Node]:
     """Returns the MatMul nodes that `quantize_linear_int8` can rewrite, in the order of the graph."""
-    return [node for node in model.graph.all_nodes() if _weight(node) is not None]
+    return [node for node in model.graph.all_nodes() if stored_weight(node) is not None]
 
 
 def quantized_weight(weight: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -199,8 +199,8 @@ def _replace(node: ir.Node, others: list[ir.Node]) -> None:
     ir.convenience.replace_nodes_and_values(_graph_of(node), node, [node], others, node.outputs, others[-1].outputs)
 
 
-def _weight(node: ir.Node) -> np.ndarray | None:
-    """The constant (K, N) weight of a MatMul, where that is what the node is."""
+def stored_weight(node: ir.Node) -> np.ndarray | None:
+    """Returns the constant (K, N) weight of a linear layer, a view in the type it is stored in; else None."""
     if node.op_type != "MatMul" or node.domain:
         return None
     weight = _constant(_inputs(node)[1])
@@ -298,8 +298,8 @@ def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     return graph.initializers[name]
 
 
-def _remove_unused(value: ir.Value) -> None:
-    """Removes a constant that nothing uses any more, and the nodes that made it from others."""
+def remove_unused(value: ir.Value) -> None:
+    """Removes a constant from its graph if nothing uses it any more, and the nodes that made it from others."""
     if value.uses() or value.is_graph_output():
         return
     node = value.producer()
@@ -310,4 +310,4 @@ def _remove_unused(value: ir.Value) -> None:
     sources = _inputs(node)
     _graph_of(node).remove(node, safe=True)
     for source in sources:
-        _remove_unused(source)
+        remove_unused(source)
