@@ -15,6 +15,7 @@ import attrs
 import numpy as np
 import onnx_ir as ir
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import Qwen2VLForConditionalGeneration
 
@@ -81,7 +82,8 @@ def export_vlm(
 
     The files (see `pydeper.vlm.files` for their names) appear in `out_dir` all at once, after the last check. Steps
     that are finished stay in a hidden folder inside it until then: called again after an interruption with the same
-    source and settings, the export goes on with the next one. A model in memory is always exported from the start.
+    source and settings, the export goes on with the next one. After a failed check nothing stays, and a model in memory
+    is always exported from the start.
 
     Args:
         source: A model in memory (not changed), a folder in the Hub's layout, or a Hub id.
@@ -169,7 +171,7 @@ class _Export:
         return {"vision_error": error, "vision_cosine": cosine, "vision_rounding": rounding}
 
     def embedding_table(self, folder: Path) -> dict[str, float]:
-        table = self.model().get_input_embeddings().weight.float().numpy()
+        table = self.model().get_input_embeddings().weight.to("cpu", torch.float32).numpy()
         change = 0.0
         if self.precision != "fp32" or self.half_storage:
             allowed = self.rounding_tolerance if self.half_storage else np.inf
@@ -241,10 +243,7 @@ class _Export:
     def model(self) -> Any:
         """The model in its own precision, loaded when first asked for."""
         if self._model is None:
-            self._model = Qwen2VLForConditionalGeneration.from_pretrained(
-                self.source, revision=self.revision, dtype="auto"
-            )
-            check_architecture(self._model.config)
+            self._model = load(self.source, self.revision)
         return self._model
 
     def part(self, name: str) -> Any:
@@ -265,7 +264,16 @@ class _Export:
             return
         kept = out_dir / f".export-{self.digest()[:16]}"
         kept.mkdir(exist_ok=True)
-        yield kept
+        try:
+            yield kept
+        except ParityError:
+            # The same steps would fail in the same way: there is nothing to go on with.
+            shutil.rmtree(kept)
+            raise
+        except BaseException:
+            if not any(kept.glob("*.json")):
+                shutil.rmtree(kept)
+            raise
         shutil.rmtree(kept)
 
     def digest(self) -> str:
@@ -287,11 +295,38 @@ class _Export:
         folder = home / step
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        facts = self.steps[step](folder)
+        try:
+            facts = self.steps[step](folder)
+        except BaseException:
+            shutil.rmtree(folder)  # half-written files may be what fills the disk
+            raise
         unfinished = report.with_suffix(".part")
         unfinished.write_text(json.dumps(facts), encoding="utf-8")
         unfinished.replace(report)
         return facts
+
+
+def load(source: str | Path, revision: str | None) -> Any:
+    """Loads a Qwen2-VL in the precision that it is stored in.
+
+    Raises:
+        ValueError: The weights are damaged or not those of `config.json`, or see `check_architecture`.
+        OSError: A file is missing, or the Hub cannot be reached.
+    """
+    try:
+        model, found = Qwen2VLForConditionalGeneration.from_pretrained(
+            source, revision=revision, dtype="auto", output_loading_info=True
+        )
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{source}: its weights cannot be read: {error}") from error
+    # transformers draws missing weights at random, and drops those that are left over.
+    for problem in ("missing", "unexpected"):
+        if keys := sorted(found[f"{problem}_keys"]):
+            raise ValueError(
+                f"{source}: its weights are not those of its config.json: {problem} is {keys[0]} ({len(keys)} in all)"
+            )
+    check_architecture(model.config)
+    return model
 
 
 # Graphs
