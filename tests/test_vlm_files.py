@@ -95,12 +95,14 @@ def test_a_bundles_own_files(tmp_path: Path) -> None:
     int4 = find_files(tmp_path, "int4")
     assert int4.embeddings == tmp_path / "embed_tokens.npy"
     assert int4.prefill == tmp_path / "decoder_layers_int8.onnx"
-    assert find_files(tmp_path, "int8").prefill is None
+    assert find_files(tmp_path, "int8").prefill == int4.prefill
+    write(tmp_path, "decoder_model_merged.onnx")
+    assert find_files(tmp_path, "fp32").prefill is None
     # The layers' weights are an array of the same name.
     names = [path.name for path in write(tmp_path, "decoder_layers_int8.npy").iterdir()]
     layers = {"decoder_layers_int8.onnx", "decoder_layers_int8.npy"}
     assert not layers & set(unneeded_files(names, choose_files(names, "int4", "here")))
-    assert layers < set(unneeded_files(names, choose_files(names, "int8", "here")))
+    assert layers < set(unneeded_files(names, choose_files(names, "fp32", "here")))
 
 
 def test_the_folder_itself_wins_over_its_subfolder(tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ class VLMFiles:
         decoder: The graph with the key/value cache.
         precision: Of the decoder's weights.
         prefill: One decoder layer as a graph, which computes a long prompt with 8-bit weights from the array beside it
-            faster than the decoder does with 4-bit ones; only with a 4-bit decoder, and only where the folder has it.
+            faster than the decoder does with 4- or 8-bit blocks; only with such a decoder, and only where the folder
+            has it.
     """
 
     vision_encoder: Path
@@ -128,7 +129,7 @@ def choose_files(names: Iterable[str], precision: Precision | None, where: str) 
         embeddings=Path(home, table),
         decoder=Path(home, _best(present, DECODER, (precision,), where)),
         precision=precision,
-        prefill=Path(home, PREFILL_LAYERS) if precision == "int4" and PREFILL_LAYERS in present else None,
+        prefill=Path(home, PREFILL_LAYERS) if precision in ("int8", "int4") and PREFILL_LAYERS in present else None,
     )
 
 

@@ -1,10 +1,11 @@
 """A long prompt through the decoder, layer after layer, with weights that stay in their file.
 
-The decoder that writes a description has 4-bit weights: a token reads all of them, so the fewer bytes the better. A
-prompt with an image has hundreds of tokens at once, and there it is arithmetic that takes the time: 8-bit integers are
-several times as fast on processors with instructions for them (x86 with VNNI or AMX, ARM with I8MM). Both sets of
-weights do not fit into the memory that small devices have, and need not: a prompt is computed once per image. So the
-8-bit weights are mapped from their file, used layer by layer, and given back to the system after each.
+The decoder that writes a description has weights in blocks of 4 or 8 bits: a token reads all of them, so the fewer
+bytes the better, and the arithmetic behind them is slow. A prompt with an image has hundreds of tokens at once, and
+there it is the arithmetic that takes the time: products of 8-bit integers are several times as fast on processors with
+instructions for them (x86 with VNNI or AMX, ARM with I8MM). Both sets of weights do not fit into the memory that small
+devices have, and need not: a prompt is computed once per image. So the integers are mapped from their file, used layer
+by layer, and given back to the system after each.
 """
 
 import mmap
