@@ -63,7 +63,7 @@ def speed(options: argparse.Namespace) -> dict[str, float]:
         median = {name: statistics.median(row[name] for row in rounds) for name in rounds[0]}
         eight = [ours.ask("eight", photograph(options.work, 200 + number)) for number in range(3)]
         one_s, eight_s = (statistics.median(pair[i] for pair in eight) for i in (0, 1))
-        per_token = ours.ask("bytes_per_token")
+        per_token, their_peak = ours.ask("bytes_per_token"), theirs.ask("peak")
     loads, peaks = zip(*(_in_a_process(_load_and_describe, bundle, options) for _ in range(3)), strict=True)
     roofline = median["bandwidth, GB/s"] * 1e9 / per_token
     return {
@@ -76,6 +76,7 @@ def speed(options: argparse.Namespace) -> dict[str, float]:
         f"{PERSONAS} personas against one, seconds": eight_s / one_s,
         "load s": statistics.median(loads),
         "peak GiB of describing one image": max(peaks),
+        "transformers, peak GiB": their_peak,
     }
 
 
@@ -207,6 +208,9 @@ class Transformers:
         picture = Image.open(image).convert("RGB")
         vision = _seconds(lambda: self.steered.image_features([picture]))
         return {"first token s": first, "of which vision s": vision, "tokens/s": count / more}
+
+    def peak(self) -> float:
+        return peak_gib()
 
     def greedy(self, image: Path, soft: np.ndarray) -> list[int]:
         tokens = self.tokens(image, soft)

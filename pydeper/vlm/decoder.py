@@ -85,8 +85,8 @@ class Decoder:
         Args:
             cache: What `start` made.
             embeddings: (rows, S, hidden).
-            positions: (3, S) rotary positions, and the number that follows them in the last column; None counts on
-                from each row's last.
+            positions: (3, S + 1) rotary positions of the tokens, and the number of the one that will follow; None
+                counts on from each row's last.
             logits: Whether they are wanted.
 
         Returns:

@@ -39,7 +39,8 @@ class DecodingOptions:
         repetition_penalty: 1 is none; above 1 makes the tokens that the description already holds less likely
             (Keskar et al. 2019, CTRL, section 4.1).
         seed: Sampling only: makes it reproducible. Every description starts a generator of its own from it, so one
-            decoded in a batch equals the same one decoded alone.
+            decoded in a batch draws as it does alone. (With 4- and 8-bit weights, whose sums differ in the last bit
+            between a batch and a single row, near ties can still fall otherwise.)
         strength: 0 is the model without a persona, 1 the persona as trained, above 1 an exaggeration.
 
     Raises:
