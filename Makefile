@@ -30,6 +30,7 @@ bench: $(VENV)/.dev         ## what importing and describing cost, against their
 
 bench-2b: $(VENV)/.dev      ## the same at the real size, beside transformers; makes 24 GB of files in runs/ first
 	$(RUN) -m benchmarks.qwen2_vl_2b
+	$(RUN) -m benchmarks.qwen2_vl_2b --large-pages
 	$(RUN) -m benchmarks.qwen2_vl_2b --greedy
 	$(RUN) -m benchmarks.persona_encoder
 

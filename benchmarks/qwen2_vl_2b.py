@@ -32,8 +32,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--greedy", action="store_true", help="compare greedy tokens in fp32 (minutes, 20 GiB) instead")
+    parser.add_argument("--large-pages", action="store_true", help="give all sides large pages (Linux, glibc 2.35 on)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     options = parser.parse_args()
+    if options.large_pages:
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"  # read by processes when they start, as sides will
     prepare(options.work, "fp32" if options.greedy else "int4")
     figures = greedy(options.work, options.threads) if options.greedy else speed(options)
     for name, value in figures.items():
