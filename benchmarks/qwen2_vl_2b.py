@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import attrs
 import numpy as np
 from PIL import Image
 
@@ -357,7 +356,7 @@ def described(work: Path, precision: str) -> tuple[Any, Any, Any]:
     vlm = json.loads((work / precision / "vlm.json").read_text(encoding="utf-8"))
     tokenizer = Tokenizer.from_file(str(work / precision / "tokenizer.json"))
     tokenizer.encode_special_tokens = True
-    return BundleConfig.from_dict(around | {"vlm": vlm}).vlm, attrs.evolve(prompts), tokenizer
+    return BundleConfig.from_dict(around | {"vlm": vlm}).vlm, prompts, tokenizer
 
 
 def photograph(work: Path, number: int) -> Path:

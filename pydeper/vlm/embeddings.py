@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from pydeper.config import VLMConfig
 from pydeper.errors import BundleError
+from pydeper.vlm.arrays import map_array
 from pydeper.vlm.session import check_names, open_session
 
 Embed = Callable[[Sequence[int] | npt.NDArray[np.int64]], npt.NDArray[np.float32]]
@@ -48,12 +49,7 @@ def open_embeddings(path: Path, config: VLMConfig, *, providers: Sequence[str], 
 
 
 def _open_table(path: Path, config: VLMConfig) -> npt.NDArray[np.floating[Any]]:
-    try:
-        table: npt.NDArray[np.floating[Any]] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise BundleError(f"{path}: no such file; the bundle is incomplete, fetch it again") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise BundleError(f"{path}: not a numpy array file: {error}") from error
+    table = map_array(path)
     if table.shape != (config.vocab_size, config.hidden_size) or table.dtype not in (np.float16, np.float32):
         raise BundleError(
             f"{path}: must be float16 or float32 of shape {(config.vocab_size, config.hidden_size)}, "

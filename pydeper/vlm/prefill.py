@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pydeper.config import VLMConfig
 from pydeper.errors import BundleError
+from pydeper.vlm.arrays import map_array
 from pydeper.vlm.kv_cache import InPlaceCache
 from pydeper.vlm.session import check_names, import_onnxruntime, open_session
 
@@ -33,12 +34,7 @@ class StreamedLayers:
             BundleError: A file is missing, damaged, or does not fit the other or `config`.
         """
         weights = path.with_suffix(".npy")
-        try:
-            layers = np.load(weights, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            raise BundleError(f"{weights}: no such file; the bundle is incomplete, fetch it again") from None
-        except (OSError, ValueError, EOFError) as error:
-            raise BundleError(f"{weights}: not a numpy array file: {error}") from error
+        layers = map_array(weights)
         names = layers.dtype.names or ()
         self._session = open_session(path, threads=threads)
         check_names(path, self._session, [*_INPUTS, *names], _OUTPUTS)
