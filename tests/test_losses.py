@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from training.losses import ContrastiveLoss, description_loss, trajectory_loss
+from training.losses import ContrastiveLoss, trajectory_loss
 
 torch.set_num_threads(1)
 TEMPERATURE = 0.07
@@ -188,29 +188,3 @@ def test_trajectory_loss_is_the_plain_sum(seed: int, lengths: list[int], slots: 
 def test_trajectory_loss_refuses_more_fixations_than_slots() -> None:
     with pytest.raises(ValueError, match="5 fixations do not fit the decoder's 3 slots"):
         trajectory_loss(torch.rand(1, 3, 4), torch.rand(1, 3), torch.rand(1, 5, 4), torch.ones(1, 5))
-
-
-@settings(max_examples=30)
-@given(seed=st.integers(0, 2**31), batch=st.integers(1, 3), length=st.integers(1, 5))
-def test_description_loss_is_the_plain_mean(seed: int, batch: int, length: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(batch, length, 7, generator=generator, dtype=torch.float64, requires_grad=True)
-    labels = torch.randint(7, (batch, length), generator=generator)
-    labels[torch.rand(batch, length, generator=generator) < 0.5] = -100
-    terms = [
-        -logits[b, i].detach().softmax(-1)[labels[b, i + 1]].log().item()
-        for b in range(batch)
-        for i in range(length - 1)
-        if labels[b, i + 1] != -100
-    ]
-    value = description_loss(logits, labels)
-    assert value.item() == pytest.approx(sum(terms) / max(len(terms), 1))
-    value.backward()
-    assert logits.grad is not None
-    assert logits.grad.isfinite().all()
-
-
-def test_description_loss_counts_in_float32() -> None:
-    assert (
-        description_loss(torch.randn(1, 3, 5, dtype=torch.bfloat16), torch.tensor([[0, 1, 2]])).dtype == torch.float32
-    )

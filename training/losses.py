@@ -144,24 +144,3 @@ def trajectory_loss(predicted_boxes: Tensor, validity_logits: Tensor, boxes: Ten
     surprise = F.binary_cross_entropy_with_logits(validity_logits, real.to(validity_logits.dtype), reduction="none")
     slots = has_trajectory.sum().clamp(min=1) * real.shape[1]
     return box_loss + (surprise * has_trajectory).sum() / slots
-
-
-def description_loss(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> Tensor:
-    """L_des: next-token cross-entropy of the description's own tokens.
-
-    Position i predicts label i + 1; labels of the prompt, the image and padding are `ignore_index`.
-
-    Args:
-        logits: (B, S, V)
-        labels: (B, S) int64.
-        ignore_index: The label that does not count.
-
-    Returns:
-        () mean over the labels that count, in at least float32; zero, with a gradient path, where none does.
-    """
-    targets = labels[:, 1:]
-    counted = targets != ignore_index
-    kept = logits[:, :-1][counted]
-    kept = kept.to(torch.promote_types(kept.dtype, torch.float32))
-    total = F.cross_entropy(kept, targets[counted], reduction="sum")
-    return total / counted.sum().clamp(min=1)
