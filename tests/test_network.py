@@ -4,9 +4,11 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from hypothesis import given, settings
@@ -35,6 +37,7 @@ CONFIG = NetworkConfig(
 )
 SEEDS = st.integers(0, 2**31)
 LENGTHS = st.tuples(st.integers(0, 6), st.integers(0, 5))
+SWITCHES = ("trajectory", "dynamics", "dual_context", "trajectory_latent", "film")
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,7 @@ class Plain:
     """The network on one sample, straight from the formulas: no batch, no padding, no masks, head by head."""
 
     def __init__(self, deper: Deper) -> None:
+        self.config = deper.persona_encoder.config
         self.weights = {name: value.detach() for name, value in deper.state_dict().items()}
 
     def linear(self, name: str, x: Tensor) -> Tensor:
@@ -126,8 +130,10 @@ class Plain:
             x, y = (box[0] + box[2]) / 2 * CONFIG.grid_size, (box[1] + box[3]) / 2 * CONFIG.grid_size
             half = CONFIG.hidden_size // 2
             where = plain_sinusoid(x, half) + plain_sinusoid(y, half)
-            when, how_long = plain_sinusoid(i, 2 * half), plain_sinusoid(duration * 100, 2 * half)
-            extra = [sum(parts) for parts in zip(where, when, how_long, strict=True)]
+            extra = where
+            if self.config.dynamics:
+                when, how_long = plain_sinusoid(i, 2 * half), plain_sinusoid(duration * 100, 2 * half)
+                extra = [sum(parts) for parts in zip(where, when, how_long, strict=True)]
             seen = self.linear(name, plain_pooling(image, box, CONFIG.grid_size))
             rows.append((seen + torch.tensor(extra, dtype=torch.float64))[None])
         return torch.cat(rows)
@@ -136,27 +142,34 @@ class Plain:
         V = self.linear("persona_encoder.image_projection", image)
         L = L_0 = self.linear("persona_encoder.text_projection", words)
         T = self.embed_trajectory(image, boxes, durations)
+        T = T if self.config.trajectory else T[:0]
         for layer in range(CONFIG.encoder_layers):
             streams = []
             for stream, tokens, other in (("text", L, T), ("trajectory", T, L)):
                 name = f"persona_encoder.dual_context.layers.{layer}.{stream}"
                 tokens = self.attend(f"{name}.self_attention", tokens, tokens)
-                tokens = self.attend(f"{name}.cross_attention", tokens, torch.cat((V, other)))
+                context = torch.cat((V, other)) if self.config.dual_context else V
+                tokens = self.attend(f"{name}.cross_attention", tokens, context)
                 streams.append(self.feed_forward(f"{name}.feed_forward", tokens))
             L, T = streams
         Z = torch.cat((L, T))
         z_s = self.readout("persona_encoder.extractor", Z)
-        z_traj = self.readout("trajectory_decoder.latent", Z)
+        latent = self.config.trajectory_latent
+        z_traj = (
+            self.readout("trajectory_decoder.latent", Z)
+            if latent
+            else self.linear("trajectory_decoder.from_subject", z_s)
+        )
         Q = self.weights["trajectory_decoder.box_queries"][0] + z_traj
         for layer in range(CONFIG.decoder_layers):
             name = f"trajectory_decoder.layers.{layer}"
             Q = self.attend(f"{name}.self_attention", Q, Q)
             Q = self.attend(f"{name}.latent_attention", Q, z_traj[None])
             Q = self.attend(f"{name}.context_attention", Q, torch.cat((V, L_0)))
-            film = self.linear(f"{name}.film.gamma_beta.1", self.norm(f"{name}.film.gamma_beta.0", z_s)).tanh()
-            Q = self.feed_forward(
-                f"{name}.feed_forward", Q * (1 + film[: CONFIG.hidden_size]) + film[CONFIG.hidden_size :]
-            )
+            if self.config.film:
+                film = self.linear(f"{name}.film.gamma_beta.1", self.norm(f"{name}.film.gamma_beta.0", z_s)).tanh()
+                Q = Q * (1 + film[: CONFIG.hidden_size]) + film[CONFIG.hidden_size :]
+            Q = self.feed_forward(f"{name}.feed_forward", Q)
         numbers = self.linear("trajectory_decoder.head", Q)
         x1, y1, x2, y2 = (1 / (1 + torch.exp(-numbers[:, i])) for i in range(4))
         boxes = torch.stack(
@@ -184,11 +197,7 @@ def plain_pooling(tokens: Tensor, box: list[float], grid_size: int) -> Tensor:
     return sum(inside) / len(inside)
 
 
-@settings(max_examples=12)
-@given(seed=SEEDS, lengths=st.lists(LENGTHS.filter(any), min_size=1, max_size=3), extra=st.integers(0, 2))
-def test_the_network_is_the_formulas_sample_by_sample(
-    deper: Deper, seed: int, lengths: list[tuple[int, int]], extra: int
-) -> None:
+def check_against_formulas(deper: Deper, seed: int, lengths: list[tuple[int, int]], extra: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     samples = [draw_sample(*length, generator) for length in lengths]
     padded = [max(1, *(length[i] for length in lengths)) + extra for i in (0, 1)]
@@ -202,6 +211,42 @@ def test_the_network_is_the_formulas_sample_by_sample(
         torch.testing.assert_close(output.subject_logits[i], expected["logits"])
         torch.testing.assert_close(output.boxes[i], expected["boxes"])
         torch.testing.assert_close(output.validity_logits[i], expected["validity"])
+
+
+@settings(max_examples=12)
+@given(seed=SEEDS, lengths=st.lists(LENGTHS.filter(any), min_size=1, max_size=3), extra=st.integers(0, 2))
+def test_the_network_is_the_formulas_sample_by_sample(
+    deper: Deper, seed: int, lengths: list[tuple[int, int]], extra: int
+) -> None:
+    check_against_formulas(deper, seed, lengths, extra)
+
+
+@pytest.mark.parametrize("off", [*((switch,) for switch in SWITCHES), SWITCHES])
+def test_an_ablated_network_is_its_formulas_sample_by_sample(off: tuple[str, ...]) -> None:
+    torch.manual_seed(2)
+    config = attrs.evolve(CONFIG, **dict.fromkeys(off, False))
+    check_against_formulas(Deper(config, num_subjects=4).double().eval(), 3, [(3, 4), (2, 0), (5, 2)], 1)
+
+
+def test_the_whole_network_has_the_weights_and_buffers_that_it_always_had() -> None:
+    """Published checkpoints name them; see the built-in model."""
+    names = {re.sub(r"layers\.\d+", "layers.*", name) for name in Deper(CONFIG, num_subjects=4).state_dict()}
+    streams = [f"persona_encoder.dual_context.layers.*.{stream}" for stream in ("text", "trajectory")]
+    readouts = ["persona_encoder.extractor", "trajectory_decoder.latent"]
+    decoder = "trajectory_decoder.layers.*"
+    attentions = [f"{stream}.{kind}_attention" for stream in streams for kind in ("self", "cross")]
+    attentions += [f"{readout}.cross_attention" for readout in readouts]
+    attentions += [f"{decoder}.{kind}_attention" for kind in ("self", "latent", "context")]
+    blocks = [f"{stream}.feed_forward" for stream in [*streams, decoder]]
+    layers = [f"{at}.attention.{part}" for at in attentions for part in ("query", "key", "value", "output")]
+    layers += [f"{block}.layers.*" for block in blocks] + [f"{block}.norm" for block in attentions + blocks]
+    layers += [f"{readout}.head.{i}" for readout in readouts for i in (0, 1, 3)]
+    layers += [f"{decoder}.film.gamma_beta.{i}" for i in (0, 1)]
+    layers += [f"persona_encoder.{name}_projection" for name in ("image", "text")]
+    layers += ["persona_encoder.trajectory_embedding.projection", "subject_head.classifier", "trajectory_decoder.head"]
+    expected = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+    expected |= {f"{readout}.query" for readout in readouts} | {"trajectory_decoder.box_queries"}
+    assert names == expected
 
 
 @settings(max_examples=40)
@@ -345,6 +390,7 @@ def test_freezing_the_context_leaves_the_extractor_to_learn() -> None:
         ({"encoder_layers": 1.5}, TypeError),
         ({"num_heads": True}, TypeError),
         ({"dropout": 1.0}, ValueError),
+        ({"film": 1}, TypeError),
     ],
 )
 def test_impossible_sizes_are_refused(wrong: dict[str, Any], error: type[Exception]) -> None:

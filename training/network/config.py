@@ -1,4 +1,4 @@
-"""The sizes of the network; the defaults are those of the paper."""
+"""The sizes of the network, and which of its parts are there; the defaults are those of the paper."""
 
 import attrs
 
@@ -10,9 +10,14 @@ def _size(instance: object, attribute: "attrs.Attribute[int]", value: object) ->
         raise ValueError(f"NetworkConfig.{attribute.name} is {value}; it must be at least 1")
 
 
+def _switch(instance: object, attribute: "attrs.Attribute[bool]", value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"NetworkConfig.{attribute.name} is {value!r}; it must be true or false")
+
+
 @attrs.frozen
 class NetworkConfig:
-    """Sizes of the persona encoder and the trajectory decoder.
+    """Sizes of the persona encoder and the trajectory decoder, and a switch for each part that the paper ablates.
 
     Attributes:
         hidden_size: D, the width of every stream and of the feed-forward blocks; a multiple of 4 and of `num_heads`.
@@ -25,10 +30,19 @@ class NetworkConfig:
         image_channels: C, the width of the frozen image encoder's tokens.
         text_channels: E, the width of the frozen text table.
         grid_size: G; an image is G×G tokens, row by row.
+        trajectory: Trajectories are read. False: T_0 is empty for every sample, whatever it holds.
+        dynamics: A fixation says when it was and how long it took. False: T_0 keeps only what was seen and where, so
+            the fixations are a set.
+        dual_context: The streams read each other. False: each layer is FFN(Cross(Self(x), V)) in either stream, and
+            they meet in Z_dual alone.
+        trajectory_latent: The trajectory decoder has z_traj, a latent of the one image. False: a linear map of z_s
+            takes the place of z_traj, so z_s alone has to reconstruct.
+        film: z_s modulates the trajectory decoder. False: Q ← FFN(Q), so the decoder sees z_s only in place of z_traj,
+            if at all.
 
     Raises:
         ValueError: A size is below 1, does not divide as it must, or the dropout is outside [0, 1).
-        TypeError: A size is not an int.
+        TypeError: A size is not an int, or a switch not a bool.
     """
 
     hidden_size: int = attrs.field(default=384, validator=_size)
@@ -41,6 +55,11 @@ class NetworkConfig:
     image_channels: int = attrs.field(default=768, validator=_size)
     text_channels: int = attrs.field(default=1536, validator=_size)
     grid_size: int = attrs.field(default=14, validator=_size)
+    trajectory: bool = attrs.field(default=True, validator=_switch)
+    dynamics: bool = attrs.field(default=True, validator=_switch)
+    dual_context: bool = attrs.field(default=True, validator=_switch)
+    trajectory_latent: bool = attrs.field(default=True, validator=_switch)
+    film: bool = attrs.field(default=True, validator=_switch)
 
     def __attrs_post_init__(self) -> None:
         if not 0.0 <= self.dropout < 1.0:

@@ -27,10 +27,13 @@ class DualContextLayer(nn.Module):
     """Both streams, in parallel: each sees the other as it was before the layer.
 
     T_{l+1} = FFN(Cross(Self(T_l), [V; L_l])),  L_{l+1} = FFN(Cross(Self(L_l), [V; T_l]))
+
+    Without `dual_context` the context of both is V.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
+        self.dual_context = config.dual_context
         self.text = StreamLayer(config)
         self.trajectory = StreamLayer(config)
 
@@ -39,6 +42,8 @@ class DualContextLayer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """(B, N, D) V, (B, L, D) L_l, (B, M, D) T_l and the streams' bool masks -> L_{l+1}, T_{l+1}."""
         every = text_mask.new_ones(image.shape[:2])
+        if not self.dual_context:
+            return self.text(text, text_mask, image, every), self.trajectory(trajectory, trajectory_mask, image, every)
         with_text = torch.cat((image, text), dim=1), torch.cat((every, text_mask), dim=1)
         with_trajectory = torch.cat((image, trajectory), dim=1), torch.cat((every, trajectory_mask), dim=1)
         return (

@@ -39,18 +39,21 @@ class PersonaEncoding(NamedTuple):
 
 
 class TrajectoryEmbedding(nn.Module):
-    """T_0: what each box covers, projected to D, plus where, when and how long."""
+    """T_0: what each box covers, projected to D, plus where, when and how long (without `dynamics`: where alone)."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.grid_size = config.grid_size
         self.hidden_size = config.hidden_size
+        self.dynamics = config.dynamics
         self.projection = nn.Linear(config.image_channels, config.hidden_size)
 
     def forward(self, image_tokens: Tensor, boxes: Tensor, durations: Tensor) -> Tensor:
         """(B, G·G, C) image tokens, (B, M, 4) boxes, (B, M) seconds -> (B, M, D)."""
         seen: Tensor = self.projection(pool_boxes(image_tokens, boxes, self.grid_size))
         where = encode_where(boxes, self.grid_size, self.hidden_size)
+        if not self.dynamics:
+            return seen + where
         when = encode_when(boxes, self.hidden_size)
         how_long = encode_how_long(durations, self.hidden_size)
         return seen + where + when + how_long
@@ -60,6 +63,9 @@ class PersonaEncoder(nn.Module):
     """Dual-context encoder and subject extractor over already computed frozen features.
 
     A description or trajectory that is missing is a fully masked stream: the other one alone then makes z_s.
+
+    A part that is switched off here has no weights of its own, so the weights alone would fit the whole network too. An
+    empty buffer `without_…` marks them: loading refuses a checkpoint that was trained with other switches.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -73,6 +79,9 @@ class PersonaEncoder(nn.Module):
         self.dual_context = DualContextEncoder(config)
         self.extractor = SubjectExtractor(config)
         self._context_frozen = False
+        for part in ("trajectory", "dynamics", "dual_context"):
+            if not getattr(config, part):
+                self.register_buffer(f"without_{part}", torch.empty(0))
 
     def encode(
         self,
@@ -94,6 +103,8 @@ class PersonaEncoder(nn.Module):
             fixation_mask: (B, M) bool or int, non-zero for real fixations.
         """
         text_mask, trajectory_mask = attention_mask.bool(), fixation_mask.bool()
+        if not self.config.trajectory:
+            trajectory_mask = torch.zeros_like(trajectory_mask)
         image = self.image_projection(image_tokens)
         text = zero_padding(self.text_projection(text_embeddings), text_mask)
         trajectory = zero_padding(self.trajectory_embedding(image_tokens, boxes, durations), trajectory_mask)
