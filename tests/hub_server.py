@@ -1,124 +1,536 @@
-"""A stand-in for the Hugging Face Hub on this machine: enough of its HTTP interface for the real client to fetch."""
+"""A stand-in for the Hugging Face Hub on this machine: enough of its HTTP interface for the real client.
 
+As there, two servers: the Hub, with its repositories, and a storage of large objects at another address, to which the
+Hub only points. `HubServer.fault` makes either answer as a Hub in trouble does.
+"""
+
+import base64
 import hashlib
 import json
+import os
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import attrs
 import pytest
 
-_API = re.compile(r"/api/models/(?P<repository>[^/]+/[^/]+)/(?P<kind>revision|tree)/(?P<revision>[^/]+)")
-_FILE = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+_LFS_SUFFIXES = (".onnx", ".onnx_data", ".npy", ".bin", ".safetensors")
+_REPOSITORY = r"(?P<repository>[^/]+/[^/]+)"
+
+Files = Mapping[str, bytes]
 
 
-class HubServer(ThreadingHTTPServer):
-    """Serves folders as model repositories, each with one commit, which is also its main branch.
+@attrs.define
+class Repository:
+    """Commits (path -> content), and the branches and tags that point at them."""
+
+    name: str
+    private: bool = False
+    gated: bool = False
+    commits: dict[str, Files] = attrs.field(factory=dict)
+    messages: list[str] = attrs.field(factory=list)
+    branches: dict[str, str] = attrs.field(factory=dict)
+    tags: dict[str, str] = attrs.field(factory=dict)
+
+    def commit(self, files: Files, message: str, branch: str = "main") -> str:
+        parent = self.branches.get(branch, "")
+        state = [self.name, parent, message, *([name, _git_hash(files[name])] for name in sorted(files))]
+        commit = hashlib.sha1(json.dumps(state).encode()).hexdigest()
+        self.commits[commit] = dict(files)
+        self.messages.append(message)
+        self.branches[branch] = commit
+        return commit
+
+    def resolve(self, revision: str) -> str | None:
+        found = self.branches.get(revision) or self.tags.get(revision) or revision
+        return found if found in self.commits else None
+
+    def files(self, revision: str = "main") -> Files:
+        commit = self.resolve(revision)
+        assert commit is not None
+        return self.commits[commit]
+
+
+@attrs.define
+class Fault:
+    """What the next requests of a kind meet: a refusal, a connection cut short, or a wait.
 
     Attributes:
-        downloads: (repository, path) of every file sent so far.
-        requests: How many requests of any kind came.
+        request: Pattern of ``"METHOD /path"``.
+        times: How many requests meet it.
+        status: Answer with this status instead.
+        cut_after: Close the connection after so many bytes of content, sent or received.
+        wait: Seconds to wait before anything else.
+        before: Called before anything else.
     """
 
-    daemon_threads = True
+    request: str
+    times: int = 1
+    status: int | None = None
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    cut_after: int | None = None
+    wait: float = 0.0
+    before: Callable[[], object] | None = None
+
+
+@attrs.frozen
+class Transfer:
+    """Content that went over the wire: a file sent ("GET", "org/name/path") or an object received ("PUT", its sha256).
+
+    `size` counts what really went, `start` is where a range began.
+    """
+
+    method: str
+    what: str
+    start: int
+    size: int
+
+
+class HubServer:
+    """Both servers and what they hold.
+
+    Attributes:
+        repositories: By name.
+        objects: What the storage holds: sha256 -> content.
+        tokens: Token -> "read" or "write"; writing needs one that may write, a private repository any.
+        part_size: Objects larger than this are uploaded in parts; None: none are.
+        transfers: All content sent and received so far.
+        log: All requests so far, as ``"METHOD /path"``.
+        leaked: Whether a token ever came to the storage, whose business it is not.
+    """
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.repositories: dict[str, tuple[str, Path]] = {}
-        self.downloads: list[tuple[str, str]] = []
-        self.requests = 0
+        self.repositories: dict[str, Repository] = {}
+        self.objects: dict[str, bytes] = {}
+        self.parts: dict[tuple[str, int], bytes] = {}
+        self.tokens = {"hf_writer": "write", "hf_reader": "read"}
+        self.part_size: int | None = None
+        self.transfers: list[Transfer] = []
+        self.faults: list[Fault] = []
+        self.log: list[str] = []
+        self.leaked = False
+        self.lock = threading.RLock()
+        self._hub = _serve(_HubHandler, self)
+        self._storage = _serve(_StorageHandler, self)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+        return f"http://127.0.0.1:{self._hub.server_port}"
 
-    def publish(self, repository: str, folder: Path) -> str:
-        """Puts a folder on the Hub; returns its commit."""
-        state = [repository, *(_entry(folder, name) for name in files_of(folder))]
-        commit = hashlib.sha1(json.dumps(state).encode()).hexdigest()
-        self.repositories[repository] = commit, folder
-        return commit
+    @property
+    def storage_url(self) -> str:
+        return f"http://127.0.0.1:{self._storage.server_port}"
+
+    @property
+    def requests(self) -> int:
+        return len(self.log)
+
+    @property
+    def downloads(self) -> list[tuple[str, str]]:
+        """(repository, path) of every file sent so far."""
+        sent = (transfer.what.split("/", 2) for transfer in self.transfers if transfer.method == "GET")
+        return [(f"{organisation}/{name}", path) for organisation, name, path in sent]
 
     def downloaded(self, repository: str) -> set[str]:
         return {path for name, path in self.downloads if name == repository}
 
+    def uploaded(self) -> list[str]:
+        """The sha256 of all objects of which anything was received, once a request."""
+        return [transfer.what for transfer in self.transfers if transfer.method == "PUT"]
+
+    def publish(self, repository: str, folder: Path) -> str:
+        """Puts a folder's present content on the Hub's main branch; returns the commit."""
+        files = {name: (folder / name).read_bytes() for name in files_of(folder)}
+        with self.lock:
+            return self.repositories.setdefault(repository, Repository(repository)).commit(files, "Publish")
+
+    def fault(self, request: str, **what: Any) -> None:
+        self.faults.append(Fault(request, **what))
+
+    def next_fault(self, request: str) -> Fault | None:
+        with self.lock:
+            for fault in self.faults:
+                if fault.times > 0 and re.search(fault.request, request):
+                    fault.times -= 1
+                    return fault
+        return None
+
+    def shutdown(self) -> None:
+        for server in (self._hub, self._storage):
+            server.shutdown()
+            server.server_close()
+
 
 @pytest.fixture
 def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """The server, and the Hub's client set to it, with an empty cache."""
+    """The server, and the Hub's client set to it, with an empty cache and a token that may write."""
     from huggingface_hub import constants
 
     server = HubServer()
-    # What HF_ENDPOINT and HF_HOME set, had they been there when the client was first imported.
+    # What the variables of `environment` set, had they been there when the client was first imported.
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
     )
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
+    monkeypatch.setenv("HF_TOKEN", "hf_writer")
     yield server
     server.shutdown()
-    server.server_close()
-    thread.join()
+
+
+def environment(server: HubServer, home: Path) -> dict[str, str]:
+    """The environment of another process that is to use the server, with its cache in `home`."""
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+        "HF_ENDPOINT": server.url,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_TOKEN": "hf_writer",
+    }
 
 
 def files_of(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
+def _git_hash(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _is_large(path: str, content_or_sample: bytes) -> bool:
+    return path.endswith(_LFS_SUFFIXES) or b"\0" in content_or_sample[:512]
+
+
+def _entry(path: str, content: bytes) -> dict[str, object]:
+    entry: dict[str, object] = {"type": "file", "path": path, "size": len(content), "oid": _git_hash(content)}
+    if _is_large(path, content):
+        entry["lfs"] = {"oid": _sha256(content), "size": len(content), "pointerSize": 130}
+    return entry
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    hub: HubServer
+
+
+def _serve(handler: type[BaseHTTPRequestHandler], hub: HubServer) -> _Server:
+    server = _Server(("127.0.0.1", 0), handler)
+    server.hub = hub
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    return server
+
+
+class _RefusedError(Exception):
+    def __init__(self, status: int, code: str = "", message: str = "") -> None:
+        self.status, self.code, self.message = status, code, message
+
+
 class _Handler(BaseHTTPRequestHandler):
-    server: HubServer
+    """Finds the method that answers a request, after what faults there are."""
+
+    server: _Server
+    routes: tuple[tuple[str, str, str], ...]  # method, pattern of the path, name of the method here
+
+    @property
+    def hub(self) -> HubServer:
+        return self.server.hub
 
     def do_HEAD(self) -> None:
         self._answer()
 
-    def do_GET(self) -> None:
-        self._answer()
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD  # noqa: N815
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass
 
     def _answer(self) -> None:
-        self.server.requests += 1
-        address = unquote(urlsplit(self.path).path)
-        asked = _API.fullmatch(address) or _FILE.fullmatch(address)
-        if asked is None or asked["repository"] not in self.server.repositories:
-            return self._refuse("RepoNotFound")
-        commit, folder = self.server.repositories[asked["repository"]]
-        if asked["revision"] not in ("main", commit):
-            return self._refuse("RevisionNotFound")
-        if asked.re is _API:
-            listed = [_entry(folder, name) for name in files_of(folder)]
-            found = listed if asked["kind"] == "tree" else {"id": asked["repository"], "sha": commit, "siblings": []}
-            return self._send(json.dumps(found).encode(), {"Content-Type": "application/json"})
-        file = folder / asked["path"]
-        if not file.is_file():
-            return self._refuse("EntryNotFound")
-        if self.command == "GET":
-            self.server.downloads.append((asked["repository"], asked["path"]))
-        content = file.read_bytes()
-        return self._send(content, {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha256(content).hexdigest()}"'})
+        path = unquote(urlsplit(self.path).path)
+        request = f"{self.command} {path}"
+        self.hub.log.append(request)
+        self.fault = self.hub.next_fault(request) or Fault("")
+        time.sleep(self.fault.wait)
+        if self.fault.before:
+            self.fault.before()
+        try:
+            content = self._received(path)
+            if self.fault.status:
+                return self._send(b"{}", self.fault.headers, status=self.fault.status)
+            method = "GET" if self.command == "HEAD" else self.command
+            for wanted, pattern, name in self.routes:
+                if wanted == method and (asked := re.fullmatch(pattern, path)):
+                    return getattr(self, name)(content, **asked.groupdict())
+            raise _RefusedError(404)
+        except _RefusedError as refusal:
+            headers = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.message}
+            self._send(b"{}", {name: text for name, text in headers.items() if text}, status=refusal.status)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the client has gone
 
-    def _send(self, content: bytes, headers: dict[str, str]) -> None:
-        self.send_response(200)
+    def _received(self, path: str) -> bytes:
+        """Returns the request's content; one that is to be cut short ends here, as a lost connection does."""
+        limit, content = self.fault.cut_after if self.command == "PUT" else None, b""
+        if "chunked" in self.headers.get("Transfer-Encoding", ""):
+            while (size := int(self.rfile.readline(), 16)) > 0 and (limit is None or len(content) < limit):
+                content += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+        else:
+            length = int(self.headers.get("Content-Length", 0))
+            content = self.rfile.read(length if limit is None else min(limit, length))
+        if self.command == "PUT":
+            self.hub.transfers.append(Transfer("PUT", path.split("/")[2], 0, len(content)))
+        if limit is not None:
+            raise ConnectionResetError
+        return content
+
+    def _send(self, content: bytes, headers: Mapping[str, str], status: int = 200) -> int:
+        """Sends an answer; returns how much of the content went."""
+        self.send_response(status)
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
+        if self.command == "HEAD":
+            return 0
+        sent = content if self.fault.cut_after is None else content[: self.fault.cut_after]
+        self.wfile.write(sent)
+        return len(sent)
+
+    def _send_json(self, value: object, status: int = 200) -> None:
+        self._send(json.dumps(value).encode(), {"Content-Type": "application/json"}, status)
+
+    def _send_file(self, content: bytes, name: str, headers: Mapping[str, str]) -> None:
+        """Sends a file, or the end of it that is asked for, and keeps account of it."""
+        start, status = 0, 200
+        if asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
+            start, status = int(asked[1]), 206
+            headers = {**headers, "Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
+        sent = self._send(content[start:], headers, status)
         if self.command == "GET":
-            self.wfile.write(content)
-
-    def _refuse(self, reason: str) -> None:
-        self.send_response(404)
-        self.send_header("X-Error-Code", reason)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+            self.hub.transfers.append(Transfer("GET", name, start, sent))
 
 
-def _entry(folder: Path, name: str) -> dict[str, object]:
-    content = (folder / name).read_bytes()
-    return {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+class _HubHandler(_Handler):
+    routes = (
+        ("POST", "/api/repos/create", "create"),
+        ("POST", "/api/validate-yaml", "validate_yaml"),
+        ("GET", f"/api/models/{_REPOSITORY}", "info"),
+        ("GET", f"/api/models/{_REPOSITORY}/revision/(?P<revision>.+)", "info"),
+        ("GET", f"/api/models/{_REPOSITORY}/tree/(?P<revision>.+)", "tree"),
+        ("GET", f"/api/models/{_REPOSITORY}/refs", "refs"),
+        ("POST", f"/api/models/{_REPOSITORY}/preupload/(?P<branch>.+)", "preupload"),
+        ("POST", f"/api/models/{_REPOSITORY}/commit/(?P<branch>.+)", "commit"),
+        ("POST", f"/api/models/{_REPOSITORY}/branch/(?P<branch>.+)", "branch"),
+        ("POST", f"/api/models/{_REPOSITORY}/tag/(?P<revision>.+)", "tag"),
+        ("DELETE", f"/api/models/{_REPOSITORY}/tag/(?P<tag>.+)", "untag"),
+        ("POST", f"/{_REPOSITORY}.git/info/lfs/objects/batch", "batch"),
+        ("POST", "/lfs/complete/(?P<oid>[0-9a-f]+)", "complete"),
+        ("POST", "/lfs/verify", "verify"),
+        ("GET", f"/{_REPOSITORY}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
+    )
+
+    def _may(self) -> str:
+        """What the token may: nothing, "read" or "write"."""
+        scheme, _, token = self.headers.get("Authorization", "").partition(" ")
+        if not token:
+            return ""
+        if scheme != "Bearer" or token not in self.hub.tokens:
+            raise _RefusedError(401, message="Invalid credentials in Authorization header")
+        return self.hub.tokens[token]
+
+    def _repository(self, name: str, write: bool = False) -> Repository:
+        found, may = self.hub.repositories.get(name), self._may()
+        if found is None or (found.private and not may):
+            raise _RefusedError(404 if may else 401, "RepoNotFound", "Repository not found")
+        if write and may != "write":
+            raise _RefusedError(403 if may else 401, message="You don't have the rights to write here")
+        return found
+
+    def _commit_of(self, repository: Repository, revision: str) -> str:
+        if (commit := repository.resolve(revision)) is None:
+            raise _RefusedError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        return commit
+
+    def create(self, content: bytes) -> None:
+        if (may := self._may()) != "write":
+            raise _RefusedError(403 if may else 401, message="You don't have the rights to create a model here")
+        asked = json.loads(content)
+        name = f"{asked['organization']}/{asked['name']}"
+        with self.hub.lock:
+            if name in self.hub.repositories:
+                exists = {"url": f"{self.hub.url}/{name}", "error": "You already created this model repo"}
+                return self._send_json(exists, status=409)
+            made = Repository(name, private=asked.get("visibility") == "private")
+            made.commit({".gitattributes": b"*.onnx filter=lfs\n"}, "initial commit")
+            self.hub.repositories[name] = made
+        return self._send_json({"url": f"{self.hub.url}/{name}", "name": name})
+
+    def validate_yaml(self, content: bytes) -> None:
+        import yaml
+
+        front = json.loads(content)["content"].split("---\n")[1]
+        errors = [] if isinstance(yaml.safe_load(front), dict) else [{"message": "not a mapping"}]
+        self._send_json({"errors": errors, "warnings": []}, status=400 if errors else 200)
+
+    def info(self, content: bytes, repository: str, revision: str = "main") -> None:
+        found = self._repository(repository)
+        commit = self._commit_of(found, revision)
+        self._send_json({"id": repository, "sha": commit, "private": found.private, "siblings": []})
+
+    def tree(self, content: bytes, repository: str, revision: str) -> None:
+        found = self._repository(repository)
+        files = found.commits[self._commit_of(found, revision)]
+        self._send_json([_entry(path, files[path]) for path in sorted(files)])
+
+    def refs(self, content: bytes, repository: str) -> None:
+        found = self._repository(repository)
+        kinds = {"branches": ("heads", found.branches), "tags": ("tags", found.tags)}
+        listed = {
+            kind: [{"name": name, "ref": f"refs/{ref}/{name}", "targetCommit": at} for name, at in refs.items()]
+            for kind, (ref, refs) in kinds.items()
+        }
+        self._send_json({**listed, "converts": []})
+
+    def preupload(self, content: bytes, repository: str, branch: str) -> None:
+        found = self._repository(repository, write=True)
+        there = found.commits[self._commit_of(found, branch)]
+        answers = []
+        for file in json.loads(content)["files"]:
+            path, sample = file["path"], base64.b64decode(file["sample"])
+            large = _is_large(path, sample)
+            old = there.get(path)
+            oid = None if old is None else _sha256(old) if large else _git_hash(old)
+            answers.append(
+                {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False, "oid": oid}
+            )
+        self._send_json({"files": answers})
+
+    def batch(self, content: bytes, repository: str) -> None:
+        self._repository(repository, write=True)
+        self._send_json({"objects": [self._upload_of(item) for item in json.loads(content)["objects"]]})
+
+    def _upload_of(self, item: dict[str, Any]) -> dict[str, Any]:
+        oid, size, part = item["oid"], item["size"], self.hub.part_size
+        if oid in self.hub.objects:
+            return {"oid": oid, "size": size}
+        upload: dict[str, Any] = {"href": f"{self.hub.storage_url}/objects/{oid}"}
+        if part is not None and size > part:
+            numbers = range(1, -(-size // part) + 1)
+            addresses = {f"{n:05}": f"{self.hub.storage_url}/objects/{oid}/parts/{n}" for n in numbers}
+            upload = {"href": f"{self.hub.url}/lfs/complete/{oid}", "header": {"chunk_size": str(part), **addresses}}
+        verify = {"href": f"{self.hub.url}/lfs/verify"}
+        return {"oid": oid, "size": size, "actions": {"upload": upload, "verify": verify}}
+
+    def complete(self, content: bytes, oid: str) -> None:
+        parts = [self.hub.parts.get((oid, part["partNumber"])) for part in json.loads(content)["parts"]]
+        if None in parts or _sha256(whole := b"".join(part for part in parts if part)) != oid:
+            raise _RefusedError(400)
+        self.hub.objects[oid] = whole
+        self._send_json({})
+
+    def verify(self, content: bytes) -> None:
+        asked = json.loads(content)
+        if len(self.hub.objects.get(asked["oid"], b"")) != asked["size"]:
+            raise _RefusedError(404)
+        self._send_json({})
+
+    def commit(self, content: bytes, repository: str, branch: str) -> None:
+        with self.hub.lock:
+            found = self._repository(repository, write=True)
+            head, *operations = map(json.loads, content.splitlines())
+            parent = self._commit_of(found, branch)
+            if head["value"].get("parentCommit", parent) != parent:
+                raise _RefusedError(412, message="A commit has happened since. Please refresh and try again.")
+            files = dict(found.commits[parent])
+            for operation in operations:
+                self._apply(operation["key"], operation["value"], files)
+            commit = found.commit(files, head["value"]["summary"], branch)
+        self._send_json({"commitUrl": f"{self.hub.url}/{repository}/commit/{commit}", "commitOid": commit})
+
+    def _apply(self, key: str, value: dict[str, Any], files: dict[str, bytes]) -> None:
+        path = value["path"]
+        if key == "file":
+            files[path] = base64.b64decode(value["content"])
+        elif key == "lfsFile":
+            if value["oid"] not in self.hub.objects:
+                raise _RefusedError(400, message="an LFS object was never uploaded")
+            files[path] = self.hub.objects[value["oid"]]
+        elif key == "deletedFile" and path in files:
+            del files[path]
+        else:
+            raise _RefusedError(404, "EntryNotFound", "A file with this name doesn't exist")
+
+    def branch(self, content: bytes, repository: str, branch: str) -> None:
+        found = self._repository(repository, write=True)
+        if branch in found.branches:
+            raise _RefusedError(409, message="Reference already exists")
+        found.branches[branch] = self._commit_of(found, json.loads(content or b"{}").get("startingPoint", "main"))
+        self._send_json({})
+
+    def tag(self, content: bytes, repository: str, revision: str) -> None:
+        found, tag = self._repository(repository, write=True), json.loads(content)["tag"]
+        if tag in found.tags:
+            raise _RefusedError(409, message="Tag reference exists already")
+        found.tags[tag] = self._commit_of(found, revision)
+        self._send_json({})
+
+    def untag(self, content: bytes, repository: str, tag: str) -> None:
+        if self._repository(repository, write=True).tags.pop(tag, None) is None:
+            raise _RefusedError(404, "RevisionNotFound")
+        self._send_json({})
+
+    def resolve(self, content: bytes, repository: str, revision: str, path: str) -> None:
+        found = self._repository(repository)
+        commit = self._commit_of(found, revision)
+        if found.gated:
+            raise _RefusedError(403 if self._may() else 401, "GatedRepo", "Access to this model is restricted")
+        if path not in (files := found.commits[commit]):
+            raise _RefusedError(404, "EntryNotFound", "Entry not found")
+        file = files[path]
+        if not _is_large(path, file):
+            return self._send_file(
+                file, f"{repository}/{path}", {"X-Repo-Commit": commit, "ETag": f'"{_git_hash(file)}"'}
+            )
+        oid = _sha256(file)
+        self.hub.objects[oid] = file
+        location = f"{self.hub.storage_url}/objects/{oid}/of/{repository}/{path}"
+        linked = {"X-Linked-Etag": f'"{oid}"', "X-Linked-Size": str(len(file))}
+        self._send(b"", {"X-Repo-Commit": commit, "Location": location, **linked}, status=302)
+        return None
+
+
+class _StorageHandler(_Handler):
+    routes = (
+        ("GET", f"/objects/(?P<oid>[0-9a-f]+)/of/(?P<name>{_REPOSITORY}/.+)", "download"),
+        ("PUT", "/objects/(?P<oid>[0-9a-f]+)", "upload"),
+        ("PUT", "/objects/(?P<oid>[0-9a-f]+)/parts/(?P<number>[0-9]+)", "upload_part"),
+    )
+
+    def _answer(self) -> None:
+        self.hub.leaked |= "Authorization" in self.headers
+        super()._answer()
+
+    def download(self, content: bytes, oid: str, name: str, repository: str) -> None:
+        self._send_file(self.hub.objects[oid], name, {"ETag": f'"{oid}"'})
+
+    def upload(self, content: bytes, oid: str) -> None:
+        if _sha256(content) != oid:
+            raise _RefusedError(400)
+        self.hub.objects[oid] = content
+        self._send(b"", {})
+
+    def upload_part(self, content: bytes, oid: str, number: str) -> None:
+        self.hub.parts[oid, int(number)] = content
+        self._send(b"", {"ETag": _sha256(content)})

@@ -255,8 +255,7 @@ def test_the_built_in_model_with_its_vlm_on_the_hub(tmp_path: Path, hub_server: 
     folder, scene = tmp_path / "tiny", BUILTIN / "tiny" / "demo" / "scene.png"
     shutil.copytree(BUILTIN / "tiny", folder)
     commit = hub_server.publish("org/tiny-vlm", folder / "vlm")
-    shutil.move(folder / "vlm", tmp_path / "vlm")
-    hub_server.repositories["org/tiny-vlm"] = commit, tmp_path / "vlm"
+    shutil.rmtree(folder / "vlm")
     config = read_config(folder)
     vlm = attrs.evolve(config.vlm, source="org/tiny-vlm", source_revision=commit)
     (folder / "config.json").write_text(attrs.evolve(config, vlm=vlm).to_json())
