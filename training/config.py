@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,10 +37,27 @@ def below_half(_: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
         raise ConfigError(f"{attribute.name}: must be in [0, 0.5), got {value!r}")
 
 
+def known_figures(*known: str) -> Callable[[Any, "attrs.Attribute[Any]", dict[str, float]], None]:
+    """Attrs validator: a table of weights, at least one, whose keys are all among `known`."""
+
+    def validate(_: Any, attribute: "attrs.Attribute[Any]", value: dict[str, float]) -> None:
+        unknown = sorted(set(value) - set(known))
+        if unknown or not value:
+            found = f"unknown figure {', '.join(unknown)}" if unknown else "needs at least one figure"
+            raise ConfigError(f"{attribute.name}: {found} (known: {', '.join(known)})")
+
+    return validate
+
+
 def not_negative(_: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
     """Attrs validator: the value is >= 0."""
     if not value >= 0:
         raise ConfigError(f"{attribute.name}: must be >= 0, got {value!r}")
+
+
+CAPTION_METRICS = ("bleu4", "cider", "meteor", "rouge_l")
+# Settings that do not shape the loss curve: a run may go on with others.
+ASIDE = {"aside": True}
 
 
 @attrs.frozen(kw_only=True)
@@ -49,7 +66,7 @@ class OptimisationConfig:
 
     Attributes:
         steps: Optimiser steps.
-        batch_size: Samples in one forward pass.
+        batch_size: Samples in one forward pass of one process.
         accumulation: Forward passes in one optimiser step.
         learning_rate: Peak learning rate (paper: 5e-4).
         weight_decay: Of AdamW.
@@ -62,7 +79,10 @@ class OptimisationConfig:
         modality_dropout: Chance, below 0.5, that a training sample loses its trajectory, and the same chance that it
             loses its description; never both. It makes a persona from text alone or gaze alone useful.
         checkpoint_every: Steps between checkpoints.
+        keep_checkpoints: How many of the newest checkpoints stay; the best one stays beside them.
         log_every: Steps between lines of the JSONL log.
+        evaluate_every: Steps between evaluations on the split "val", and one after the last step; 0: none.
+        tensorboard: Also log for TensorBoard, into the stage's folder.
     """
 
     steps: int = attrs.field(validator=positive)
@@ -77,8 +97,11 @@ class OptimisationConfig:
     temperature: float = attrs.field(default=0.07, validator=positive)
     bank_size: int = attrs.field(default=4096, validator=positive)
     modality_dropout: float = attrs.field(default=0.0, validator=below_half)
-    checkpoint_every: int = attrs.field(default=100, validator=positive)
-    log_every: int = attrs.field(default=10, validator=positive)
+    checkpoint_every: int = attrs.field(default=100, validator=positive, metadata=ASIDE)
+    keep_checkpoints: int = attrs.field(default=1, validator=positive, metadata=ASIDE)
+    log_every: int = attrs.field(default=10, validator=positive, metadata=ASIDE)
+    evaluate_every: int = attrs.field(default=0, validator=not_negative, metadata=ASIDE)
+    tensorboard: bool = attrs.field(default=False, metadata=ASIDE)
 
 
 @attrs.frozen(kw_only=True)
@@ -88,10 +111,17 @@ class Stage1Config(OptimisationConfig):
     Attributes:
         trajectory_weight: Weight of L_traj (paper: 1).
         subject_weight: Weight of L_cls (paper: 1).
+        selection: What an evaluation is worth: the weighted sum of these of its figures; the best step's weights are
+            kept. Losses want negative weights.
     """
 
     trajectory_weight: float = attrs.field(default=1.0, validator=not_negative)
     subject_weight: float = attrs.field(default=1.0, validator=not_negative)
+    selection: dict[str, float] = attrs.field(
+        factory=lambda: {"accuracy": 1.0},
+        validator=known_figures("accuracy", "loss", "contrast", "trajectory", "subject"),
+        metadata=ASIDE,
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -102,11 +132,30 @@ class Stage2Config(OptimisationConfig):
         adapter_learning_rate: Peak learning rate of the adapter; the other rate is the extractor's.
         subject_weight: Weight of L_cls (paper: 1).
         bf16: Run the frozen VLM under bfloat16 autocast.
+        caption_samples: In an evaluation, how many samples of "val" are described, greedily, and scored; 0: none.
+        caption_tokens: The most tokens of such a description.
+        selection: What an evaluation is worth: the weighted sum of these of its figures; the best step's weights are
+            kept. The paper selects by a weighted sum of caption metrics; losses want negative weights.
     """
 
     adapter_learning_rate: float = attrs.field(default=5e-4, validator=positive)
     subject_weight: float = attrs.field(default=1.0, validator=not_negative)
     bf16: bool = True
+    caption_samples: int = attrs.field(default=64, validator=not_negative, metadata=ASIDE)
+    caption_tokens: int = attrs.field(default=128, validator=positive, metadata=ASIDE)
+    selection: dict[str, float] = attrs.field(
+        factory=lambda: dict.fromkeys(("bleu4", "cider", "rouge_l"), 1.0),
+        validator=known_figures(*CAPTION_METRICS, "accuracy", "loss", "contrast", "description", "subject"),
+        metadata=ASIDE,
+    )
+
+    def __attrs_post_init__(self) -> None:
+        captions = sorted(set(self.selection) & set(CAPTION_METRICS))
+        if self.evaluate_every and captions and not self.caption_samples:
+            raise ConfigError(
+                f"selection: {', '.join(captions)} needs caption_samples > 0; or select by losses, "
+                "as in selection = {description = -1.0}"
+            )
 
 
 @attrs.frozen(kw_only=True)
@@ -121,6 +170,8 @@ class TrainingConfig:
         image_size: Side of the square images for the image encoder, in pixels.
         vlm: Frozen VLM: name or folder. Stage 1 reads only its tokenizer and input-embedding table.
         max_description_tokens: Longer descriptions are cut.
+        shard_vlm: In stage 2 on several processes, spread the frozen VLM's layers over them instead of giving each
+            process all of it: for a VLM that does not fit one device.
         network: Sizes of DEPER.
         stage1: Settings of stage 1.
         stage2: Settings of stage 2.
@@ -133,6 +184,7 @@ class TrainingConfig:
     image_size: int = attrs.field(default=448, validator=positive)
     vlm: str = "Qwen/Qwen2-VL-2B-Instruct"
     max_description_tokens: int = attrs.field(default=256, validator=positive)
+    shard_vlm: bool = False
     network: NetworkConfig = attrs.Factory(NetworkConfig)
     stage1: Stage1Config
     stage2: Stage2Config | None = None

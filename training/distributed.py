@@ -1,0 +1,123 @@
+"""Many processes, one run: how they find each other, and which share of a step is whose.
+
+Everything random at a step is a function of (seed, step). So every process draws the whole step, takes its share, and
+knows without asking what the means of the whole step are over.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import attrs
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+from torch import Tensor, nn
+
+from training.errors import TrainingError
+
+Items = TypeVar("Items", bound=Sequence[Any])
+
+
+def open_accelerator(*, cpu: bool = False) -> Accelerator:
+    """Joins the processes that `accelerate launch` or `torchrun` started, or stands alone.
+
+    Args:
+        cpu: Whether to stay on the CPU where there is a GPU.
+
+    Raises:
+        TrainingError: The configuration of Accelerate asks for what the loop does not do.
+    """
+    # The buffers are the memory bank, which every process keeps equal by itself: nothing to broadcast.
+    accelerator = Accelerator(cpu=cpu, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+    kind = accelerator.distributed_type
+    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise TrainingError(
+            f"accelerate is configured for {kind.value}; what is trained here is small and replicated on every device. "
+            "Configure plain multi-GPU, and where the frozen VLM does not fit one device set shard_vlm = true"
+        )
+    if accelerator.mixed_precision not in ("no", "bf16"):
+        raise TrainingError(f"accelerate is configured for {accelerator.mixed_precision}; choose bf16 or no")
+    return accelerator
+
+
+@attrs.frozen
+class Share:
+    """Which share of every step is this process's.
+
+    Attributes:
+        process: Its number, from 0.
+        processes: How many there are.
+    """
+
+    process: int = 0
+    processes: int = 1
+
+    @classmethod
+    def here(cls, accelerator: Accelerator) -> "Share":
+        """The share of this process."""
+        return cls(accelerator.process_index, accelerator.num_processes)
+
+    def of(self, items: Items) -> Items:
+        """This process's consecutive share of what all processes have together, a multiple of their number."""
+        size = len(items) // self.processes
+        share: Any = items[self.process * size : (self.process + 1) * size]
+        return share
+
+
+class Mean(NamedTuple):
+    """A mean, and how many things it is over."""
+
+    value: Tensor
+    count: float
+
+
+def step_means(means: Mapping[str, Mean], totals: Mapping[str, float], forwards: int) -> dict[str, Tensor]:
+    """Weights one forward pass's means so that averaging over a step's passes gives the means over the whole step.
+
+    Without it a pass with few fixations, or short descriptions, would count as much as one with many: accumulation and
+    several processes would minimise another loss than one large batch does.
+
+    Args:
+        means: Means of this forward pass.
+        totals: How many things the whole step has, by the same names.
+        forwards: Forward passes in the step: parts times processes.
+    """
+    return {name: value * (count * forwards / max(1, totals[name])) for name, (value, count) in means.items()}
+
+
+def add_up(values: Tensor) -> Tensor:
+    """Sums a tensor over all processes, in place; alone, it is left as it is."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def gather_objects(items: Sequence[Any]) -> list[Any]:
+    """Concatenates every process's items, in the order of processes; plain Python objects."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return list(items)
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, list(items))
+    return [item for part in everyone for item in part]
+
+
+def shard(layers: Sequence[nn.Module]) -> None:
+    """Spreads frozen layers over all processes: each keeps an equal part of every layer's weights.
+
+    A layer's weights come together for the time of its forward or backward pass (FSDP2). All processes must run the
+    same layers in the same order, which they do in a training step.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    device = next(layers[0].parameters()).device.type
+    mesh = init_device_mesh(device, (dist.get_world_size(),))
+    for layer in layers:
+        fully_shard(layer, mesh=mesh)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's first parameter or buffer is."""
+    tensor = next((*module.parameters(), *module.buffers()))
+    return tensor.device
