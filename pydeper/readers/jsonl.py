@@ -13,7 +13,6 @@ import collections
 import difflib
 import json
 import os
-import reprlib
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidSampleError
+from pydeper.readers.records import canonical, kind, parse_object
 from pydeper.samples import Fixation, Sample, Trajectory
 
 _SAMPLE_FIELDS = ("image", "description", "subject", "trajectory", "split")
@@ -69,7 +69,7 @@ def read_samples(path: str | os.PathLike[str]) -> list[Sample]:
 
 def _read_line(line: bytes, source: str, folder: Path, unread: collections.Counter[str]) -> Sample:
     try:
-        record = _parse_object(line)
+        record = parse_object(line)
         unread.update(_unknown_fields(record, _SAMPLE_FIELDS))
         trajectory = record.get("trajectory")
         return Sample(
@@ -84,37 +84,6 @@ def _read_line(line: bytes, source: str, folder: Path, unread: collections.Count
         raise InvalidSampleError(f"{source}: {error}") from error
 
 
-def _parse_object(line: bytes) -> dict[str, Any]:
-    try:
-        record = json.loads(line.decode(), object_pairs_hook=_unique)
-    except InvalidSampleError:
-        raise
-    except UnicodeDecodeError as error:
-        raise InvalidSampleError(f"byte {error.start + 1} is not UTF-8; save the file as UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidSampleError(f"not JSON ({error}); each line must be one whole object: {_excerpt(line)}") from error
-    if not isinstance(record, dict):
-        raise InvalidSampleError(f"must be an object {{…}}, not {_kind(record)}: {_excerpt(line)}")
-    return record
-
-
-def _excerpt(line: bytes) -> str:
-    text = line.decode().strip()
-    return text if len(text) <= 60 else f"{text[:60]}…"
-
-
-def _kind(value: object) -> str:
-    return "null" if value is None else f"{type(value).__name__} {reprlib.repr(value)}"
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        (name, count), *_ = collections.Counter(name for name, _ in pairs).most_common(1)
-        raise InvalidSampleError(f"the field {name!r} is given {count} times in one object; keep one")
-    return record
-
-
 def _unknown_fields(record: dict[str, Any], known: tuple[str, ...], prefix: str = "") -> list[str]:
     missing = [name for name in known if name not in record]
     unknown = [name for name in record if name not in known]
@@ -126,10 +95,10 @@ def _unknown_fields(record: dict[str, Any], known: tuple[str, ...], prefix: str 
 
 def _image_path(value: object, folder: Path) -> Path:
     if not isinstance(value, str) or not value:
-        raise InvalidSampleError(f"image must be the path of an image file, not {_kind(value)}")
+        raise InvalidSampleError(f"image must be the path of an image file, not {kind(value)}")
     if "://" in value:
         raise InvalidSampleError(f"image {value!r} is an address; download it and give the file's path")
-    path = _canonical(folder / value)
+    path = canonical(folder / value)
     try:
         found, problem = path.is_file(), "is not there" if not path.exists() else "is not a file"
     except OSError as error:
@@ -140,19 +109,14 @@ def _image_path(value: object, folder: Path) -> Path:
     return path
 
 
-def _canonical(path: Path) -> Path:
-    # An image that is a link keeps its own name: what it points at may have none that tells the format.
-    return path.parent.resolve() / path.name
-
-
 def _trajectory(value: object, unread: collections.Counter[str]) -> Trajectory:
     if not isinstance(value, list):
-        raise InvalidSampleError(f'trajectory must be a list of {{"box": …, "duration": …}}, not {_kind(value)}')
+        raise InvalidSampleError(f'trajectory must be a list of {{"box": …, "duration": …}}, not {kind(value)}')
     fixations = []
     for i, item in enumerate(value):
         try:
             if not isinstance(item, dict):
-                raise InvalidSampleError(f'must be {{"box": …, "duration": …}}, not {_kind(item)}')
+                raise InvalidSampleError(f'must be {{"box": …, "duration": …}}, not {kind(item)}')
             unread.update(_unknown_fields(item, _FIXATION_FIELDS, "trajectory."))
             for name in _FIXATION_FIELDS:
                 if name not in item:
@@ -191,7 +155,7 @@ def write_samples(path: str | os.PathLike[str], samples: Iterable[Sample]) -> No
 
 def _line(sample: Sample, index: int, folder: Path) -> bytes:
     if not isinstance(sample, Sample):
-        raise InvalidSampleError(f"samples[{index}] must be a Sample, not {_kind(sample)}")
+        raise InvalidSampleError(f"samples[{index}] must be a Sample, not {kind(sample)}")
     if not isinstance(sample.image, str | os.PathLike):
         raise InvalidSampleError(
             f"samples[{index}]: the image is in memory ({type(sample.image).__name__}); save it and give its path"
@@ -217,7 +181,7 @@ def _fixations(trajectory: Trajectory) -> list[dict[str, Any]]:
 
 
 def _relative(image: Path, folder: Path) -> str:
-    image = _canonical(image)
+    image = canonical(image)
     try:
         return Path(os.path.relpath(image, folder)).as_posix()
     except ValueError:  # on Windows, where the two are on different drives
