@@ -1,21 +1,26 @@
 """What a model is on disk: finding it, checking it against its manifest, reading its config."""
 
 import glob
-import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from os import PathLike
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
 from pydeper import hub
 from pydeper.config import BundleConfig, Precision, VLMConfig
 from pydeper.errors import BundleError
+from pydeper.untrusted import check_format_version, is_inner_path, parse_json, shown
 from pydeper.verified import mismatched
 from pydeper.vlm.files import check_precision, choose_files, precisions_of, unneeded_files
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 MANIFEST_FORMAT_VERSION = 1
 DEFAULT_MODEL_VARIABLE = "PYDEPER_MODEL"
@@ -28,6 +33,8 @@ TOKENIZER = "tokenizer.json"
 MANIFEST = "manifest.json"
 
 _MAX_JSON = 4 * 1024 * 1024
+_MAX_TOKENIZER = 64 * 1024 * 1024  # Qwen2's has 7 MB
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _warned_of_demonstration_model = False
 
 
@@ -145,11 +152,36 @@ def read_config(folder: Path) -> BundleConfig:
     Raises:
         BundleError: It is missing or malformed, or of a format that this version does not read.
     """
-    text = _read_text(folder / CONFIG)
+    data = _read(folder / CONFIG)
     try:
-        return BundleConfig.from_json(text)
+        return BundleConfig.from_json(data)
     except BundleError as error:
         raise BundleError(f"{folder / CONFIG}: {error}") from error.__cause__
+
+
+def open_tokenizer(path: Path) -> "Tokenizer":
+    """Reads a bundle's `tokenizer.json`.
+
+    Its padding and truncation are switched off: pydeper does both itself, and a file could ask for padding without end.
+
+    Raises:
+        BundleError: It is missing, too large, or not a tokenizer that the installed `tokenizers` reads.
+    """
+    from tokenizers import Tokenizer
+
+    data = _read(path, most=_MAX_TOKENIZER)
+    try:
+        tokenizer = Tokenizer.from_buffer(data)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # bare Exceptions, and of another base where the library's own code gives up
+        reason = shown(str(error))
+        raise BundleError(f"{path}: is not a tokenizer that this version of tokenizers reads: {reason}") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    # A user's own text never becomes special tokens.
+    tokenizer.encode_special_tokens = True
+    return tokenizer
 
 
 def verify(folder: Path, *, omitted: Collection[str] = (), trust_unchanged: bool = False) -> None:
@@ -184,21 +216,28 @@ def read_manifest(folder: Path) -> dict[str, ManifestEntry]:
             has.
     """
     path = folder / MANIFEST
-    text = _read_text(path)
+    data = _read(path)
     try:
-        manifest = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: not valid JSON ({error}); {_again(folder)}") from error
-    version = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if version != MANIFEST_FORMAT_VERSION:
-        raise BundleError(
-            f"{path}: format_version: this pydeper reads manifests of format {MANIFEST_FORMAT_VERSION}, got "
-            f"{str(version)[:20]}; install a pydeper that knows that format"
-        )
+        manifest = parse_json(data, BundleError)
+        if not isinstance(manifest, dict):
+            raise BundleError(f"must be an object, got {shown(manifest)}")
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}; {_again(folder)}") from error.__cause__
+    try:
+        version = manifest.get("format_version")
+        check_format_version(version, MANIFEST_FORMAT_VERSION, "manifests", _again(folder), BundleError)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from None
     files = manifest.get("files")
     if not isinstance(files, dict):
         raise BundleError(f"{path}: files: must be an object, got {type(files).__name__}; {_again(folder)}")
     entries = {_inner_path(name, path): _entry(name, entry, path) for name, entry in files.items()}
+    folded = {name.casefold(): name for name in entries}
+    if twice := [name for name in entries if folded[name.casefold()] != name]:
+        raise BundleError(
+            f"{path}: files: {twice[0]!r} and {folded[twice[0].casefold()]!r} are one file on many systems; "
+            + _again(folder)
+        )
     for needed in (CONFIG, PERSONA_ENCODER, ADAPTER, TOKENIZER):
         if needed not in entries:
             raise BundleError(f"{path}: does not list {needed}, which every bundle has; {_again(folder)}")
@@ -274,9 +313,12 @@ def _default_precision(vlm: VLMConfig, names: Iterable[str]) -> Precision:
 
 
 def _check_files(folder: Path, entries: Mapping[str, ManifestEntry], *, trust_unchanged: bool = False) -> None:
+    home = _home(folder)
     # Sizes first: they cost nothing, and a file cut short is the commonest damage.
     for name, entry in entries.items():
         path = folder / name
+        if not Path(os.path.realpath(path)).is_relative_to(home):
+            raise BundleError(f"{path}: is a link that leads out of the bundle, to {os.path.realpath(path)}; copy it")
         if not path.is_file():
             raise BundleError(f"{path}: is missing, but {MANIFEST} lists it; {_again(folder)}")
         if (size := path.stat().st_size) != entry.size:
@@ -290,47 +332,52 @@ def _check_files(folder: Path, entries: Mapping[str, ManifestEntry], *, trust_un
         raise BundleError(f"{wrong[0]}: its sha256 is not the one of {MANIFEST}; {_again(folder)}")
 
 
+def _home(folder: Path) -> Path:
+    """Returns where links may lead: into the bundle, or in the Hub's cache to the contents beside its snapshots."""
+    real = Path(os.path.realpath(folder))
+    return real.parents[1] if real.parent.name == "snapshots" else real
+
+
 def _refuse_revision(revision: str | None, what: str) -> None:
     if revision is not None:
         raise BundleError(f"revision: {what} has no revisions (got {revision!r}); only models on the Hub have")
 
 
-def _read_text(path: Path) -> str:
+def _read(path: Path, most: int = _MAX_JSON) -> bytes:
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_JSON + 1)
+            data = file.read(most + 1)
     except FileNotFoundError as error:
         raise BundleError(
             f"{path}: is missing, so {path.parent} is not a bundle: check the path; {_again(path.parent)}"
         ) from error
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if len(data) > _MAX_JSON:
-        raise BundleError(f"{path}: is larger than {_MAX_JSON} bytes, which no bundle's is; {_again(path.parent)}")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BundleError(f"{path}: is not UTF-8 text ({error}); {_again(path.parent)}") from error
+    if len(data) > most:
+        raise BundleError(f"{path}: is larger than {most} bytes, which no bundle's is; {_again(path.parent)}")
+    return data
 
 
 def _inner_path(name: str, manifest: Path) -> str:
-    path = PurePosixPath(name)
-    leaves = path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name
-    if leaves or path.as_posix() != name or name in (".", MANIFEST):
+    # Names at the top that begin with a dot are not part of a bundle, see `verify`.
+    if not is_inner_path(name) or name.startswith(".") or name.casefold() == MANIFEST:
         raise BundleError(
-            f"{manifest}: files: {name[:200]!r} is not the path of a file inside the bundle; do not use it"
+            f"{manifest}: files: {shown(name)} is not the path of a file inside the bundle on every system; "
+            "do not use it, or give the file a plain name"
         )
     return name
 
 
 def _entry(name: str, entry: object, manifest: Path) -> ManifestEntry:
-    size, digest = (entry.get("size"), entry.get("sha256")) if isinstance(entry, dict) else (None, None)
-    if isinstance(size, bool) or not isinstance(size, int) or not isinstance(digest, str):
-        raise BundleError(
-            f"{manifest}: files.{name}: must be an object with a whole number `size` and a text `sha256`; "
-            + _again(manifest.parent)
-        )
-    return ManifestEntry(size, digest)
+    match entry:
+        case {"size": int(size), "sha256": str(digest)} if (
+            _SHA256.fullmatch(digest) and type(size) is int and size >= 0
+        ):
+            return ManifestEntry(size, digest)
+    raise BundleError(
+        f"{manifest}: files.{name}: must be an object with a whole number `size` of bytes and a `sha256` of 64 "
+        f"hexadecimal digits; {_again(manifest.parent)}"
+    )
 
 
 def _again(folder: Path) -> str:

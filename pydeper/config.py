@@ -14,11 +14,15 @@ import attrs
 
 from pydeper import hub
 from pydeper.errors import BundleError
+from pydeper.untrusted import check_format_version, is_plain_name, is_plain_text, parse_json, shown
 
 FORMAT_VERSION = 1
 SUBJECT_TOKEN = "<subj>"
 Modality = Literal["text+trajectory", "text", "trajectory"]
 Precision = Literal["fp32", "fp16", "int8", "int4"]
+
+_LONGEST_NAME = 256
+_LONGEST_TEXT = 16_384
 
 _T = TypeVar("_T")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -27,26 +31,40 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def _check(holds: Callable[[Any], bool], demand: str) -> Callable[[Any, "attrs.Attribute[Any]", Any], None]:
     def validator(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
         if not holds(value):
-            raise BundleError(f"{attribute.name}: must be {demand}, got {value!r}")
+            raise BundleError(f"{attribute.name}: must be {demand}, got {shown(value)}")
 
     return validator
+
+
+def _size(most: int) -> Callable[[Any, "attrs.Attribute[Any]", Any], None]:
+    """What is allocated by a config's word must have a bound; these lie far above any model that there is."""
+    return _check(lambda n: 0 < n <= most, f"a size from 1 to {most}")
 
 
 def _distinct(values: tuple[Any, ...]) -> bool:
     return len(set(values)) == len(values)
 
 
-_positive = _check(lambda n: n > 0, "positive")
 _token_id = _check(lambda n: n >= 0, "a token id (0 or more)")
-_named = _check(lambda s: bool(s.strip()), "a non-empty string")
+_named = _check(
+    lambda s: bool(s.strip()) and len(s) <= _LONGEST_NAME and is_plain_text(s),
+    f"a text of 1 to {_LONGEST_NAME} characters without control characters or line breaks",
+)
+_text = _check(
+    lambda s: len(s) <= _LONGEST_TEXT and is_plain_text(s, breaks=True),
+    f"a text of at most {_LONGEST_TEXT} characters without control characters",
+)
 _source = _check(
-    lambda s: hub.is_repo_id(s) or (bool(s.strip()) and s not in (".", "..") and not set(s) & set("/\\:\0")),
+    lambda s: hub.is_repo_id(s) or (is_plain_name(s) and not s.startswith(".")),
     "the plain name of a folder in the bundle, or a Hugging Face Hub id ('org/name')",
 )
 _commit = _check(
     lambda s: s is None or _COMMIT.fullmatch(s) is not None, "a commit in full (40 hexadecimal digits), or null"
 )
-_positive_floats = _check(lambda xs: all(x > 0 for x in xs), "positive numbers")
+_optional_name = attrs.validators.optional(_named)
+# Outside of float32's range they would be 0 or infinite in preprocessing.
+_floats = _check(lambda xs: all(abs(x) <= 1e6 for x in xs), "numbers from -1e6 to 1e6")
+_positive_floats = _check(lambda xs: all(1e-6 <= x <= 1e6 for x in xs), "numbers from 1e-6 to 1e6")
 _token_ids = _check(lambda ids: all(i >= 0 for i in ids) and _distinct(ids), "distinct token ids (0 or more)")
 
 
@@ -75,13 +93,13 @@ class PersonaEncoderConfig:
     """
 
     fingerprint: str = attrs.field(validator=_named)
-    subject_embedding_size: int = attrs.field(default=384, validator=_positive)
+    subject_embedding_size: int = attrs.field(default=384, validator=_size(2**16))
     image_encoder: ImageEncoderInfo
-    image_size: int = attrs.field(validator=_positive)
-    image_mean: tuple[float, float, float] = attrs.field(converter=tuple)
+    image_size: int = attrs.field(validator=_size(2**12))
+    image_mean: tuple[float, float, float] = attrs.field(converter=tuple, validator=_floats)
     image_std: tuple[float, float, float] = attrs.field(converter=tuple, validator=_positive_floats)
-    max_fixations: int = attrs.field(validator=_positive)
-    max_description_tokens: int = attrs.field(validator=_positive)
+    max_fixations: int = attrs.field(validator=_size(2**16))
+    max_description_tokens: int = attrs.field(validator=_size(2**16))
     modalities: tuple[Modality, ...] = attrs.field(
         converter=tuple, validator=_check(lambda ms: bool(ms) and _distinct(ms), "at least one modality, none twice")
     )
@@ -102,23 +120,23 @@ class VisionConfig:
         max_pixels: Larger images are reduced to at most this many pixels (smart resize only).
     """
 
-    patch_size: int = attrs.field(validator=_positive)
-    temporal_patch_size: int = attrs.field(validator=_positive)
-    merge_size: int = attrs.field(validator=_positive)
-    image_mean: tuple[float, float, float] = attrs.field(converter=tuple)
+    patch_size: int = attrs.field(validator=_size(2**8))
+    temporal_patch_size: int = attrs.field(validator=_size(2**4))
+    merge_size: int = attrs.field(validator=_size(2**4))
+    image_mean: tuple[float, float, float] = attrs.field(converter=tuple, validator=_floats)
     image_std: tuple[float, float, float] = attrs.field(converter=tuple, validator=_positive_floats)
     image_size: tuple[int, int] | None = attrs.field(converter=attrs.converters.optional(tuple))
-    min_pixels: int = attrs.field(validator=_positive)
-    max_pixels: int = attrs.field(validator=_positive)
+    min_pixels: int = attrs.field(validator=_size(2**25))
+    max_pixels: int = attrs.field(validator=_size(2**25))
 
     def __attrs_post_init__(self) -> None:
         if self.min_pixels > self.max_pixels:
             raise BundleError(f"max_pixels: must be at least min_pixels = {self.min_pixels}, got {self.max_pixels}")
         side = self.patch_size * self.merge_size
-        if self.image_size is not None and any(n <= 0 or n % side for n in self.image_size):
+        if self.image_size is not None and any(not 0 < n <= 2**12 or n % side for n in self.image_size):
             raise BundleError(
-                f"image_size: both sides must be positive multiples of patch_size * merge_size = {side}, "
-                f"got {list(self.image_size)}"
+                f"image_size: both sides must be multiples of patch_size * merge_size = {side} from {side} to {2**12}, "
+                f"got {shown(list(self.image_size))}"
             )
 
 
@@ -146,9 +164,9 @@ class SpecialTokens:
         if not _distinct((self.subject, self.image, self.vision_start, self.vision_end)):
             raise BundleError("subject: subject, image, vision_start and vision_end must be four different ids")
         if self.subject not in self.suppressed:
-            raise BundleError(f"suppressed: must include the subject token {self.subject}, got {list(self.suppressed)}")
+            raise BundleError(f"suppressed: must include the subject {self.subject}, got {shown(self.suppressed)}")
         if both := set(self.end) & set(self.suppressed):
-            raise BundleError(f"suppressed: must not include end tokens, got {sorted(both)} in both")
+            raise BundleError(f"suppressed: must not include end tokens, got {shown(sorted(both))} in both")
 
 
 @attrs.frozen(kw_only=True)
@@ -174,16 +192,16 @@ class VLMConfig:
     """
 
     base_model: str = attrs.field(validator=_named)
-    base_revision: str | None
+    base_revision: str | None = attrs.field(validator=_optional_name)
     source: str = attrs.field(validator=_source)
     source_revision: str | None = attrs.field(validator=_commit)
     precision: Precision
-    hidden_size: int = attrs.field(validator=_positive)
-    num_layers: int = attrs.field(validator=_positive)
-    num_key_value_heads: int = attrs.field(validator=_positive)
-    head_dim: int = attrs.field(validator=_positive)
-    vocab_size: int = attrs.field(validator=_positive)
-    max_positions: int = attrs.field(validator=_positive)
+    hidden_size: int = attrs.field(validator=_size(2**16))
+    num_layers: int = attrs.field(validator=_size(2**10))
+    num_key_value_heads: int = attrs.field(validator=_size(2**10))
+    head_dim: int = attrs.field(validator=_size(2**12))
+    vocab_size: int = attrs.field(validator=_size(2**22))
+    max_positions: int = attrs.field(validator=_size(2**24))
     vision: VisionConfig
     tokens: SpecialTokens
 
@@ -204,7 +222,7 @@ class VLMConfig:
         for name, value in attrs.asdict(self.tokens).items():
             for token in value if isinstance(value, tuple) else (value,):
                 if token >= self.vocab_size:
-                    raise BundleError(f"tokens.{name}: must be below vocab_size = {self.vocab_size}, got {value!r}")
+                    raise BundleError(f"tokens.{name}: must be below vocab_size {self.vocab_size}, got {shown(value)}")
 
 
 @attrs.frozen
@@ -217,10 +235,10 @@ class PromptStyle:
     """
 
     with_persona: str = attrs.field(
-        validator=_check(lambda s: s.count(SUBJECT_TOKEN) == 1, f"a text with {SUBJECT_TOKEN} exactly once")
+        validator=[_text, _check(lambda s: s.count(SUBJECT_TOKEN) == 1, f"a text with {SUBJECT_TOKEN} exactly once")]
     )
     without_persona: str = attrs.field(
-        validator=_check(lambda s: SUBJECT_TOKEN not in s, f"a text without {SUBJECT_TOKEN}")
+        validator=[_text, _check(lambda s: SUBJECT_TOKEN not in s, f"a text without {SUBJECT_TOKEN}")]
     )
 
 
@@ -228,9 +246,12 @@ class PromptStyle:
 class Prompts:
     """The system turn and the user's text by style; the image always comes before the text."""
 
-    system: str
+    system: str = attrs.field(validator=_text)
     styles: dict[str, PromptStyle] = attrs.field(
-        validator=_check(lambda d: bool(d) and all(k.strip() for k in d), "at least one style, each with a name")
+        validator=_check(
+            lambda d: bool(d) and all(k.strip() and len(k) <= _LONGEST_NAME and is_plain_text(k) for k in d),
+            "at least one style, each with a name without control characters",
+        )
     )
 
 
@@ -250,12 +271,11 @@ class BundleConfig:
     """
 
     format_version: int = attrs.field(
-        default=FORMAT_VERSION,
-        validator=_check(lambda n: n == FORMAT_VERSION, f"{FORMAT_VERSION} (another format needs another pydeper)"),
+        default=FORMAT_VERSION, validator=_check(lambda n: n == FORMAT_VERSION, f"{FORMAT_VERSION}")
     )
     name: str = attrs.field(validator=_named)
-    description: str
-    licence: str
+    description: str = attrs.field(validator=_text)
+    licence: str = attrs.field(validator=_text)
     persona_encoder: PersonaEncoderConfig
     vlm: VLMConfig
     prompts: Prompts
@@ -269,11 +289,9 @@ class BundleConfig:
             BundleError: A key is unknown or missing, a type is wrong or a value impossible; names the key's path.
         """
         # A newer format has other keys, so its version must be the first complaint.
-        if isinstance(data, Mapping) and data.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
-            raise BundleError(
-                f"format_version: this pydeper reads bundles of format {FORMAT_VERSION}, "
-                f"got {data['format_version']!r}; install a pydeper that knows that format"
-            )
+        if isinstance(data, Mapping) and "format_version" in data:
+            again = "export or download the bundle again"
+            check_format_version(data["format_version"], FORMAT_VERSION, "bundles", again, BundleError)
         return _parse_class(cls, data, "")
 
     @classmethod
@@ -283,13 +301,8 @@ class BundleConfig:
         Raises:
             BundleError: The text is not JSON, repeats a key, or `from_dict` refuses what it says.
         """
-        try:
-            data = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
-        except BundleError:
-            raise
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"not valid JSON: {error}") from error
-        return cls.from_dict(data)
+        data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+        return cls.from_dict(parse_json(data, BundleError))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values; `from_dict(config.to_dict()) == config`."""
@@ -300,18 +313,6 @@ class BundleConfig:
     def to_json(self) -> str:
         """Returns the text of a `config.json`, indented, keys in the order of the classes."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        repeated = sorted(key for key in result if sum(key == other for other, _ in pairs) > 1)
-        raise BundleError(f"the same key twice in one object: {', '.join(repeated)}")
-    return result
-
-
-def _refuse_constant(name: str) -> None:
-    raise BundleError(f"{name} is not a JSON number")
 
 
 def _parse(kind: Any, value: object, path: str) -> Any:
@@ -336,7 +337,7 @@ def _parse(kind: Any, value: object, path: str) -> Any:
         return tuple(_parse(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(value))
     if origin is dict:
         table = _object(value, path)
-        return {key: _parse(arguments[1], item, f"{path}.{key}") for key, item in table.items()}
+        return {key: _parse(arguments[1], item, f"{path}.{key[:_LONGEST_NAME]}") for key, item in table.items()}
     if kind is float:
         if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e300:
             return float(value)
@@ -351,7 +352,7 @@ def _parse_class(kind: type[_T], value: object, path: str) -> _T:
     fields = get_type_hints(kind)
     prefix = f"{path}." if path else ""
     if unknown := [key for key in table if key not in fields]:
-        raise BundleError(f"{prefix}{unknown[0]}: unknown key; known here: {', '.join(fields)}")
+        raise BundleError(f"{prefix}{unknown[0][:_LONGEST_NAME]}: unknown key; known here: {', '.join(fields)}")
     if missing := [key for key in fields if key not in table]:
         raise BundleError(f"{prefix}{missing[0]}: missing key; needed here: {', '.join(fields)}")
     parsed = {key: _parse(hint, table[key], prefix + key) for key, hint in fields.items()}
@@ -368,6 +369,4 @@ def _object(value: object, path: str) -> dict[str, Any]:
 
 
 def _wrong(path: str, wanted: str, value: object) -> BundleError:
-    shown = repr(value)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return BundleError(f"{path or 'config'}: must be {wanted}, got {type(value).__name__} {shown}")
+    return BundleError(f"{path or 'config'}: must be {wanted}, got {type(value).__name__} {shown(value)}")

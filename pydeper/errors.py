@@ -3,9 +3,17 @@
 Messages say what was wrong, where (file, line, sample, field), the value or its shape or range, and what to do.
 """
 
+from pydeper.untrusted import legible
+
 
 class PydeperError(Exception):
-    """The root of the tree."""
+    """The root of the tree.
+
+    Messages repeat what files and servers say; what in it would command a terminal is written out.
+    """
+
+    def __init__(self, *values: object) -> None:
+        super().__init__(*(legible(value) if isinstance(value, str) else value for value in values))
 
 
 class InvalidArgumentError(PydeperError, ValueError):

@@ -1,9 +1,7 @@
 """A persona: the subject embedding of one person, with what is needed to use it with the right model."""
 
-import json
 import math
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from os import PathLike
@@ -14,10 +12,11 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from pydeper import __version__, hub
+from pydeper import __version__, hub, persona_repository
 from pydeper.atomic import atomic_path
 from pydeper.errors import IncompatiblePersonaError, InvalidArgumentError, PersonaError
 from pydeper.samples import Sample
+from pydeper.untrusted import check_format_version, is_plain_text, parse_json, shown
 
 if TYPE_CHECKING:
     from pydeper.model import DeperModel
@@ -29,7 +28,7 @@ _MAX_HEADER = 64 * 1024
 _MAX_FILE = 8 + _MAX_HEADER + 4 * SUBJECT_EMBEDDING_SIZE
 _MAX_TEXT = 256
 _MAX_SAMPLES = 10**9 - 1
-_SUFFIX = ".safetensors"
+_AGAIN = "make or download the persona again"
 
 
 def _embedding(value: object) -> npt.NDArray[np.float32]:
@@ -51,20 +50,22 @@ def _embedding(value: object) -> npt.NDArray[np.float32]:
 
 def _check_text(_: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
     if not isinstance(value, str) or not value.strip() or len(value) > _MAX_TEXT:
-        shown = repr(value) if len(repr(value)) <= 80 else f"{len(repr(value))} characters"
-        raise PersonaError(f"{attribute.name}: must be a text of 1 to {_MAX_TEXT} characters, got {shown}")
-    if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in value):
-        raise PersonaError(f"{attribute.name}: must not hold control characters or line breaks, got {value!r}")
+        raise PersonaError(f"{attribute.name}: must be a text of 1 to {_MAX_TEXT} characters, got {shown(value)}")
+    if not is_plain_text(value):
+        raise PersonaError(
+            f"{attribute.name}: must not hold control characters, line breaks or marks that turn the direction of "
+            f"writing, got {shown(value)}"
+        )
 
 
 def _check_num_samples(_: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_SAMPLES:
-        raise PersonaError(f"{attribute.name}: must be a whole number from 1 to {_MAX_SAMPLES}, got {value!r}")
+        raise PersonaError(f"{attribute.name}: must be a whole number from 1 to {_MAX_SAMPLES}, got {shown(value)}")
 
 
 def _check_created(_: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
     if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise PersonaError(f"{attribute.name}: must be a date and time with its time zone, got {value!r}")
+        raise PersonaError(f"{attribute.name}: must be a date and time with its time zone, got {shown(value)}")
 
 
 _optional_text = attrs.validators.optional(_check_text)
@@ -256,36 +257,52 @@ class Persona:
         Raises:
             PersonaError: It cannot be had, or the file is not a sound persona file.
         """
-        _check_repo_id(repo_id)
-        filename = _file_name(name)
+        persona_repository.check_repo_id(repo_id)
+        filename = persona_repository.file_name(name)
         return cls.load(
             hub.fetch_file(repo_id, filename, revision=revision, local_files_only=local_files_only, error=PersonaError)
         )
 
-    def push_to_hub(self, repo_id: str, *, name: str | None = None, private: bool = False) -> str:
-        """Writes the persona into a Hugging Face Hub repository, which is made if it does not exist.
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        consent: str | None = None,
+        synthetic: bool = False,
+        name: str | None = None,
+        private: bool = False,
+        revision: str | None = None,
+    ) -> str:
+        """Writes the persona into a Hugging Face Hub repository of personas, with its list and its card, in one commit.
+
+        A persona is personal data, so either `consent` or `synthetic` must be given; the repository's card shows it.
 
         Args:
-            repo_id: The repository, as in ``"org/personas"``.
-            name: The name to publish it under; by default the persona's own.
-            private: Whether a repository that has to be made is private.
+            repo_id: The repository, as in ``"org/personas"``; it is made if it does not exist.
+            consent: How the person agreed to this publication, in one line, as in ``"written consent, 2026-11-22"``.
+            synthetic: There is no such person: the persona was simulated, say.
+            name: The name to publish it under; by default the persona's own. One of that name is replaced.
+            private: Whether a repository that has to be made is private; one that exists must be so already.
+            revision: The branch to publish on, made where it does not exist; None is the main branch.
 
         Returns:
             The address of the commit.
 
         Raises:
-            PersonaError: It has no name, or the Hub refused.
+            PersonaError: It has no name, or nothing is said about consent, or the Hub refused.
         """
-        _check_repo_id(repo_id)
+        persona_repository.check_repo_id(repo_id)
         if (name := name or self.name) is None:
             raise PersonaError("this persona has no name to publish it under: give push_to_hub a name")
-        return hub.publish_file(
-            attrs.evolve(self, name=name)._to_bytes(),
+        named = attrs.evolve(self, name=name)
+        return persona_repository.publish_persona(
+            named,
+            named._to_bytes(),
             repo_id,
-            _file_name(name),
-            message=f"Add persona {name}",
+            consent=consent,
+            synthetic=synthetic,
             private=private,
-            error=PersonaError,
+            revision=revision,
         )
 
     def __repr__(self) -> str:
@@ -316,30 +333,26 @@ class Persona:
             raise PersonaError(f"longer than any persona file ({_MAX_FILE} bytes): not a persona")
         header_size = int.from_bytes(data[:8], "little")
         if len(data) < 8 or header_size > _MAX_HEADER:
-            raise PersonaError("not a safetensors file, or cut short: make or download the persona again")
+            raise PersonaError(f"not a safetensors file, or cut short: {_AGAIN}")
         try:
+            # The library checks types, offsets and size; it takes the last of two equal keys, and parse_json none.
             tensors = dict(deserialize(data))  # type: ignore[no-untyped-call]
-            metadata = json.loads(data[8 : 8 + header_size]).get("__metadata__") or {}
-        except (SafetensorError, ValueError) as error:
-            raise PersonaError(
-                f"not a safetensors file, or damaged ({error}): make or download the persona again"
-            ) from error
+            metadata = parse_json(data[8 : 8 + header_size], PersonaError).get("__metadata__") or {}
+        except (SafetensorError, PersonaError) as error:
+            raise PersonaError(f"not a safetensors file, or damaged ({error}): {_AGAIN}") from error
 
         version = metadata.get("format_version")
         if version is None:
             raise PersonaError("a safetensors file, but not a persona (its metadata has no format_version)")
-        if version != str(FORMAT_VERSION):
-            raise PersonaError(
-                f"format_version: this pydeper ({__version__}) reads personas of format {FORMAT_VERSION}, got "
-                f"{version[:20]!r}; install a pydeper that knows that format"
-            )
+        found = int(version) if re.fullmatch(r"[0-9]{1,9}", version) else version
+        check_format_version(found, FORMAT_VERSION, "personas", _AGAIN, PersonaError)
         if list(tensors) != [_TENSOR]:
-            shown = ", ".join(repr(name[:40]) for name in sorted(tensors)[:5])
-            raise PersonaError(f"must hold the tensor {_TENSOR!r} alone, got {shown or 'none'}")
+            names = ", ".join(shown(name) for name in sorted(tensors)[:5])
+            raise PersonaError(f"must hold the tensor {_TENSOR!r} alone, got {names or 'none'}")
         if tensors[_TENSOR]["dtype"] != "F32" or tensors[_TENSOR]["shape"] != [SUBJECT_EMBEDDING_SIZE]:
             raise PersonaError(
                 f"{_TENSOR}: must be F32 of shape [{SUBJECT_EMBEDDING_SIZE}], got {tensors[_TENSOR]['dtype']} "
-                f"of shape {tensors[_TENSOR]['shape']}"
+                f"of shape {shown(tensors[_TENSOR]['shape'])}"
             )
         return cls(
             subject_embedding=np.frombuffer(tensors[_TENSOR]["data"], "<f4"),
@@ -422,29 +435,15 @@ def _normalised(weights: Sequence[float], count: int) -> npt.NDArray[np.float64]
     return shares
 
 
-def _check_repo_id(repo_id: str) -> None:
-    if not hub.is_repo_id(repo_id):
-        raise PersonaError(f"repo_id: must be of the form 'org/name', got {repo_id!r}")
-
-
-def _file_name(name: str) -> str:
-    if not re.fullmatch(r"\w[\w .-]{0,95}", name) or ".." in name:
-        raise PersonaError(
-            f"name: on the Hub a persona's name is 1 to 96 letters, digits, spaces, '.', '_' or '-', starting with a "
-            f"letter or digit, got {name!r}"
-        )
-    return name + _SUFFIX
-
-
 def _required(metadata: dict[str, str], key: str) -> str:
     if key not in metadata:
-        raise PersonaError(f"metadata: {key} is missing; make or download the persona again")
+        raise PersonaError(f"metadata: {key} is missing: {_AGAIN}")
     return metadata[key]
 
 
 def _parsed_num_samples(text: str) -> int:
     if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
-        raise PersonaError(f"num_samples: must be a whole number from 1 to {_MAX_SAMPLES}, got {text[:40]!r}")
+        raise PersonaError(f"num_samples: must be a whole number from 1 to {_MAX_SAMPLES}, got {shown(text)}")
     return int(text)
 
 
@@ -452,4 +451,4 @@ def _parsed_created(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError as error:
-        raise PersonaError(f"created: must be an ISO 8601 date and time, got {text[:40]!r}") from error
+        raise PersonaError(f"created: must be an ISO 8601 date and time, got {shown(text)}") from error

@@ -130,6 +130,20 @@ def test_a_manifest_must_list_what_every_bundle_has(folder, needed):
         "c:x",
         "",
         ".",
+        ".git/config",
+        "vlm/.",
+        "a\nb",
+        "a\u202eb",
+        "aux",
+        "vlm/Com1.onnx",
+        "vlm/nul .txt",
+        "a.",
+        "a ",
+        "a?",
+        "Manifest.JSON",
+        "e\u0301.txt",  # composed otherwise, which is the same name on some systems
+        "x" * 256,
+        "/".join(["x" * 200] * 6),
     ],
 )
 def test_a_manifest_path_that_leaves_the_folder_is_refused(folder, name):
@@ -146,8 +160,15 @@ def test_a_manifest_path_that_leaves_the_folder_is_refused(folder, name):
         (b"{", "not valid JSON"),
         (b"[" * 100_000, "not valid JSON"),
         (b"\xff\xfe", "not UTF-8"),
-        (b"[]", "format_version"),
-        (b'{"format_version": 2, "files": {}}', "reads manifests of format 1, got 2; install a pydeper"),
+        (b"[]", "must be an object"),
+        (b'{"files": {}}', "reads manifests of format 1, got None, which is not a whole number"),
+        (b'{"format_version": 2, "files": {}}', "reads manifests of format 1, got 2: a newer pydeper .*--upgrade"),
+        (b'{"format_version": 0, "files": {}}', "format 1, got 0, which is too old: download or export"),
+        (b'{"format_version": 1, "format_version": 1, "files": {}}', "the same key twice in one object"),
+        (b'{"format_version": 1, "files": {"a": {"size": 1e999, "sha256": ""}}}', "too large a number"),
+        (b'{"format_version": 1, "files": {"a": {"size": %s, "sha256": ""}}}' % (b"9" * 5000), "5000 digits"),
+        (b'{"format_version": 1, "files": {"a": {"size": -1, "sha256": "%s"}}}' % (b"0" * 64), r"files\.a: must be"),
+        (b'{"format_version": 1, "files": {"a": {"size": 1, "sha256": "%s"}}}' % (b"0" * 63), r"files\.a: must be"),
         (b'{"format_version": 1}', "files: must be an object"),
         (b'{"format_version": 1, "files": []}', "files: must be an object"),
         (b'{"format_version": 1, "files": {"a": 1}}', r"files\.a: must be an object with"),
@@ -173,7 +194,7 @@ def test_a_config_of_another_format_says_so(folder):
     text = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(text | {"format_version": 2, "new": 1}))
     write_manifest(folder)
-    with pytest.raises(BundleError, match=r"config\.json: format_version: this pydeper reads .* format 1, got 2"):
+    with pytest.raises(BundleError, match=r"config\.json: format_version: pydeper .* reads .* format 1, got 2"):
         open_bundle(folder)
 
 
@@ -191,6 +212,34 @@ def test_what_is_not_a_model_is_refused(tmp_path):
 def test_a_revision_is_for_the_hub_alone(folder):
     with pytest.raises(BundleError, match=r"revision: the folder .* has no revisions"):
         open_bundle(folder, revision="main")
+
+
+def test_names_that_differ_in_case_alone_are_refused(folder):
+    edit_manifest(folder, lambda manifest: manifest["files"].update({"Readme.MD": manifest["files"]["README.md"]}))
+    with pytest.raises(BundleError, match=r"'README\.md' and 'Readme\.MD' are one file on many systems"):
+        open_bundle(folder)
+
+
+@pytest.mark.parametrize("name", ["README.md", "vlm/embed_tokens.npy", "vlm"])
+def test_links_may_not_lead_out_of_a_bundle(folder, tmp_path, name):
+    outside = tmp_path / "outside"
+    (folder / name).rename(outside)
+    (folder / name).symlink_to(outside)
+    with pytest.raises(BundleError, match=r"is a link that leads out of the bundle, to .*outside"):
+        open_bundle(folder)
+    (folder / name).unlink()
+    outside.rename(folder / ".inside")
+    (folder / name).symlink_to(folder / ".inside")
+    assert open_bundle(folder).folder == folder
+    (tmp_path / "also").symlink_to(folder)
+    assert open_bundle(tmp_path / "also").folder == tmp_path / "also"
+
+
+def test_a_link_to_itself_is_refused(folder):
+    (folder / "README.md").unlink()
+    (folder / "README.md").symlink_to("README.md")
+    with pytest.raises(BundleError, match=r"README\.md: is missing"):
+        open_bundle(folder)
 
 
 def test_a_bundle_in_the_hubs_cache(folder, tmp_path, monkeypatch):

@@ -117,6 +117,25 @@ def test_classes_are_frozen() -> None:
     [
         ("name", ""),
         ("name", 3),
+        ("name", "a\x1b[31m"),
+        ("name", "a\nb"),
+        ("name", "x" * 257),
+        ("description", "\u202ehidden"),
+        ("description", "x" * 20_000),
+        ("licence", "\x07"),
+        ("prompts.system", "\x00"),
+        ("persona_encoder.image_size", 10**6),
+        ("persona_encoder.image_mean", [0.5, 0.5, 1e38]),
+        ("persona_encoder.image_std", [0.5, 0.5, 1e-40]),
+        ("persona_encoder.max_fixations", 10**30),
+        ("vlm.num_layers", 10**9),
+        ("vlm.vision.max_pixels", 10**12),
+        ("vlm.vision.image_size", [28 * 10**6, 28]),
+        ("vlm.source", ".hidden"),
+        ("vlm.source", "nul"),
+        ("vlm.source", "vlm."),
+        ("vlm.base_revision", "\x9b1A"),
+        ("format_version", 0),
         ("description", None),
         ("persona_encoder.image_size", 448.0),
         ("persona_encoder.image_size", True),
@@ -191,8 +210,17 @@ def test_one_wrong_item_is_named_by_its_index() -> None:
         BundleConfig.from_dict(data)
 
 
+def test_a_number_that_python_will_not_print_is_refused() -> None:
+    data = as_json()
+    data["vlm"]["vocab_size"] = 10**5000
+    with pytest.raises(BundleError, match=r"^vlm\.vocab_size: must be a size from 1 to"):
+        BundleConfig.from_dict(data)
+
+
 def test_a_newer_format_is_the_first_complaint() -> None:
-    with pytest.raises(BundleError, match=r"^format_version: this pydeper reads bundles of format 1, got 2"):
+    with pytest.raises(
+        BundleError, match=r"^format_version: pydeper .* reads bundles of format 1, got 2: a newer .*--upgrade"
+    ):
         BundleConfig.from_dict({"format_version": 2, "something": "new"})
 
 
@@ -204,7 +232,7 @@ def test_text_that_is_no_config(text: str | bytes) -> None:
 
 def test_repeated_keys_and_nan_are_refused() -> None:
     text = make_config().to_json()
-    with pytest.raises(BundleError, match="same key twice in one object: name"):
+    with pytest.raises(BundleError, match="same key twice in one object: 'name'"):
         BundleConfig.from_json(text.replace('"name": "small"', '"name": "a", "name": "b"'))
     with pytest.raises(BundleError, match="NaN"):
         BundleConfig.from_json(text.replace("0.485", "NaN"))

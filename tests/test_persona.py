@@ -200,7 +200,10 @@ def test_missing_metadata_is_named(tmp_path, key):
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("format_version", "2", r"reads personas of format 1, got '2'; install a pydeper"),
+        ("format_version", "2", r"reads personas of format 1, got 2: a newer pydeper wrote it; `pip install --upgrade"),
+        ("format_version", "0", r"got 0, which is too old: make or download the persona again"),
+        ("format_version", "1.0", r"got '1.0', which is not a whole number"),
+        ("format_version", "١", "which is not a whole number"),
         ("num_samples", "0", "num_samples"),
         ("num_samples", "1e9", "num_samples"),
         ("num_samples", "9" * 10, "num_samples"),
@@ -208,6 +211,9 @@ def test_missing_metadata_is_named(tmp_path, key):
         ("created", "2026-11-22T20:00:00", "time zone"),
         ("name", "x" * 300, "1 to 256 characters"),
         ("name", "x\x1b[2J", "control characters"),
+        ("name", "x\u202egnp.exe", "marks that turn the direction"),
+        ("model_id", "org/\u2066model", "marks that turn the direction"),
+        ("pydeper_version", "1\r\n2", "control characters"),
         ("model_id", "", "model_id"),
     ],
 )

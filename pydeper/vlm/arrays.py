@@ -16,9 +16,10 @@ def map_array(path: Path) -> npt.NDArray[Any]:
         BundleError: The file is missing or not a numpy array file.
     """
     try:
-        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        # Not numpy.load, which also opens archives and pickles. Objects cannot be mapped.
+        array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise BundleError(f"{path}: no such file; the bundle is incomplete, fetch it again") from None
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a header is a Python literal, and there are many ways in which it can be wrong
         raise BundleError(f"{path}: not a numpy array file: {error}") from error
     return array

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 
 from pydeper.errors import BundleError, InvalidArgumentError, RuntimeMissingError
+from pydeper.onnx_file import check_model
 
 CPU = ("CPUExecutionProvider",)
 
 
 def open_session(path: Path, *, providers: Sequence[str] = CPU, threads: int | None = None) -> Any:
     """Opens an ONNX file as an `onnxruntime.InferenceSession`.
+
+    The file need not be trusted: `pydeper.onnx_file` goes over it before ONNX Runtime does.
 
     Args:
         path: The file; a file of external data stands beside it.
@@ -24,7 +27,7 @@ def open_session(path: Path, *, providers: Sequence[str] = CPU, threads: int | N
     Raises:
         RuntimeMissingError: ONNX Runtime is missing, or both of its builds are installed on top of each other.
         InvalidArgumentError: A provider is not in this build of the runtime, or `threads` is below 1.
-        BundleError: The file is missing or not a model this runtime can load.
+        BundleError: The file is missing, refused by `check_model`, or not a model this runtime can load.
     """
     runtime = import_onnxruntime()
     if missing := [name for name in providers if name not in runtime.get_available_providers()]:
@@ -35,6 +38,7 @@ def open_session(path: Path, *, providers: Sequence[str] = CPU, threads: int | N
         raise InvalidArgumentError(f"threads must be at least 1, or None for the runtime's choice, got {threads!r}")
     if not path.is_file():
         raise BundleError(f"{path}: no such file; the bundle is incomplete, fetch it again")
+    check_model(path)
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     # Vanishing activations are slow to compute with and mean nothing.
