@@ -57,18 +57,24 @@ class SteeredVLM(nn.Module):
         self.template = PromptTemplate(prompts, config, tokenizer)
 
     @torch.no_grad()
-    def image_features(self, images: Sequence[Image.Image], batch_size: int = 64) -> list[Tensor]:
-        """Vision features of images: a list of (n, hidden) float32 tensors, n tokens an image."""
-        features: list[Tensor] = []
-        device = self.model.device
+    def image_maps(self, images: Sequence[Image.Image], batch_size: int = 64) -> list[Tensor]:
+        """Vision features of images as maps: (rows, columns, hidden) of each, in the dtype of the vision encoder."""
+        maps: list[Tensor] = []
+        device, merge = self.model.device, self.config.vision.merge_size
         for start in range(0, len(images), batch_size):
             batch = [image_patches(image, self.config.vision) for image in images[start : start + batch_size]]
             patches, grids = (np.concatenate(arrays) for arrays in zip(*batch, strict=True))
             merged = self.model.model.visual(
                 torch.from_numpy(patches).to(device), grid_thw=torch.from_numpy(grids).to(device)
             ).pooler_output
-            features += merged.float().split([int(n) // self.config.vision.merge_size**2 for n in grids.prod(1)])
-        return features
+            shapes = [(int(rows) // merge, int(columns) // merge) for _, rows, columns in grids]
+            split = merged.split([rows * columns for rows, columns in shapes])
+            maps += [tokens.unflatten(0, shape) for tokens, shape in zip(split, shapes, strict=True)]
+        return maps
+
+    def image_features(self, images: Sequence[Image.Image], batch_size: int = 64) -> list[Tensor]:
+        """Vision features of images: a list of (n, hidden) float32 tensors, n tokens an image."""
+        return [image.flatten(0, 1).float() for image in self.image_maps(images, batch_size)]
 
     def grids(self, images: Sequence[Image.Image]) -> np.ndarray:
         """(n, 3) int64: frames, patch rows and patch columns of each image."""
@@ -78,6 +84,9 @@ class SteeredVLM(nn.Module):
 
     def description_loss(self, image_features: Sequence[Tensor], soft_tokens: Tensor, batch: PromptBatch) -> Tensor:
         """L_des: mean next-token cross-entropy of the descriptions (the assistant's turn with its end token).
+
+        This is the plain way, one forward pass over everything; `training.prefix.DescriptionLoss` comes to the same
+        with less work.
 
         Args:
             image_features: B tensors (n, hidden).
