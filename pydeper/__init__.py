@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pydeper.memory import OutOfMemoryError
     from pydeper.model import DeperModel, DescribeOptions
     from pydeper.persona import Persona
+    from pydeper.persona_repository import PublishedPersona, delete_persona, list_personas
     from pydeper.readers import read_samples, write_samples
     from pydeper.report import ModelReport
     from pydeper.samples import Fixation, Sample, Trajectory
@@ -49,6 +50,9 @@ _HOMES = {
     "DeperModel": "pydeper.model",
     "DescribeOptions": "pydeper.model",
     "Persona": "pydeper.persona",
+    "PublishedPersona": "pydeper.persona_repository",
+    "delete_persona": "pydeper.persona_repository",
+    "list_personas": "pydeper.persona_repository",
     "read_samples": "pydeper.readers",
     "write_samples": "pydeper.readers",
     "ModelReport": "pydeper.report",
@@ -73,12 +77,15 @@ __all__ = [
     "OutOfMemoryError",
     "Persona",
     "PersonaError",
+    "PublishedPersona",
     "PydeperError",
     "RuntimeMissingError",
     "Sample",
     "Trajectory",
     "__version__",
+    "delete_persona",
     "describe",
+    "list_personas",
     "read_samples",
     "stream",
     "write_samples",

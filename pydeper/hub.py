@@ -4,14 +4,32 @@
 `HF_HUB_OFFLINE`, `HF_ENDPOINT`) apply.
 """
 
+import errno
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
 
 from pydeper.errors import PydeperError
 
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+MAIN = "main"
+_LIBRARY = "pydeper"
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_PRECONDITION_FAILED = 412
+_SERVER_ERROR = 500
+_TROUBLE = "it has trouble of its own; try again later, what is done is kept"
+_STATUSES = {
+    401: "it does not know who asks; log in with `hf auth login`, or set HF_TOKEN to a token that is valid",
+    403: "the token may not do this; use one with the right to (`hf auth login`, or HF_TOKEN)",
+    429: "it was asked too often; wait some minutes, and log in if you are not: the limits are wider then",
+}
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def is_repo_id(name: str) -> bool:
@@ -30,7 +48,7 @@ def list_files(repo_id: str, *, commit: str, local_files_only: bool, error: type
     Raises:
         PydeperError: Of the type `error`; the list cannot be had, with the reason and the remedy.
     """
-    from huggingface_hub import HfApi, get_cached_repo_tree
+    from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
     with _explained(f"model {repo_id!r}", commit, error):
@@ -39,7 +57,7 @@ def list_files(repo_id: str, *, commit: str, local_files_only: bool, error: type
         except CachedRepoTreeNotFoundError:
             if local_files_only:
                 raise
-        return HfApi().list_repo_files(repo_id, revision=commit)
+        return _api().list_repo_files(repo_id, revision=commit)
 
 
 def fetch_folder(
@@ -74,6 +92,7 @@ def fetch_folder(
             local_files_only=local_files_only,
             allow_patterns=None if patterns is None else list(patterns),
             ignore_patterns=[".*"],
+            library_name=_LIBRARY,
         )
     return Path(folder)
 
@@ -89,60 +108,221 @@ def fetch_file(
     from huggingface_hub import hf_hub_download
 
     with _explained(f"{filename!r} of {repo_id!r}", revision, error):
-        return Path(hf_hub_download(repo_id, filename, revision=revision, local_files_only=local_files_only))
+        path = hf_hub_download(
+            repo_id, filename, revision=revision, local_files_only=local_files_only, library_name=_LIBRARY
+        )
+    return Path(path)
 
 
-def publish_file(
-    data: bytes, repo_id: str, filename: str, *, message: str, private: bool, error: type[PydeperError]
-) -> str:
-    """Writes one file into a repository, which is made if it does not exist.
+@attrs.frozen
+class RemoteFile:
+    """A file in a repository: its size in bytes, its git hash, and the sha256 of a large one (LFS), else None."""
+
+    size: int
+    git_hash: str
+    sha256: str | None
+
+
+@attrs.frozen
+class Branch:
+    """A repository's branch as it stood when it was read.
+
+    Attributes:
+        commit: Its newest commit.
+        files: By path inside the repository.
+    """
+
+    commit: str
+    files: Mapping[str, RemoteFile]
+
+
+@attrs.frozen
+class Commit:
+    """A commit and its address."""
+
+    commit: str
+    url: str
+
+
+def read_branch(repo_id: str, branch: str, *, error: type[PydeperError]) -> Branch | None:
+    """Asks the Hub for a branch of a model repository; None where there is no such repository or branch.
+
+    Raises:
+        PydeperError: Of the type `error`; the Hub did not say, with the reason and the remedy.
+    """
+    from huggingface_hub import RepoFile
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    with _explained(f"repository {repo_id!r}", branch, error):
+        try:
+            commit = _api().model_info(repo_id, revision=branch).sha
+        except GatedRepoError:
+            raise
+        except (RepositoryNotFoundError, RevisionNotFoundError):
+            return None
+        assert commit is not None
+        tree = _api().list_repo_tree(repo_id, revision=commit, recursive=True)
+        files = {
+            file.path: RemoteFile(file.size, file.blob_id, file.lfs.sha256 if file.lfs else None)
+            for file in tree
+            if isinstance(file, RepoFile)
+        }
+    return Branch(commit, files)
+
+
+def make_repository(repo_id: str, *, branch: str = MAIN, private: bool, error: type[PydeperError]) -> Branch:
+    """Makes a model repository, and a branch of it, where they do not exist; returns the branch.
+
+    Args:
+        repo_id: The repository.
+        branch: One that has to be made starts at the main branch.
+        private: Whether a repository that has to be made is private (else it is what its owner's settings say). One
+            that exists must be so already.
+        error: The type of error to raise.
+
+    Raises:
+        PydeperError: Of the type `error`; the repository is public though `private` is asked for, or the Hub refused,
+            with the reason and the remedy.
+    """
+    what = f"repository {repo_id!r}"
+    with _explained(what, branch, error):
+        api = _api()
+        api.create_repo(repo_id, private=private or None, exist_ok=True)
+        if private and not api.model_info(repo_id).private:
+            raise error(f"{what} exists already and is public: make it private in its settings, or choose another")
+        if branch != MAIN:
+            api.create_branch(repo_id, branch=branch, exist_ok=True)
+    if (found := read_branch(repo_id, branch, error=error)) is None:
+        raise error(f"{what} was made, but has no branch {branch!r} yet: try again")
+    return found
+
+
+def commit(
+    repo_id: str,
+    *,
+    branch: str,
+    parent: str,
+    add: Mapping[str, Path | bytes],
+    delete: Collection[str] = (),
+    message: str,
+    error: type[PydeperError],
+) -> Commit | None:
+    """Adds and deletes files of a model repository in one commit.
+
+    Large files go first, each by itself; those that the Hub has already, from a call that was interrupted, say, are
+    not sent again. Nothing is visible before the commit, and where nothing changes there is none.
+
+    Args:
+        repo_id: The repository.
+        branch: Which branch goes forward.
+        parent: The commit that it is expected at.
+        add: Path inside the repository -> a file on disk, or content.
+        delete: Paths inside the repository.
+        message: What the commit says.
+        error: The type of error to raise.
 
     Returns:
-        The address of the commit.
+        The commit, or the newest one where nothing changes. None: the branch is not at `parent` any more, and nothing
+        was done.
 
     Raises:
         PydeperError: Of the type `error`; the Hub refused, with the reason and the remedy.
     """
+    from huggingface_hub import CommitOperation, CommitOperationAdd, CommitOperationDelete
+    from huggingface_hub.errors import HfHubHTTPError
+
+    with _explained(f"repository {repo_id!r}", branch, error):
+        operations: list[CommitOperation] = [
+            *(CommitOperationAdd(path, source) for path, source in add.items()),
+            *(CommitOperationDelete(path, is_folder=False) for path in delete),
+        ]
+        try:
+            made = _api().create_commit(
+                repo_id, operations, commit_message=message, revision=branch, parent_commit=parent
+            )
+        except HfHubHTTPError as refusal:
+            if refusal.response.status_code == _PRECONDITION_FAILED:
+                return None
+            raise
+    return Commit(made.oid, made.commit_url)
+
+
+def set_tag(repo_id: str, tag: str, at: str, *, error: type[PydeperError]) -> None:
+    """Lets a tag of a model repository point at a commit, wherever it pointed before.
+
+    Raises:
+        PydeperError: Of the type `error`; the Hub refused, with the reason and the remedy.
+    """
+    with _explained(f"tag {tag!r} of {repo_id!r}", at, error):
+        api = _api()
+        tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo_id).tags}
+        if tags.get(tag) == at:
+            return
+        if tag in tags:
+            api.delete_tag(repo_id, tag=tag)
+        api.create_tag(repo_id, tag=tag, revision=at)
+
+
+def _api() -> "HfApi":
     from huggingface_hub import HfApi
 
-    with _explained(f"repository {repo_id!r}", None, error):
-        api = HfApi(library_name="pydeper")
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        commit = api.upload_file(path_or_fileobj=data, path_in_repo=filename, repo_id=repo_id, commit_message=message)
-    return commit.commit_url
+    return HfApi(library_name=_LIBRARY)
 
 
 @contextmanager
 def _explained(what: str, revision: str | None, error: type[PydeperError]) -> Iterator[None]:
-    """Turns what `huggingface_hub` raises into `error`, most particular first: its classes derive from one another."""
-    from huggingface_hub import errors
-
+    """Turns what `huggingface_hub` raises into `error`."""
     try:
         yield
-    except errors.GatedRepoError as cause:
-        raise error(
+    except PydeperError:
+        raise
+    # A refused connection is the HTTP library's own error, and which library that is changes.
+    except Exception as cause:
+        raise error(_explanation(what, revision, cause)) from cause
+
+
+def _explanation(what: str, revision: str | None, error: Exception) -> str:
+    """Says what was wrong and what to do, most particular first: the classes derive from one another."""
+    from huggingface_hub import constants, errors
+
+    status = _status(error)
+    if isinstance(error, errors.GatedRepoError):
+        return (
             f"{what} on the Hugging Face Hub is gated: accept its terms on its page, then log in with `hf auth login` "
             "or set HF_TOKEN"
-        ) from cause
-    except errors.RepositoryNotFoundError as cause:
-        raise error(
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
             f"{what} is not on the Hugging Face Hub, or is private: check the spelling, and for a private repository "
             "log in with `hf auth login` or set HF_TOKEN"
-        ) from cause
-    except errors.RevisionNotFoundError as cause:
-        raise error(
-            f"{what} on the Hugging Face Hub has no revision {revision!r}: name a branch, tag or commit"
-        ) from cause
-    except (errors.LocalEntryNotFoundError, errors.CachedRepoTreeNotFoundError, errors.OfflineModeIsEnabled) as cause:
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{what} on the Hugging Face Hub has no revision {revision!r}: name a branch, tag or commit"
+    if status in _STATUSES or (status is not None and status >= _SERVER_ERROR):
+        return f"{what}: the Hugging Face Hub answered {status}: {_STATUSES.get(status, _TROUBLE)}"
+    if isinstance(
+        error, errors.LocalEntryNotFoundError | errors.CachedRepoTreeNotFoundError | errors.OfflineModeIsEnabled
+    ):
         at = f" at revision {revision!r}" if revision else ""
-        raise error(
+        return (
             f"{what}{at} is not in the local cache and the Hugging Face Hub was not reached: fetch it once with a "
             "connection (without local_files_only and HF_HUB_OFFLINE), or give a local path"
-        ) from cause
-    except errors.EntryNotFoundError as cause:
-        raise error(f"{what} does not exist on the Hugging Face Hub: check the repository's list of files") from cause
-    except (
-        Exception
-    ) as cause:  # a refused connection is the HTTP library's own error, and which library that is changes
-        reason = (str(cause).splitlines() or [type(cause).__name__])[0]
-        raise error(f"{what}: the Hugging Face Hub could not be used: {reason}") from cause
+        )
+    if isinstance(error, errors.EntryNotFoundError):
+        return f"{what} does not exist on the Hugging Face Hub: check the repository's list of files"
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return (
+            f"{what}: there is no room for it in the cache {constants.HF_HUB_CACHE} ({error.strerror}): free some, or "
+            "set HF_HOME to a folder on another disk; files that were fetched whole are kept"
+        )
+    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return f"{what}: the Hugging Face Hub could not be used: {reason}"
+
+
+def _status(error: BaseException | None) -> int | None:
+    """The HTTP status of the answer that led to an error, if one did."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    while error is not None and not isinstance(error, HfHubHTTPError):
+        error = error.__cause__
+    return error.response.status_code if error is not None else None

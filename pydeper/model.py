@@ -69,7 +69,7 @@ class DeperModel:
         self.config: Final = opened.config
         self.model_id: Final = opened.model_id
         self.revision: Final = opened.revision
-        folder = opened.folder
+        self._folder = folder = opened.folder
         tokenizer = _open_tokenizer(folder / bundle.TOKENIZER)
         self._encoder = PersonaEncoder(
             folder / bundle.PERSONA_ENCODER,
@@ -129,6 +129,32 @@ class DeperModel:
             name_or_folder, revision=revision, local_files_only=local_files_only, precision=precision
         )
         return cls(opened, device=device, threads=threads, image_cache=image_cache)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = False, revision: str | None = None, message: str | None = None
+    ) -> str:
+        """Publishes the model's bundle in a Hugging Face Hub repository, in all its precisions and in one commit.
+
+        The files are verified first, every one read; what the Hub has already is not sent again, so a call that was
+        interrupted is simply repeated. See `pydeper.publish.push`, and `python -m export push --dry-run` for what
+        would go up.
+
+        Args:
+            repo_id: The repository, as in ``"org/name"``; it is made if it does not exist.
+            private: Whether a repository that has to be made is private; one that exists must be so already.
+            revision: The branch to publish on, made where it does not exist; None is the main branch.
+            message: What the commit says.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            BundleError: A file is missing or altered, or a licence text is missing; or the repository holds something
+                else, or the Hub refused, with the reason and the remedy.
+        """
+        from pydeper.publish import push
+
+        return push(self._folder, repo_id, private=private, revision=revision, message=message)
 
     @property
     def providers(self) -> list[str]:

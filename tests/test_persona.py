@@ -354,7 +354,7 @@ def test_a_hub_that_cannot_be_reached_is_a_persona_error(monkeypatch):
         with pytest.raises(
             PersonaError, match=r"repository 'org/none': the Hugging Face Hub could not be used: .*refused"
         ):
-            persona().push_to_hub("org/none")
+            persona().push_to_hub("org/none", synthetic=True)
 
 
 def test_created_is_now_by_default():
