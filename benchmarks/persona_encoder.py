@@ -7,14 +7,12 @@ photograph, 40 words, 15 fixations), in turn, so that a slower machine slows all
 
 import argparse
 import json
-import multiprocessing
-import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing.connection import Connection
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
+from benchmarks.sides import SPAWN, Side, peak_gib
 from pydeper import Sample, read_samples
 from pydeper.config import ImageEncoderInfo, PersonaEncoderConfig
 from pydeper.persona_encoder import PersonaEncoder
@@ -42,8 +41,6 @@ CONFIG = PersonaEncoderConfig(
     modalities=("text+trajectory",),
 )
 Figures = dict[str, float]
-Work = Callable[[], np.ndarray]
-SPAWN = multiprocessing.get_context("spawn")
 
 
 def main() -> None:
@@ -62,9 +59,14 @@ def main() -> None:
             with ProcessPoolExecutor(1, SPAWN) as process:
                 exports[precision] = process.submit(export, precision, folder).result()
         show("Export", exports)
-        sides = [Side("torch fp32", torch_side, "float32", folder), Side("torch bf16", torch_side, "bfloat16", folder)]
-        sides += [Side(f"ONNX {precision}", onnx_side, precision, folder) for precision in options.precision]
-        results = measure(sides, options.runs)
+        with ExitStack() as stack:
+            sides = {
+                "torch fp32": stack.enter_context(Side(Torch, "float32", folder)),
+                "torch bf16": stack.enter_context(Side(Torch, "bfloat16", folder)),
+            }
+            for precision in options.precision:
+                sides[f"ONNX {precision}"] = stack.enter_context(Side(Onnx, precision, folder))
+            results = measure(sides, options.runs)
         show(f"Persona from {SAMPLES} samples, medians of {options.runs}", results)
         preparing = time_preparing(read_samples(folder / "samples.jsonl"), options.runs)
         show(f"Of these, preparing photographs of {width}×{height} in one thread", {"": preparing})
@@ -139,35 +141,68 @@ def random_parts() -> tuple[Any, Any, Any]:
     return Network(NetworkConfig()).eval(), ImageEncoder(backbone), TextTable(table)
 
 
-# The sides, each in a process of its own: what it is loaded into, and what it does then
+# The sides
 
 
-def onnx_side(precision: str, folder: Path) -> tuple[Work, Work]:
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    encoder = PersonaEncoder(encoder_file(folder, precision), CONFIG, tokenizer, providers=["CPUExecutionProvider"])
-    samples = read_samples(folder / "samples.jsonl")
-    return lambda: encoder.embed(samples), lambda: encoder.embed(samples, batch_size=SAMPLES)
+class Onnx:
+    """The exported persona encoder, as the SDK runs it."""
+
+    def __init__(self, precision: str, folder: Path) -> None:
+        began = time.perf_counter()
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        providers = ["CPUExecutionProvider"]
+        self.encoder = PersonaEncoder(encoder_file(folder, precision), CONFIG, tokenizer, providers=providers)
+        self.loaded: Figures = {"load s": time.perf_counter() - began, "loaded MiB": peak_mib()}
+        self.samples = read_samples(folder / "samples.jsonl")
+
+    def embed(self, batch: bool) -> tuple[float, np.ndarray, float]:
+        """Encodes the samples, as a batch or one by one: seconds, vectors, and the peak of memory so far."""
+        return timed(lambda: self.encoder.embed(self.samples, batch_size=SAMPLES if batch else 1))
+
+    def loading(self) -> Figures:
+        return self.loaded
 
 
-def torch_side(dtype: str, folder: Path) -> tuple[Work, Work]:
-    import torch
+class Torch:
+    """The same network in torch, in the layout that is fastest on a CPU; the small persona encoder stays in float32."""
 
-    network, image_encoder, text_table = random_parts()
-    # The layout that is fastest on a CPU. The persona encoder, which takes little time, stays in float32.
-    image_encoder = image_encoder.to(dtype=getattr(torch, dtype), memory_format=torch.channels_last)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    samples = read_samples(folder / "samples.jsonl")
+    def __init__(self, dtype: str, folder: Path) -> None:
+        import torch
 
-    @torch.inference_mode()
-    def embed(chosen: list[Sample]) -> np.ndarray:
-        batch = collate([encode_sample(sample, tokenizer, CONFIG) for sample in chosen])
+        self.dtype, self.layout = getattr(torch, dtype), torch.channels_last
+        self.network, image_encoder, self.text_table = random_parts()
+        self.image_encoder = image_encoder.to(dtype=self.dtype, memory_format=self.layout)
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.samples = read_samples(folder / "samples.jsonl")
+
+    def embed(self, batch: bool) -> tuple[float, np.ndarray, float]:
+        """As `Onnx.embed`."""
+        groups = [self.samples] if batch else [[sample] for sample in self.samples]
+        return timed(lambda: np.concatenate([self.vectors(group) for group in groups]))
+
+    def vectors(self, samples: list[Sample]) -> np.ndarray:
+        import torch
+
+        batch = collate([encode_sample(sample, self.tokenizer, CONFIG) for sample in samples])
         inputs = {name: torch.from_numpy(array) for name, array in batch.items()}
-        pixels = inputs.pop("pixel_values").to(getattr(torch, dtype), memory_format=torch.channels_last)
-        tokens, words = image_encoder(pixels).float(), text_table(inputs.pop("input_ids"))
-        vectors: np.ndarray = network(tokens, words, **inputs).subject_embedding.numpy()
+        pixels = inputs.pop("pixel_values").to(self.dtype, memory_format=self.layout)
+        with torch.inference_mode():
+            tokens, words = self.image_encoder(pixels).float(), self.text_table(inputs.pop("input_ids"))
+            vectors: np.ndarray = self.network(tokens, words, **inputs).subject_embedding.numpy()
         return vectors
 
-    return lambda: np.concatenate([embed([sample]) for sample in samples]), lambda: embed(samples)
+    def loading(self) -> Figures:
+        return {}  # it makes random weights, which takes time of its own
+
+
+def timed(work: Callable[[], np.ndarray]) -> tuple[float, np.ndarray, float]:
+    began = time.perf_counter()
+    vectors = work()
+    return time.perf_counter() - began, vectors, peak_mib()
+
+
+def peak_mib() -> float:
+    return 1024 * peak_gib()
 
 
 def export(precision: str, folder: Path) -> Figures:
@@ -179,7 +214,7 @@ def export(precision: str, folder: Path) -> Figures:
     differences = export_persona_encoder(path, *parts, image_size=CONFIG.image_size, precision=precision)  # type: ignore[arg-type]
     return {
         "seconds": time.perf_counter() - began,
-        "peak MiB": peak(),
+        "peak MiB": peak_mib(),
         "file MB": path.stat().st_size / 1e6,
         "difference from torch": max(differences.values()),
     }
@@ -189,74 +224,35 @@ def encoder_file(folder: Path, precision: str) -> Path:
     return folder / f"persona_encoder_{precision}.onnx"
 
 
-def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-class Side:
-    """A side in its process, which waits until it is asked: it is loaded when it is made."""
-
-    def __init__(self, name: str, load: Callable[[str, Path], tuple[Work, Work]], kind: str, folder: Path) -> None:
-        self.name = name
-        self._here, there = SPAWN.Pipe()
-        self._process = SPAWN.Process(target=_serve, args=(there, load, kind, folder), daemon=True)
-        self._process.start()
-        there.close()
-        self.loaded: Figures = self._here.recv()
-
-    def ask(self, batch: bool) -> tuple[float, np.ndarray, float]:
-        """Encodes the samples, one by one or as a batch; returns seconds, vectors and the peak of memory so far."""
-        self._here.send(batch)
-        seconds, vectors, memory = self._here.recv()
-        return seconds, vectors, memory
-
-    def close(self) -> None:
-        self._here.send(None)
-        self._process.join()
-
-
-def _serve(connection: Connection, load: Callable[[str, Path], tuple[Work, Work]], kind: str, folder: Path) -> None:
-    began = time.perf_counter()
-    works = load(kind, folder)
-    # Of torch, this is making random weights, which tells nothing.
-    connection.send({} if load is torch_side else {"load s": time.perf_counter() - began, "loaded MiB": peak()})
-    while (batch := connection.recv()) is not None:
-        began = time.perf_counter()
-        vectors = works[batch]()
-        connection.send((time.perf_counter() - began, vectors, peak()))
-
-
 # Figures
 
 
-def measure(sides: list[Side], runs: int) -> dict[str, Figures]:
-    times: dict[tuple[str, bool], list[float]] = {(side.name, batch): [] for side in sides for batch in (False, True)}
+def measure(sides: dict[str, Side], runs: int) -> dict[str, Figures]:
+    times: dict[tuple[str, bool], list[float]] = {(name, batch): [] for name in sides for batch in (False, True)}
     peaks: dict[tuple[str, bool], float] = {}
     vectors: dict[str, np.ndarray] = {}
     # All runs one by one come first: the peak of a batch would hide theirs.
     for batch in (False, True):
         for run in range(runs + 1):
-            for side in sides:
-                seconds, found, peaks[side.name, batch] = side.ask(batch)
-                vectors.setdefault(side.name, found)
+            for name, side in sides.items():
+                seconds, found, peaks[name, batch] = side.ask("embed", batch)
+                vectors.setdefault(name, found)
                 if run:  # the first is a warm-up
-                    times[side.name, batch].append(seconds)
-    for side in sides:
-        side.close()
+                    times[name, batch].append(seconds)
     medians = {key: statistics.median(values) for key, values in times.items()}
-    best = {side.name: min(medians[side.name, batch] for batch in (False, True)) for side in sides}
-    first = sides[0].name
+    best = {name: min(medians[name, batch] for batch in (False, True)) for name in sides}
+    first = next(iter(sides))
     return {
-        side.name: {
-            "one by one s": medians[side.name, False],
-            "batch s": medians[side.name, True],
-            f"times {first}": best[first] / best[side.name],
-            **side.loaded,
-            "peak MiB": peaks[side.name, False],
-            "batch's peak MiB": peaks[side.name, True],
-            **agreement(vectors[side.name], vectors[first]),
+        name: {
+            "one by one s": medians[name, False],
+            "batch s": medians[name, True],
+            f"times {first}": best[first] / best[name],
+            **side.ask("loading"),
+            "peak MiB": peaks[name, False],
+            "batch's peak MiB": peaks[name, True],
+            **agreement(vectors[name], vectors[first]),
         }
-        for side in sides
+        for name, side in sides.items()
     }
 
 
