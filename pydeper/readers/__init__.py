@@ -1,5 +1,14 @@
 """Files -> samples, one module a format."""
 
 from pydeper.readers.jsonl import read_samples, write_samples
+from pydeper.readers.localized_narratives import read_localized_narratives
+from pydeper.readers.stream import ReadReport, SampleStream, Tolerance
 
-__all__ = ["read_samples", "write_samples"]
+__all__ = [
+    "ReadReport",
+    "SampleStream",
+    "Tolerance",
+    "read_localized_narratives",
+    "read_samples",
+    "write_samples",
+]

@@ -8,7 +8,6 @@ may be missing or null, not both; `subject` and `split` may be. Boxes are (x1, y
 image, durations are seconds.
 """
 
-import codecs
 import collections
 import difflib
 import json
@@ -20,7 +19,7 @@ from typing import Any
 
 from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidSampleError
-from pydeper.readers.records import canonical, kind, parse_object
+from pydeper.readers.records import canonical, json_lines, kind, parse_object
 from pydeper.samples import Fixation, Sample, Trajectory
 
 _SAMPLE_FIELDS = ("image", "description", "subject", "trajectory", "split")
@@ -49,12 +48,8 @@ def read_samples(path: str | os.PathLike[str]) -> list[Sample]:
     samples = []
     try:
         folder = path.parent.resolve()
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if number == 1:
-                    line = line.removeprefix(codecs.BOM_UTF8)
-                if line.strip():
-                    samples.append(_read_line(line, f"{path}:{number}", folder, unread))
+        for place, line in json_lines(path):
+            samples.append(_read_line(line, place, folder, unread))
     except InvalidSampleError:
         raise
     except (OSError, ValueError) as error:

@@ -1,15 +1,34 @@
 """JSON objects and image files as every reader takes them: strictly, and with messages that say what is wrong."""
 
+import codecs
 import collections
 import json
 import os
 import reprlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import ExifTags, Image
 
 from pydeper.errors import InvalidImageError, InvalidSampleError
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The lines of a JSON Lines file that hold something, each with its place, such as "ana.jsonl:3".
+
+    Raises:
+        InvalidSampleError: The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
+                if line.strip():
+                    yield f"{path}:{number}", line
+    except (OSError, ValueError) as error:
+        raise InvalidSampleError(f"{path}: cannot be read ({error}); name a JSON Lines file of samples") from error
 
 
 def parse_object(line: bytes) -> dict[str, Any]:
@@ -95,7 +114,11 @@ class ImageFolder:
         if not name or parts.is_absolute() or ".." in parts.parts:
             raise InvalidSampleError(f"image name {name!r} does not name a file inside {self.folder}")
         path = self.folder / parts
-        if not path.is_file():
+        try:
+            found = path.is_file()
+        except OSError as error:
+            raise InvalidSampleError(f"image name {name!r} cannot be a file's ({error})") from error
+        if not found:
             raise MissingImageError(f"image {name!r} is not in {self.folder}")
         return canonical(path)
 

@@ -1,0 +1,148 @@
+"""Localized Narratives (Pont-Tuset et al., 2020): people describe images aloud while their mouse follows what they say.
+
+JSON Lines, one narration a line:
+
+    {"dataset_id": "mscoco_train2017", "image_id": "137576", "annotator_id": 93, "caption": "In this image …",
+     "timed_caption": [{"utterance": "In this", "start_time": 0.0, "end_time": 0.4}, …],
+     "traces": [[{"x": 0.2086, "y": -0.0533, "t": 0.022}, …], …], "voice_recording": "…"}
+
+x and y are fractions of the image from the top left, and leave [0, 1] where the pointer left the image; t is seconds. A
+list of points is a stretch between entering the image and leaving it.
+"""
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pydeper.errors import InvalidArgumentError, InvalidSampleError
+from pydeper.gaze import IDT, MIN_BOX, FixationMethod, find_fixations
+from pydeper.readers.records import ImageFolder, field, json_lines, kind, parse_object
+from pydeper.readers.stream import PassedOver, ReadReport, SampleStream, Tolerance, stream
+from pydeper.readers.trajectories import Outside, Without, bring_inside, one_of, trajectory_of
+from pydeper.samples import Fixation, Sample
+
+POINTER_STOPS = IDT(dispersion=0.1, min_duration=0.1)
+"""How a pointer's stops are found: it circles what is talked about, so a stop is wider than one of the eyes."""
+
+_FIELDS = {"dataset_id", "image_id", "annotator_id", "caption", "timed_caption", "traces", "voice_recording"}
+
+
+def read_localized_narratives(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    images: str | os.PathLike[str],
+    *,
+    image_pattern: str | None = None,
+    method: FixationMethod = POINTER_STOPS,
+    min_box: float = MIN_BOX,
+    outside: Outside = "clip",
+    without_trajectory: Without = "skip",
+    tolerance: Tolerance = Tolerance(),  # noqa: B008 - frozen
+) -> SampleStream:
+    """Reads Localized Narratives, a line at a time.
+
+    Fixations are looked for in each stretch of points by itself. The subject is the `annotator_id`.
+
+    Args:
+        paths: The JSON Lines file or files (the shards of one set).
+        images: The folder of the images.
+        image_pattern: An image's name in that folder, with `{image_id}` and `{dataset_id}`. None: as the sets
+            name them, "{image_id:0>12}.jpg" for COCO (`dataset_id` begins with "mscoco") and "{image_id}.jpg" else.
+        method: How points become fixations: `IDT`, or `FixedWindows` (0.4 s).
+        min_box: Smallest side of a box, as a fraction of the image's.
+        outside: What becomes of points outside the image.
+        without_trajectory: Lines without traces, or in whose traces no fixation is found: "skip", or "keep" as text.
+        tolerance: How many damaged lines and missing images are passed over; none, unless told.
+
+    Returns:
+        The samples, read while they are asked for, and the report.
+
+    Raises:
+        InvalidArgumentError: An option is out of range.
+        InvalidSampleError: The folder is not there. While iterating: a file cannot be read, or more than is tolerated
+            is wrong; the message names file, line and field.
+    """
+    one_of("outside", outside, ("clip", "drop"))
+    one_of("without_trajectory", without_trajectory, ("skip", "keep"))
+    _check_pattern(image_pattern)
+    files = [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
+    folder = ImageFolder(images)
+    report = ReadReport(", ".join(map(str, files)))
+
+    def read(line: bytes, place: str) -> Sample:
+        record = parse_object(line)
+        report.unread.update(record.keys() - _FIELDS)
+        image = folder.find(_image_name(record, image_pattern))
+        fixations: list[Fixation] = []
+        for points, times in _strokes(record):
+            settled = bring_inside(points, outside, report, place)
+            fixations += find_fixations(settled, times, method, min_box=min_box)
+        caption = field(record, "caption", str, "text")
+        if not caption.strip():
+            raise PassedOver("no description")
+        return Sample(
+            image=image,
+            description=caption,
+            trajectory=trajectory_of(fixations, without_trajectory, report, place),
+            subject=str(field(record, "annotator_id", int, "a whole number")),
+            source=place,
+        )
+
+    return stream(itertools.chain.from_iterable(map(json_lines, files)), read, report, tolerance)
+
+
+def _check_pattern(pattern: str | None) -> None:
+    if pattern is None:
+        return
+    try:
+        if pattern.format(image_id="1", dataset_id="a") == pattern.format(image_id="2", dataset_id="a"):
+            raise ValueError("it does not hold {image_id}")
+    except (ValueError, LookupError, AttributeError) as error:
+        raise InvalidArgumentError(
+            f"image_pattern {pattern!r} cannot be used ({error}); write such as '{{image_id:0>12}}.jpg'"
+        ) from error
+
+
+def _image_name(record: dict[str, Any], pattern: str | None) -> str:
+    image_id = field(record, "image_id", str, "text")
+    dataset_id = field(record, "dataset_id", str, "text")
+    if pattern is None:
+        pattern = "{image_id:0>12}.jpg" if dataset_id.startswith("mscoco") else "{image_id}.jpg"
+    return pattern.format(image_id=image_id, dataset_id=dataset_id)
+
+
+def _strokes(record: dict[str, Any]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Points (N, 2) and times (N,) of each stretch that holds any."""
+    end = -np.inf
+    for i, stroke in enumerate(field(record, "traces", list, "a list of lists of {x, y, t}")):
+        if not isinstance(stroke, list):
+            raise InvalidSampleError(f"traces[{i}] must be a list of {{x, y, t}}, not {kind(stroke)}")
+        if not stroke:
+            continue
+        rows = np.array([_point(point, i, j) for j, point in enumerate(stroke)], dtype=np.float64)
+        if not np.isfinite(rows).all():
+            j, axis = np.argwhere(~np.isfinite(rows))[0].tolist()
+            raise InvalidSampleError(f"traces[{i}][{j}].{'xyt'[axis]} is {rows[j, axis]}; it must be a number")
+        times = np.concatenate([[end], rows[:, 2]])
+        if (back := np.flatnonzero(times[1:] < times[:-1])).size:
+            j = int(back[0])
+            raise InvalidSampleError(f"traces[{i}][{j}].t goes backwards, from {times[j]} to {times[j + 1]}")
+        end = times[-1]
+        yield rows[:, :2], rows[:, 2]
+
+
+def _point(point: Any, i: int, j: int) -> tuple[float, float, float]:
+    try:
+        x, y, t = point["x"], point["y"], point["t"]
+    except (TypeError, KeyError, IndexError):
+        raise InvalidSampleError(f"traces[{i}][{j}] must be {{x, y, t}}, not {kind(point)}") from None
+    if type(x) in _NUMBERS and type(y) in _NUMBERS and type(t) in _NUMBERS:
+        return x, y, t
+    raise InvalidSampleError(f"traces[{i}][{j}] must hold three numbers, not {kind(point)}")
+
+
+_NUMBERS = {int, float}

@@ -1,0 +1,59 @@
+"""What readers of gaze decide alike: points outside the image, and records without a trajectory."""
+
+from typing import Literal, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pydeper.errors import InvalidArgumentError
+from pydeper.readers.stream import PassedOver, ReadReport
+from pydeper.samples import Fixation, Trajectory
+
+T = TypeVar("T")
+
+Outside: TypeAlias = Literal["clip", "drop"]
+"""What becomes of a point outside the image: moved to its edge, or left out as if it had not been recorded."""
+
+Without: TypeAlias = Literal["skip", "keep"]
+"""What becomes of a record that lacks its trajectory, or its description: passed over, or a sample of the other."""
+
+
+def one_of(name: str, value: T, allowed: tuple[T, ...]) -> T:
+    """Checks an argument that is a choice.
+
+    Raises:
+        InvalidArgumentError: It is none of those.
+    """
+    if value not in allowed:
+        raise InvalidArgumentError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+    return value
+
+
+def bring_inside(points: NDArray[np.float64], outside: Outside, report: ReadReport, place: str) -> NDArray[np.float64]:
+    """Deals with points (N, 2) outside [0, 1], and reports how many there were; NaN stays NaN."""
+    away: NDArray[np.bool_] = np.any((points < 0) | (points > 1), axis=1)
+    if not away.any():
+        return points
+    count = int(away.sum())
+    if outside == "clip":
+        report.change("points outside the image moved to its edge", place, count)
+        return np.clip(points, 0.0, 1.0)
+    report.change("points outside the image left out", place, count)
+    return np.where(away[:, None], np.nan, points)
+
+
+def trajectory_of(fixations: list[Fixation], without: Without, report: ReadReport, place: str) -> Trajectory | None:
+    """The trajectory of a record's fixations.
+
+    Returns:
+        None where there are none and such records are kept.
+
+    Raises:
+        PassedOver: There are none, and such records are skipped.
+    """
+    if fixations:
+        return Trajectory(fixations)
+    if without == "skip":
+        raise PassedOver("no fixation")
+    report.change("samples without a trajectory", place)
+    return None
