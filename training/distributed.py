@@ -4,7 +4,8 @@ Everything random at a step is a function of (seed, step). So every process draw
 knows without asking what the means of the whole step are over.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import attrs
@@ -65,6 +66,9 @@ class Share:
         return share
 
 
+ALONE = Share()
+
+
 class Mean(NamedTuple):
     """A mean, and how many things it is over."""
 
@@ -84,6 +88,11 @@ def step_means(means: Mapping[str, Mean], totals: Mapping[str, float], forwards:
         forwards: Forward passes in the step: parts times processes.
     """
     return {name: value * (count * forwards / max(1, totals[name])) for name, (value, count) in means.items()}
+
+
+def add_counts(counts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Adds the counts of several forward passes, name by name."""
+    return {name: sum(part[name] for part in counts) for name in counts[0]}
 
 
 def add_up(values: Tensor) -> Tensor:
@@ -119,5 +128,20 @@ def shard(layers: Sequence[nn.Module]) -> None:
 
 def device_of(module: nn.Module) -> torch.device:
     """Where a module's first parameter or buffer is."""
-    tensor = next((*module.parameters(), *module.buffers()))
-    return tensor.device
+    return next(chain(module.parameters(), module.buffers())).device
+
+
+def overall(passes: Iterable[Mapping[str, Mean]], names: Sequence[str], device: torch.device) -> dict[str, float]:
+    """The means over all forward passes of all processes.
+
+    Args:
+        passes: This process's.
+        names: The names of the means; a process may have no pass.
+        device: Where processes exchange tensors.
+    """
+    sums = torch.zeros(2, len(names), device=device)
+    for means in passes:
+        counts = torch.tensor([means[name].count for name in names], device=device, dtype=sums.dtype)
+        sums += torch.stack([torch.stack([means[name].value.float() for name in names]) * counts, counts])
+    total, count = add_up(sums)
+    return dict(zip(names, (total / count.clamp(min=1)).tolist(), strict=True))

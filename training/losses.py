@@ -11,7 +11,8 @@ class ContrastiveLoss(nn.Module):
 
     For an anchor i with keys A(i) and positives P(i), the keys of the same subject:
         -1/|P(i)| · Σ_{p ∈ P(i)} log( exp(z_i·k_p / t) / Σ_{a ∈ A(i)} exp(z_i·k_a / t) ),
-    averaged over the anchors that have a positive; zero, with a gradient path, where none has.
+    averaged over the anchors that have a positive; zero, with a gradient path, where none has. Where several processes
+    train, the mean of their losses is that average over the anchors of all.
 
     The bank is the union of the newest vector of every subject and a FIFO of the latest `capacity` vectors, normalised
     and detached. A training step first stores its batch (of all processes, where torch.distributed runs), then
@@ -73,7 +74,10 @@ class ContrastiveLoss(nn.Module):
             log_p = logits.masked_fill(~allowed, torch.finfo(logits.dtype).min / 2).log_softmax(-1)
             count = positive.sum(-1)
             losses = -(log_p * positive).sum(-1) / count.clamp(min=1)
-            return losses.sum() / (count > 0).sum().clamp(min=1)
+            counted = (count > 0).sum().to(losses.dtype)
+            if self.training:
+                counted = _mean_over_processes(counted)
+            return losses.sum() / torch.where(counted > 0, counted, 1)
 
     def _bank(self) -> tuple[Tensor, Tensor, Tensor]:
         """Keys, their subjects (-1: no key) and samples; every stored vector once."""
@@ -114,33 +118,60 @@ def _gather(rows: Tensor) -> Tensor:
     return torch.cat([part[: int(count)] for part, count in zip(everyone, counts, strict=True)])
 
 
-def trajectory_loss(predicted_boxes: Tensor, validity_logits: Tensor, boxes: Tensor, fixation_mask: Tensor) -> Tensor:
-    """L_traj = L_box + L_valid.
+def _mean_over_processes(value: Tensor) -> Tensor:
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    dist.all_reduce(value)
+    return value / dist.get_world_size()
 
-    L_box is smooth L1 with β = 1/9, summed over the 4 numbers, averaged over the real fixations; L_valid is binary
-    cross-entropy averaged over all slots. Samples without a trajectory take part in neither; where no sample has one
-    the loss is zero, with a gradient path.
+
+def trajectory_loss(predicted_boxes: Tensor, validity_logits: Tensor, boxes: Tensor, fixation_mask: Tensor) -> Tensor:
+    """L_traj = L_box + L_valid; see `box_loss` and `validity_loss` for arguments and errors."""
+    return box_loss(predicted_boxes, boxes, fixation_mask) + validity_loss(validity_logits, fixation_mask)
+
+
+def box_loss(predicted_boxes: Tensor, boxes: Tensor, fixation_mask: Tensor) -> Tensor:
+    """L_box: smooth L1 with β = 1/9, summed over the 4 numbers, averaged over the real fixations.
+
+    Samples without a trajectory take no part; where no sample has one the loss is zero, with a gradient path.
 
     Args:
         predicted_boxes: (B, S, 4)
-        validity_logits: (B, S)
         boxes: (B, M, 4), M ≤ S.
         fixation_mask: (B, M) bool or int, non-zero for real fixations.
 
     Raises:
         ValueError: There are more fixations than slots.
     """
-    missing = predicted_boxes.shape[1] - boxes.shape[1]
-    if missing < 0:
-        raise ValueError(
-            f"trajectories of {boxes.shape[1]} fixations do not fit the decoder's {predicted_boxes.shape[1]} slots; "
-            "cut them to max_fixations"
-        )
-    boxes = F.pad(boxes, (0, 0, 0, missing)).to(predicted_boxes.dtype)
-    real = F.pad(fixation_mask.bool(), (0, missing))
+    real = _slots(fixation_mask, predicted_boxes.shape[1])
+    boxes = F.pad(boxes, (0, 0, 0, real.shape[1] - boxes.shape[1])).to(predicted_boxes.dtype)
     distance = F.smooth_l1_loss(predicted_boxes, boxes, beta=1 / 9, reduction="none").sum(-1)
-    box_loss = (distance * real).sum() / real.sum().clamp(min=1)
+    return (distance * real).sum() / real.sum().clamp(min=1)
+
+
+def validity_loss(validity_logits: Tensor, fixation_mask: Tensor) -> Tensor:
+    """L_valid: binary cross-entropy of "this slot holds a fixation", averaged over all slots.
+
+    Samples without a trajectory take no part; where no sample has one the loss is zero, with a gradient path.
+
+    Args:
+        validity_logits: (B, S)
+        fixation_mask: (B, M) bool or int, M ≤ S, non-zero for real fixations.
+
+    Raises:
+        ValueError: There are more fixations than slots.
+    """
+    real = _slots(fixation_mask, validity_logits.shape[1])
     has_trajectory = real.any(-1, keepdim=True)
     surprise = F.binary_cross_entropy_with_logits(validity_logits, real.to(validity_logits.dtype), reduction="none")
-    slots = has_trajectory.sum().clamp(min=1) * real.shape[1]
-    return box_loss + (surprise * has_trajectory).sum() / slots
+    return (surprise * has_trajectory).sum() / (has_trajectory.sum().clamp(min=1) * real.shape[1])
+
+
+def _slots(fixation_mask: Tensor, slots: int) -> Tensor:
+    missing = slots - fixation_mask.shape[1]
+    if missing < 0:
+        raise ValueError(
+            f"trajectories of {fixation_mask.shape[1]} fixations do not fit the decoder's {slots} slots; "
+            "cut them to max_fixations"
+        )
+    return F.pad(fixation_mask.bool(), (0, missing))

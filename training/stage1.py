@@ -1,6 +1,7 @@
 """Stage 1: what a person's samples have in common. L = λ·L_con + L_traj + L_cls over the whole of DEPER."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -9,11 +10,28 @@ from torch.nn import functional as F
 
 from training.config import Stage1Config
 from training.data.encoded import EncodedDataset, batch_rows, dropped_modalities
-from training.loop import step_generator
-from training.losses import ContrastiveLoss, trajectory_loss
+from training.distributed import ALONE, Mean, Share, add_counts, device_of, overall, step_means
+from training.loop import TrainingError, step_generator
+from training.losses import ContrastiveLoss, box_loss, validity_loss
 from training.network.config import NetworkConfig
 from training.network.deper import Deper
 from training.network.text_table import TextTable
+
+T = TypeVar("T", Tensor, float)
+
+MEANS = ("contrast", "boxes", "validity", "subject", "accuracy")
+
+
+class Draw(NamedTuple):
+    """The samples of a forward pass.
+
+    Attributes:
+        rows: (B,) which samples.
+        dropped: The modality that each of them loses.
+    """
+
+    rows: np.ndarray
+    dropped: Sequence[str | None]
 
 
 class Stage1Task:
@@ -25,15 +43,26 @@ class Stage1Task:
         data: The training samples.
         text_table: The VLM's frozen input-embedding table.
         seed: Seed of weights and batches.
+        share: Which share of every step is this process's.
+        validation: Samples of the same people for `evaluate`, with the subjects numbered as in `data`.
     """
 
     name = "stage 1"
 
     def __init__(
-        self, network: NetworkConfig, config: Stage1Config, data: EncodedDataset, text_table: TextTable, seed: int
+        self,
+        network: NetworkConfig,
+        config: Stage1Config,
+        data: EncodedDataset,
+        text_table: TextTable,
+        seed: int,
+        *,
+        share: Share = ALONE,
+        validation: EncodedDataset | None = None,
     ) -> None:
         torch.manual_seed(seed)
         self.config, self.data, self.text_table, self.seed = config, data, text_table, seed
+        self.share, self.validation = share, validation
         self.deper = Deper(network, len(data.subjects))
         self.contrastive = ContrastiveLoss(
             len(data.subjects), network.subject_embedding_size, config.bank_size, config.temperature
@@ -47,33 +76,82 @@ class Stage1Task:
     def losses(self, step: int, part: int) -> dict[str, Tensor]:
         """See `training.loop.Task`."""
         self.state.train()
-        number = step * self.config.accumulation + part
-        rows = batch_rows(len(self.data), self.config.batch_size, self.seed, number)
-        rng = step_generator(self.seed, number, 1)
-        dropped = dropped_modalities([self.data.samples[row] for row in rows], self.config.modality_dropout, rng)
-        inputs = self.data.inputs(rows, dropped)
-        output = self.deper(
-            inputs.image_tokens,
-            self.text_table(inputs.input_ids),
-            inputs.attention_mask,
-            inputs.boxes,
-            inputs.durations,
-            inputs.fixation_mask,
+        draws = self._draws(step)
+        means = self._means(self.data, *(self.share.of(items) for items in draws[part]), first_sample=0)
+        totals = add_counts([_counts(self.data, *draw) for draw in draws])
+        return self._weigh(step_means(means, totals, len(draws) * self.share.processes))
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Losses and subject accuracy over all samples for validation, complete; called in every process."""
+        data, size = self.validation, self.config.batch_size
+        if data is None:
+            raise TrainingError("there are no samples for validation")
+        self.state.eval()
+        batches = [np.arange(start, min(start + size, len(data))) for start in range(0, len(data), size)]
+        # Samples for validation are numbered behind those for training: the memory bank knows none of them.
+        passes = (
+            self._means(data, rows, [None] * len(rows), first_sample=len(self.data))
+            for rows in batches[self.share.process :: self.share.processes]
         )
-        subjects = torch.from_numpy(self.data.subject_of[rows])
-        contrast = self.contrastive(output.subject_embedding, subjects, torch.from_numpy(rows))
-        trajectory = trajectory_loss(output.boxes, output.validity_logits, inputs.boxes, inputs.fixation_mask)
-        subject = F.cross_entropy(output.subject_logits, subjects)
-        config = self.config
-        return {
-            "loss": config.contrastive_weight * contrast
-            + config.trajectory_weight * trajectory
-            + config.subject_weight * subject,
-            "contrast": contrast,
-            "trajectory": trajectory,
-            "subject": subject,
+        means = overall(passes, MEANS, device_of(self.deper))
+        return self._weigh(means)
+
+    def rows(self, step: int) -> list[int]:
+        """The training samples of a step, those of all its parts and processes."""
+        return [int(row) for draw in self._draws(step) for row in draw.rows]
+
+    def _draws(self, step: int) -> list[Draw]:
+        """What every part of a step is made of, in all processes together."""
+        return [self._draw(step * self.config.accumulation + part) for part in range(self.config.accumulation)]
+
+    def _draw(self, number: int) -> Draw:
+        rows = batch_rows(len(self.data), self.config.batch_size * self.share.processes, self.seed, number)
+        rng = step_generator(self.seed, number, 1)
+        return Draw(
+            rows, dropped_modalities([self.data.samples[row] for row in rows], self.config.modality_dropout, rng)
+        )
+
+    def _means(
+        self, data: EncodedDataset, rows: np.ndarray, dropped: Sequence[str | None], *, first_sample: int
+    ) -> dict[str, Mean]:
+        device = device_of(self.deper)
+        inputs = network_inputs(data, rows, dropped, self.text_table, device)
+        output = self.deper(*inputs)
+        *_, boxes, _, fixation_mask = inputs
+        subjects = torch.from_numpy(data.subject_of[rows]).to(device)
+        samples = torch.from_numpy(rows + first_sample).to(device)
+        values = {
+            "contrast": self.contrastive(output.subject_embedding, subjects, samples),
+            "boxes": box_loss(output.boxes, boxes, fixation_mask),
+            "validity": validity_loss(output.validity_logits, fixation_mask),
+            "subject": F.cross_entropy(output.subject_logits, subjects),
             "accuracy": (output.subject_logits.argmax(-1) == subjects).float().mean(),
         }
+        counts = _counts(data, rows, dropped)
+        return {name: Mean(value, counts[name]) for name, value in values.items()}
+
+    def _weigh(self, means: dict[str, T]) -> dict[str, T]:
+        config, trajectory = self.config, means["boxes"] + means["validity"]
+        return {
+            "loss": config.contrastive_weight * means["contrast"]
+            + config.trajectory_weight * trajectory
+            + config.subject_weight * means["subject"],
+            "contrast": means["contrast"],
+            "trajectory": trajectory,
+            "subject": means["subject"],
+            "accuracy": means["accuracy"],
+        }
+
+
+def _counts(data: EncodedDataset, rows: np.ndarray, dropped: Sequence[str | None]) -> dict[str, int]:
+    """How many things each mean over these samples is over."""
+    fixations = [
+        0 if modality == "trajectory" else len(data.samples[row].durations)
+        for row, modality in zip(rows, dropped, strict=True)
+    ]
+    samples = dict.fromkeys(("contrast", "subject", "accuracy"), len(rows))
+    return {**samples, "boxes": sum(fixations), "validity": sum(count > 0 for count in fixations)}
 
 
 @torch.no_grad()
@@ -93,7 +171,20 @@ def embed(
     vectors = []
     for start in range(0, len(data), batch_size):
         rows = np.arange(start, min(start + batch_size, len(data)))
-        inputs = data.inputs(rows, [without] * len(rows))
-        tensors = (inputs.image_tokens, text_table(inputs.input_ids), *inputs[2:])
-        vectors.append(deper.persona_encoder(*tensors).subject_embedding)
+        inputs = network_inputs(data, rows, [without] * len(rows), text_table, device_of(deper))
+        vectors.append(deper.persona_encoder(*inputs).subject_embedding.cpu())
     return torch.cat(vectors).numpy()
+
+
+def network_inputs(
+    data: EncodedDataset,
+    rows: np.ndarray,
+    dropped: Sequence[str | None],
+    text_table: TextTable,
+    device: torch.device,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """A padded batch on a device, its token ids looked up: the arguments of `PersonaEncoder.encode`."""
+    inputs = data.inputs(rows, dropped)
+    text = text_table(inputs.input_ids.to(device_of(text_table))).to(device)
+    image, _, text_mask, boxes, durations, fixation_mask = (tensor.to(device, non_blocking=True) for tensor in inputs)
+    return image, text, text_mask, boxes, durations, fixation_mask
