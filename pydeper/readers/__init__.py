@@ -1,5 +1,6 @@
 """Files -> samples, one module a format."""
 
+from pydeper.readers.capgaze import read_capgaze
 from pydeper.readers.jsonl import read_samples, write_samples
 from pydeper.readers.localized_narratives import read_localized_narratives
 from pydeper.readers.stream import ReadReport, SampleStream, Tolerance
@@ -8,6 +9,7 @@ __all__ = [
     "ReadReport",
     "SampleStream",
     "Tolerance",
+    "read_capgaze",
     "read_localized_narratives",
     "read_samples",
     "write_samples",
