@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 import pydeper
 from pydeper.errors import PydeperError
+from pydeper.untrusted import legible
 
 _DEMO = "demo"
 _LIBRARIES = ("attrs", "huggingface_hub", "numpy", "pillow", "safetensors", "tokenizers")
@@ -118,7 +119,7 @@ def _plain_warnings() -> Iterator[None]:
         message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None,
         line: str | None = None,
     ) -> None:  # fmt: skip
-        print(f"pydeper: warning: {message}", file=sys.stderr)
+        print(f"pydeper: warning: {legible(str(message))}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.showwarning = show
@@ -173,7 +174,7 @@ def _describe(options: argparse.Namespace) -> int:
     for number, (heading, pieces) in enumerate(zip(headings, described, strict=True)):
         print(end="\n" * (number > 0) + heading)
         for piece in pieces:
-            print(piece, end="", flush=True)
+            print(_written(piece), end="", flush=True)
         print()
     return 0
 
@@ -205,8 +206,13 @@ def _demo(options: argparse.Namespace) -> int:
     return 0
 
 
+def _written(text: str) -> str:
+    """Returns what a model wrote; for a terminal without what would command it, for a pipe to the letter."""
+    return legible(text) if sys.stdout.isatty() else text
+
+
 def _indented(text: str) -> str:
-    return textwrap.fill(text, width=96, initial_indent="    ", subsequent_indent="    ")
+    return textwrap.fill(_written(text), width=96, initial_indent="    ", subsequent_indent="    ")
 
 
 def _way_of_looking(samples: Sequence["pydeper.Sample"]) -> str:

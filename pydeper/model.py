@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, Unpack
+from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,6 @@ from pydeper.samples import Sample
 from pydeper.vlm import EncodedImage, Generation, VisionLanguageModel, open_session, open_vlm
 from pydeper.vlm.decoding import DecodingOptions
 from pydeper.vlm.image_patches import resized_shape
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 
 class DescribeOptions(TypedDict, total=False):
@@ -70,7 +67,7 @@ class DeperModel:
         self.model_id: Final = opened.model_id
         self.revision: Final = opened.revision
         self._folder = folder = opened.folder
-        tokenizer = _open_tokenizer(folder / bundle.TOKENIZER)
+        tokenizer = bundle.open_tokenizer(folder / bundle.TOKENIZER)
         self._encoder = PersonaEncoder(
             folder / bundle.PERSONA_ENCODER,
             self.config.persona_encoder,
@@ -487,18 +484,6 @@ def default_model() -> DeperModel:
             _default_models.clear()
             _default_models[name] = model
         return _default_models[name]
-
-
-def _open_tokenizer(path: "PathLike[str]") -> "Tokenizer":
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise BundleError(f"{path}: is not a tokenizer that this version of tokenizers reads: {error}") from error
-    # A user's own text never becomes special tokens.
-    tokenizer.encode_special_tokens = True
-    return tokenizer
 
 
 def _check_adapter(session: Any, config: BundleConfig, path: "PathLike[str]") -> None:

@@ -195,7 +195,7 @@ class _Walk:
             key, at = (data[at], at + 1) if data[at] < 0x80 else self._varint(at, end)
             number, wire = key >> 3, key & 7
             if not 0 < number < 2**29:
-                raise self._refusal("is not an ONNX file, or damaged", at)
+                raise self._refusal("is not an ONNX file, or damaged; fetch the bundle again", at)
             if wire == _BYTES:
                 size, at = (data[at], at + 1) if at < end and data[at] < 0x80 else self._varint(at, end)
                 following = at + size
@@ -204,9 +204,9 @@ class _Walk:
             elif wire in (_FIXED64, _FIXED32):
                 following = at + (8 if wire == _FIXED64 else 4)
             else:
-                raise self._refusal("is not an ONNX file, or damaged", at)
+                raise self._refusal("is not an ONNX file, or damaged; fetch the bundle again", at)
             if following > end:
-                raise self._refusal("is cut short or damaged", at)
+                raise self._refusal("is cut short or damaged; fetch the bundle again", at)
             yield number, wire, at, following
             at = following
 
@@ -220,7 +220,7 @@ class _Walk:
                 if value >= 2**64:
                     break
                 return value, at + place + 1
-        raise self._refusal("is cut short or damaged", at)
+        raise self._refusal("is cut short or damaged; fetch the bundle again", at)
 
     def _refusal(self, what: str, at: int) -> BundleError:
         return BundleError(f"{self._path}: {what} (at byte {at})")
