@@ -1,6 +1,7 @@
 """Files -> samples, one module a format."""
 
 from pydeper.readers.capgaze import read_capgaze
+from pydeper.readers.deper_json import read_deper_json
 from pydeper.readers.jsonl import read_samples, write_samples
 from pydeper.readers.localized_narratives import read_localized_narratives
 from pydeper.readers.stream import ReadReport, SampleStream, Tolerance
@@ -10,6 +11,7 @@ __all__ = [
     "SampleStream",
     "Tolerance",
     "read_capgaze",
+    "read_deper_json",
     "read_localized_narratives",
     "read_samples",
     "write_samples",
