@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export.bundle import write_card, write_manifest
+from export.card import DATASETS, EVALUATION, LANGUAGE, add_facts
+from export.hub import add_push, run_push
 from pydeper.bundle import read_config, verify
 from pydeper.errors import PydeperError
+from pydeper.publish import IMAGE_ENCODER_LICENCE
 
 _DESCRIPTION = "Export a vision-language model, or work on a finished bundle."
 
@@ -20,12 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, does in (
         ("verify", "check every file against the manifest, and config.json"),
         ("manifest", "write manifest.json anew from the files that are there"),
-        ("card", "write README.md anew from config.json, and then the manifest"),
     ):
         commands.add_parser(name, help=does, description=does).add_argument("bundle", type=Path, help="the folder")
+    _add_card(commands)
+    add_push(commands)
     options = parser.parse_args(arguments)
     try:
-        print(_export_vlm(options) if options.command == "vlm" else _run(options.command, options.bundle))
+        print(_run(options))
     except (PydeperError, ValueError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 2
@@ -70,14 +74,41 @@ def _export_vlm(options: argparse.Namespace) -> str:
     return "\n".join([f"{options.out}: {options.precision}", *(f"  {name}: {x:.4g}" for name, x in figures.items())])
 
 
-def _run(command: str, folder: Path) -> str:
-    if command == "manifest":
-        entries = write_manifest(folder)
+def _add_card(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    does = "write README.md anew from config.json and what the bundle holds, and then the manifest"
+    parser = commands.add_parser("card", help=does, description=does)
+    parser.add_argument("bundle", type=Path, help="the folder")
+    parser.add_argument("--evaluation", type=Path, metavar="JSON", help="a report of the evaluation, to go along")
+    parser.add_argument("--image-encoder-licence", type=Path, metavar="TEXT", help="its licence's text, to go along")
+    parser.add_argument(
+        "--dataset", action="append", metavar="ID", help="a data set it was trained on; may be repeated"
+    )
+    parser.add_argument("--language", action="append", metavar="CODE", help="of the descriptions (en); may be repeated")
+
+
+def _write_card(options: argparse.Namespace) -> str:
+    facts = {DATASETS: options.dataset, LANGUAGE: options.language}
+    files = {EVALUATION: options.evaluation, IMAGE_ENCODER_LICENCE: options.image_encoder_licence}
+    add_facts(
+        options.bundle,
+        {name: value for name, value in facts.items() if value},
+        {name: path for name, path in files.items() if path},
+    )
+    return str(write_card(options.bundle))
+
+
+def _run(options: argparse.Namespace) -> str:
+    if options.command == "vlm":
+        return _export_vlm(options)
+    if options.command == "push":
+        return run_push(options)
+    if options.command == "card":
+        return _write_card(options)
+    if options.command == "manifest":
+        entries = write_manifest(options.bundle)
         return f"{len(entries)} files, {sum(entry.size for entry in entries.values())} bytes"
-    if command == "card":
-        return str(write_card(folder))
-    verify(folder)
-    return f"{folder}: {read_config(folder).name} is in order"
+    verify(options.bundle)
+    return f"{options.bundle}: {read_config(options.bundle).name} is in order"
 
 
 if __name__ == "__main__":

@@ -6,11 +6,10 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import attrs
 
-from pydeper import hub
+from export.card import LICENCE, card_of
 from pydeper.atomic import atomic_path
 from pydeper.bundle import (
     ADAPTER,
@@ -22,17 +21,13 @@ from pydeper.bundle import (
     ManifestEntry,
     list_files,
     open_bundle,
-    read_config,
 )
 from pydeper.config import BundleConfig, Precision
 from pydeper.errors import BundleError
 from pydeper.model import DeperModel
+from pydeper.publish import CARD
 from pydeper.verified import sha256
 from pydeper.vlm.files import precisions_of
-
-CARD = "README.md"
-LICENCE = "LICENSE"
-_HUB_LICENCES = {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc0-1.0"}
 
 
 def assemble(
@@ -98,7 +93,7 @@ def assemble(
             else:
                 shutil.copyfile(source, building / name)
         (building / CONFIG).write_text(config.to_json(), encoding="utf-8")
-        (building / CARD).write_text(model_card(config), encoding="utf-8")
+        (building / CARD).write_text(card_of(building), encoding="utf-8")
         write_manifest(building)
         for precision in _precisions(building, config):
             DeperModel(open_bundle(building, precision=precision), device="cpu")
@@ -167,85 +162,13 @@ def write_manifest(folder: Path) -> dict[str, ManifestEntry]:
 
 
 def write_card(folder: Path) -> Path:
-    """Writes a bundle's model card anew from its `config.json`, and then its manifest.
+    """Writes a bundle's model card anew from what is there (see `export.card`), and then its manifest.
 
     Raises:
-        BundleError: `config.json` is missing or malformed.
+        BundleError: `config.json` is missing or malformed, or `evaluation.json` is malformed.
     """
-    card = model_card(read_config(folder))
+    card = card_of(folder)
     with atomic_path(folder / CARD) as temporary:
         temporary.write_text(card, encoding="utf-8")
     write_manifest(folder)
     return folder / CARD
-
-
-def model_card(config: BundleConfig) -> str:
-    """Returns the model card: the front matter that the Hub reads, then Markdown for people."""
-    encoder, vlm = config.persona_encoder, config.vlm
-    style = next(iter(config.prompts.styles))
-    styles = "\n".join(f"- `{name}`: `{text.with_persona}`" for name, text in config.prompts.styles.items())
-    facts = "\n".join(f"- {name}: {_shown(value)}" for name, value in config.training.items())
-    revision = f" at revision `{vlm.base_revision}`" if vlm.base_revision else ""
-    fetched = f"\n| its ONNX files, not in this folder | `{vlm.source}` at `{vlm.source_revision}` | see there |"
-    training = f"\n## Training\n\n{facts}\n" if facts else ""
-    return f"""\
----
-{_front_matter(config)}
----
-
-# {config.name}
-
-{config.description}
-
-A persona is one person's subject embedding, {encoder.subject_embedding_size} numbers distilled from a few samples of
-how that person looks at images and describes them (DEPER, arXiv 2512.06662). It steers a frozen vision-language model
-as one soft token, so that the model describes any image as that person would.
-
-## Use
-
-```python
-import pydeper
-
-model = pydeper.DeperModel.from_pretrained("PATH OR HUB ID OF THIS FOLDER")
-persona = pydeper.Persona.from_samples(pydeper.read_samples("ana.jsonl"), model=model, name="ana")
-print(model.describe("photo.jpg", persona, style={json.dumps(style)}))
-```
-
-## What it takes
-
-- Samples for a persona: {", ".join(encoder.modalities)}; about 5 of one person are enough.
-- At most {encoder.max_fixations} fixations and {encoder.max_description_tokens} description tokens a sample are read.
-- Styles, with the prompt of each:
-
-{styles}
-
-## Parts and licences
-
-| part | made from | licence |
-|---|---|---|
-| this model as a whole | | {config.licence} |
-| vision-language model | `{vlm.base_model}`{revision} | see there |{fetched if vlm.is_on_hub else ""}
-| image encoder of the persona encoder | `{encoder.image_encoder.name}` | {encoder.image_encoder.licence} |
-
-Persona encoder: `{encoder.fingerprint}`. Personas made with another persona encoder are refused.
-{training}
-## Mind
-
-A subject embedding is drawn from a person's gaze and words: treat it as personal data, and ask before you share it.
-Descriptions are a model's guesses and can be wrong.
-"""
-
-
-def _front_matter(config: BundleConfig) -> str:
-    """Returns YAML; every value is written as JSON, which YAML reads as it is."""
-    licence = config.licence.lower()
-    fields: dict[str, Any] = {"library_name": "pydeper", "pipeline_tag": "image-to-text"}
-    fields |= {"license": licence} if licence in _HUB_LICENCES else {"license": "other", "license_name": config.licence}
-    if hub.is_repo_id(config.vlm.base_model):
-        fields["base_model"] = config.vlm.base_model
-    fields["tags"] = ["image-captioning", "personalization", "onnx", "deper"]
-    return "\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items())
-
-
-def _shown(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.bundle import assemble, model_card, write_card, write_manifest
+from export.bundle import assemble, write_card, write_manifest
+from export.card import model_card
 from pydeper import BundleError, DemonstrationModelWarning, DeperModel, InvalidArgumentError, bundle, verified
 from pydeper.bundle import open_bundle, read_manifest, verify
 from pydeper.config import BundleConfig
