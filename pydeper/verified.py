@@ -1,15 +1,17 @@
 """Files against their sha256; large ones that have not changed since they were last read are not read again.
 
 Reading gigabytes at every load costs seconds. So what was found of a large file is remembered in the user's cache
-folder, together with the file's path, inode, size, and times of modification and of change of status; where any of
-them differs, or the cache is missing, damaged or not writable, the file is read.
+folder, together with the file's path, device, inode, size, and times of modification and of change of status; where any
+of them differs, or the cache is missing, damaged, not writable or not the user's own, the file is read.
 
 What this protects against is damage and mix-ups: a download cut short, an overwritten or edited file, another file
 moved into its place. It does not protect against
 
-- content that decays on the disk, or is written past the file system: no time changes then,
-- somebody who may write the user's cache folder or set the system's clock, who can make any file pass (and who may
-  write the bundle can change its manifest anyway),
+- content that decays on the disk, or is written past the file system or through a mapping that is still open: no time
+  changes then,
+- a change between this check and the moment when ONNX Runtime opens the file,
+- the user's own other programs and whoever sets the system's clock, who can make any file pass (and who may write the
+  bundle can change its manifest anyway),
 - on Windows, which keeps no time of change of status, a change that puts size and time of modification back.
 
 `python -m export verify FOLDER` reads everything.
@@ -47,15 +49,18 @@ def mismatched(expected: Mapping[Path, str], *, trust_unchanged: bool) -> list[P
     Raises:
         OSError: A file cannot be read.
     """
-    stamps = {path: stamp for path, digest in expected.items() if (stamp := _stamp(path, digest)).size >= LARGE}
+    # Links are followed once, so that what is stamped is what is read; the Hub's cache links to its files from every
+    # snapshot.
+    real = {path: Path(os.path.realpath(path)) for path in expected}
+    stamps = {path: stamp for path, digest in expected.items() if (stamp := _stamp(real[path], digest)).size >= LARGE}
     known = _read() if stamps and trust_unchanged else {}
-    unread = [path for path in expected if path not in stamps or known.get(_key(path)) != stamps[path].as_json()]
+    unread = [path for path in expected if path not in stamps or known.get(str(real[path])) != stamps[path].as_json()]
     began = time.time_ns()
     with ThreadPoolExecutor(min(len(unread), os.cpu_count() or 1) or 1) as pool:  # hashing releases the GIL
-        found = dict(zip(unread, pool.map(sha256, unread), strict=True))
+        found = dict(zip(unread, pool.map(sha256, [real[path] for path in unread]), strict=True))
     wrong = [path for path in unread if found[path] != expected[path]]
-    sound = {path: stamps[path] for path in unread if path in stamps and path not in wrong}
-    settled = {_key(path): stamp.as_json() for path, stamp in sound.items() if stamp.held_still(path, began)}
+    sound = {real[path]: stamps[path] for path in unread if path in stamps and path not in wrong}
+    settled = {str(path): stamp.as_json() for path, stamp in sound.items() if stamp.held_still(path, began)}
     if settled and trust_unchanged:
         _write(known | settled)
     return wrong
@@ -88,6 +93,7 @@ def cache_folder() -> Path:
 class _Stamp:
     """What a file is known by: while all of this stays the same, so does its content."""
 
+    device: int
     inode: int
     size: int
     modified: int
@@ -104,16 +110,15 @@ class _Stamp:
 
 def _stamp(path: Path, digest: str) -> _Stamp:
     status = path.stat()
-    return _Stamp(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, digest)
-
-
-def _key(path: Path) -> str:
-    return os.path.realpath(path)  # the Hub's cache links to its files from every snapshot
+    return _Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, digest)
 
 
 def _read() -> dict[str, object]:
     try:
-        table = json.loads((cache_folder() / _FILE).read_bytes())
+        with (cache_folder() / _FILE).open("rb") as file:
+            if not _is_own(os.fstat(file.fileno())):
+                return {}
+            table = json.loads(file.read())
     except (OSError, ValueError, RecursionError, RuntimeError):
         return {}
     if not isinstance(table, dict) or table.get("format_version") != _FORMAT_VERSION:
@@ -122,12 +127,18 @@ def _read() -> dict[str, object]:
     return files if isinstance(files, dict) else {}
 
 
+def _is_own(status: os.stat_result) -> bool:
+    """Whether nobody else can have written a file, as far as the system tells."""
+    return not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o022)
+
+
 def _write(files: Mapping[str, object]) -> None:
     kept = {path: stamp for path, stamp in files.items() if Path(path).is_file()}
     try:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / _FILE) as temporary:
+            temporary.touch(mode=0o600)
             temporary.write_text(json.dumps({"format_version": _FORMAT_VERSION, "files": kept}), encoding="utf-8")
     except (OSError, RuntimeError):
         return  # without the cache the next load takes longer, and that is all

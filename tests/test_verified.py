@@ -128,11 +128,44 @@ def test_a_damaged_cache_is_ignored_and_replaced(weights, cache, reads, content)
     assert list(json.loads(cache.read_bytes())["files"]) == [str(weights)]
 
 
-@pytest.mark.parametrize("stamp", [None, [], "x", {"size": 1}, [0, 0, 0, 0, ""]])
+@pytest.mark.parametrize("stamp", [None, [], "x", {"size": 1}, [0, 0, 0, 0, 0, ""]])
 def test_a_damaged_entry_is_no_answer(weights, cache, stamp):
     cache.parent.mkdir()
     cache.write_text(json.dumps({"format_version": 1, "files": {str(weights): stamp}}))
     assert check(weights, expected="0" * 64) == [weights]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+@pytest.mark.parametrize("mode", [0o620, 0o602])
+def test_a_cache_that_others_may_write_is_no_answer(weights, cache, mode):
+    assert check(weights) == []
+    assert cache.stat().st_mode & 0o777 == 0o600
+    assert json.loads(cache.read_bytes())["files"] != {}
+    forged = cache.read_text().replace(sha256(weights), "0" * 64)
+    cache.write_text(forged)
+    assert check(weights, expected="0" * 64) == []  # who can write the cache can make any file pass
+    cache.chmod(mode)
+    assert check(weights, expected="0" * 64) == [weights]
+
+
+def test_a_link_that_moves_while_files_are_read_is_not_remembered_for_the_other_file(weights, cache, monkeypatch):
+    other = weights.with_name("other.onnx")
+    other.write_bytes(b"\1" * LARGE)
+    link = weights.with_name("link.onnx")
+    link.symlink_to(weights)
+    right = sha256(weights)
+    time.sleep(0.02)
+
+    def moving(path):
+        link.unlink()
+        link.symlink_to(other)
+        return sha256(path)
+
+    monkeypatch.setattr(verified, "sha256", moving)
+    assert check(link, expected=right) == []
+    monkeypatch.setattr(verified, "sha256", sha256)
+    assert list(json.loads(cache.read_bytes())["files"]) == [str(weights)]
+    assert check(link, expected=right) == [link]
 
 
 def test_files_that_are_gone_are_forgotten(weights, cache):
