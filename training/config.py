@@ -83,6 +83,9 @@ class OptimisationConfig:
         log_every: Steps between lines of the JSONL log.
         evaluate_every: Steps between evaluations on the split "val", and one after the last step; 0: none.
         tensorboard: Also log for TensorBoard, into the stage's folder.
+        bucket: Every so many consecutive batches share out their samples by length, so that little is padding;
+            1: none do.
+        compile: Run what is computed in every step through `torch.compile`: minutes at first, faster after.
     """
 
     steps: int = attrs.field(validator=positive)
@@ -102,6 +105,8 @@ class OptimisationConfig:
     log_every: int = attrs.field(default=10, validator=positive, metadata=ASIDE)
     evaluate_every: int = attrs.field(default=0, validator=not_negative, metadata=ASIDE)
     tensorboard: bool = attrs.field(default=False, metadata=ASIDE)
+    bucket: int = attrs.field(default=1, validator=positive)
+    compile: bool = attrs.field(default=False, metadata=ASIDE)
 
 
 @attrs.frozen(kw_only=True)
@@ -132,6 +137,10 @@ class Stage2Config(OptimisationConfig):
         adapter_learning_rate: Peak learning rate of the adapter; the other rate is the extractor's.
         subject_weight: Weight of L_cls (paper: 1).
         bf16: Run the frozen VLM under bfloat16 autocast.
+        style: The prompt's style: "description", or "caption" for short texts such as those of Kollenda and He.
+        prefix_cache_gib: The most memory, in GiB, of prefixes (keys and values of image and prompt) that are kept from
+            step to step; an image's are 8 MB with Qwen2-VL-2B.
+        checkpointing: Compute the VLM's activations again in the backward pass instead of holding them.
         caption_samples: In an evaluation, how many samples of "val" are described, greedily, and scored; 0: none.
         caption_tokens: The most tokens of such a description.
         selection: What an evaluation is worth: the weighted sum of these of its figures; the best step's weights are
@@ -141,6 +150,9 @@ class Stage2Config(OptimisationConfig):
     adapter_learning_rate: float = attrs.field(default=5e-4, validator=positive)
     subject_weight: float = attrs.field(default=1.0, validator=not_negative)
     bf16: bool = True
+    style: str = "description"
+    prefix_cache_gib: float = attrs.field(default=1.0, validator=not_negative, metadata=ASIDE)
+    checkpointing: bool = attrs.field(default=False, metadata=ASIDE)
     caption_samples: int = attrs.field(default=64, validator=not_negative, metadata=ASIDE)
     caption_tokens: int = attrs.field(default=128, validator=positive, metadata=ASIDE)
     selection: dict[str, float] = attrs.field(
@@ -159,6 +171,18 @@ class Stage2Config(OptimisationConfig):
 
 
 @attrs.frozen(kw_only=True)
+class PromptTuningConfig(OptimisationConfig):
+    """The baseline that learns one soft token a person through the frozen VLM.
+
+    Attributes:
+        unseen_steps: Steps for unseen people, whose few support samples are learned from by themselves; `steps` are for
+            the training samples of seen people.
+    """
+
+    unseen_steps: int = attrs.field(default=100, validator=positive)
+
+
+@attrs.frozen(kw_only=True)
 class TrainingConfig:
     """One training: where the frozen parts and the samples are, the network's sizes, the stages.
 
@@ -170,11 +194,15 @@ class TrainingConfig:
         image_size: Side of the square images for the image encoder, in pixels.
         vlm: Frozen VLM: name or folder. Stage 1 reads only its tokenizer and input-embedding table.
         max_description_tokens: Longer descriptions are cut.
+        feature_cache: Folder that keeps the frozen encoders' image features for all epochs, people and runs: 0.6 MB an
+            image in stage 1, 0.8 MB in stage 2. Without one they are computed in every run and kept in memory.
+        skip_broken_images: So many images may be unreadable; their samples are left out, and warnings name them.
         shard_vlm: In stage 2 on several processes, spread the frozen VLM's layers over them instead of giving each
             process all of it: for a VLM that does not fit one device.
         network: Sizes of DEPER.
         stage1: Settings of stage 1.
         stage2: Settings of stage 2.
+        prompt_tuning: Settings of that baseline.
     """
 
     name: str
@@ -184,10 +212,13 @@ class TrainingConfig:
     image_size: int = attrs.field(default=448, validator=positive)
     vlm: str = "Qwen/Qwen2-VL-2B-Instruct"
     max_description_tokens: int = attrs.field(default=256, validator=positive)
+    feature_cache: str | None = None
+    skip_broken_images: int = attrs.field(default=0, validator=not_negative)
     shard_vlm: bool = False
     network: NetworkConfig = attrs.Factory(NetworkConfig)
     stage1: Stage1Config
     stage2: Stage2Config | None = None
+    prompt_tuning: PromptTuningConfig | None = None
 
 
 def _converter() -> cattrs.Converter:
