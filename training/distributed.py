@@ -4,11 +4,12 @@ Everything random at a step is a function of (seed, step). So every process draw
 knows without asking what the means of the whole step are over.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import attrs
+import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
@@ -64,6 +65,11 @@ class Share:
         size = len(items) // self.processes
         share: Any = items[self.process * size : (self.process + 1) * size]
         return share
+
+    def batches(self, rows: Sequence[int], size: int) -> Iterator[np.ndarray]:
+        """This process's batches of a walk through `rows`; the processes take turns."""
+        for start in range(self.process * size, len(rows), self.processes * size):
+            yield np.array(rows[start : start + size])
 
 
 ALONE = Share()

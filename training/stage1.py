@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from training.config import Stage1Config
 from training.data.encoded import EncodedDataset, batch_rows, dropped_modalities
 from training.distributed import ALONE, Mean, Share, add_counts, device_of, overall, step_means
-from training.loop import TrainingError, step_generator
+from training.loop import step_generator
 from training.losses import ContrastiveLoss, box_loss, validity_loss
 from training.network.config import NetworkConfig
 from training.network.deper import Deper
@@ -40,11 +40,11 @@ class Stage1Task:
     Args:
         network: Sizes of DEPER.
         config: Settings of the stage.
-        data: The training samples.
+        data: The training samples, and behind them those for validation, of the same people.
         text_table: The VLM's frozen input-embedding table.
         seed: Seed of weights and batches.
         share: Which share of every step is this process's.
-        validation: Samples of the same people for `evaluate`, with the subjects numbered as in `data`.
+        held_out: How many samples at the end of `data` are for validation alone.
     """
 
     name = "stage 1"
@@ -58,11 +58,11 @@ class Stage1Task:
         seed: int,
         *,
         share: Share = ALONE,
-        validation: EncodedDataset | None = None,
+        held_out: int = 0,
     ) -> None:
         torch.manual_seed(seed)
         self.config, self.data, self.text_table, self.seed = config, data, text_table, seed
-        self.share, self.validation = share, validation
+        self.share, self.count = share, len(data) - held_out
         self.deper = Deper(network, len(data.subjects))
         self.contrastive = ContrastiveLoss(
             len(data.subjects), network.subject_embedding_size, config.bank_size, config.temperature
@@ -77,22 +77,17 @@ class Stage1Task:
         """See `training.loop.Task`."""
         self.state.train()
         draws = self._draws(step)
-        means = self._means(self.data, *(self.share.of(items) for items in draws[part]), first_sample=0)
+        means = self._means(*(self.share.of(items) for items in draws[part]))
         totals = add_counts([_counts(self.data, *draw) for draw in draws])
         return self._weigh(step_means(means, totals, len(draws) * self.share.processes))
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Losses and subject accuracy over all samples for validation, complete; called in every process."""
-        data, size = self.validation, self.config.batch_size
-        if data is None:
-            raise TrainingError("there are no samples for validation")
+        """Losses and subject accuracy over all samples for validation; nothing is withheld from them."""
         self.state.eval()
-        batches = [np.arange(start, min(start + size, len(data))) for start in range(0, len(data), size)]
-        # Samples for validation are numbered behind those for training: the memory bank knows none of them.
         passes = (
-            self._means(data, rows, [None] * len(rows), first_sample=len(self.data))
-            for rows in batches[self.share.process :: self.share.processes]
+            self._means(rows, [None] * len(rows))
+            for rows in self.share.batches(range(self.count, len(self.data)), self.config.batch_size)
         )
         means = overall(passes, MEANS, device_of(self.deper))
         return self._weigh(means)
@@ -106,29 +101,26 @@ class Stage1Task:
         return [self._draw(step * self.config.accumulation + part) for part in range(self.config.accumulation)]
 
     def _draw(self, number: int) -> Draw:
-        rows = batch_rows(len(self.data), self.config.batch_size * self.share.processes, self.seed, number)
+        rows = batch_rows(self.count, self.config.batch_size * self.share.processes, self.seed, number)
         rng = step_generator(self.seed, number, 1)
         return Draw(
             rows, dropped_modalities([self.data.samples[row] for row in rows], self.config.modality_dropout, rng)
         )
 
-    def _means(
-        self, data: EncodedDataset, rows: np.ndarray, dropped: Sequence[str | None], *, first_sample: int
-    ) -> dict[str, Mean]:
+    def _means(self, rows: np.ndarray, dropped: Sequence[str | None]) -> dict[str, Mean]:
         device = device_of(self.deper)
-        inputs = network_inputs(data, rows, dropped, self.text_table, device)
+        inputs = network_inputs(self.data, rows, dropped, self.text_table, device)
         output = self.deper(*inputs)
         *_, boxes, _, fixation_mask = inputs
-        subjects = torch.from_numpy(data.subject_of[rows]).to(device)
-        samples = torch.from_numpy(rows + first_sample).to(device)
+        subjects = torch.from_numpy(self.data.subject_of[rows]).to(device)
         values = {
-            "contrast": self.contrastive(output.subject_embedding, subjects, samples),
+            "contrast": self.contrastive(output.subject_embedding, subjects, torch.from_numpy(rows).to(device)),
             "boxes": box_loss(output.boxes, boxes, fixation_mask),
             "validity": validity_loss(output.validity_logits, fixation_mask),
             "subject": F.cross_entropy(output.subject_logits, subjects),
             "accuracy": (output.subject_logits.argmax(-1) == subjects).float().mean(),
         }
-        counts = _counts(data, rows, dropped)
+        counts = _counts(self.data, rows, dropped)
         return {name: Mean(value, counts[name]) for name, value in values.items()}
 
     def _weigh(self, means: dict[str, T]) -> dict[str, T]:
