@@ -1,4 +1,4 @@
-"""The command `pydeper`: demo, persona create, persona show, describe, doctor.
+"""The command `pydeper`: demo; persona create, show, list, fetch, push, delete; describe; doctor.
 
 Exit status: 0; 1 where `doctor` finds something wrong; 2 for a mistake in what was asked for, with one message on
 stderr; 130 after Ctrl-C; 141 where the reader of a pipe has gone.
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("pydeper-demo"), metavar="FOLDER", help="default: %(default)s")
     demo.add_argument("--model", default="tiny", metavar="MODEL", help="another model with a demo (default: tiny)")
 
-    persona = commands.add_parser("persona", help="make a persona, or look at one")
+    persona = commands.add_parser("persona", help="make a persona, look at one, or share it on the Hugging Face Hub")
     of_persona = persona.add_subparsers(title="commands", required=True, metavar="COMMAND")
     create = _command(of_persona, "create", _create, "make a persona from a few samples of one person")
     create.add_argument("samples", type=Path, metavar="SAMPLES", help="samples of one person (JSON Lines)")
@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(create)
     show = _command(of_persona, "show", _show, "tell what a persona file holds")
     show.add_argument("file", type=Path, metavar="FILE")
+    _add_personas_on_the_hub(of_persona)
 
     describe = _command(commands, "describe", _describe, "describe images as one person, or several, would")
     describe.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="each has a heading if there are more")
@@ -95,6 +96,25 @@ def _parser() -> argparse.ArgumentParser:
 
     _command(commands, "doctor", _doctor, "check what is installed, and say what to do about what is not right")
     return parser
+
+
+def _add_personas_on_the_hub(of_persona: Any) -> None:
+    listing = _command(of_persona, "list", _list, "tell which personas a Hub repository holds")
+    fetch = _command(of_persona, "fetch", _fetch, "get a persona from a Hub repository")
+    fetch.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="the persona file to write")
+    push = _command(of_persona, "push", _push, "publish a persona in a Hub repository")
+    push.add_argument("file", type=Path, metavar="FILE")
+    delete = _command(of_persona, "delete", _delete, "remove a persona from a Hub repository (its history keeps it)")
+    for command in (listing, fetch, push, delete):
+        command.add_argument("repo_id", metavar="ORG/NAME", help="the repository")
+        command.add_argument("--revision", metavar="REV", help="a branch (of list and fetch, also a tag or commit)")
+    for command in (fetch, delete):
+        command.add_argument("name", help="the persona's name there")
+    push.add_argument("--name", help="what to call it there (default: the persona's own name)")
+    push.add_argument("--private", action="store_true", help="make the repository private, or see to it that it is")
+    consent = push.add_mutually_exclusive_group(required=True)
+    consent.add_argument("--consent", metavar="TEXT", help="how the person agreed to this, for the repository's card")
+    consent.add_argument("--synthetic", action="store_true", help="there is no such person")
 
 
 def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], does: str) -> argparse.ArgumentParser:
@@ -143,6 +163,37 @@ def _show(options: argparse.Namespace) -> int:
         ("created", f"{persona.created.isoformat(sep=' ')} by pydeper {persona.pydeper_version}"),
     ):
         print(f"{what + ':':<17}{value}")
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    for published in pydeper.list_personas(options.repo_id, revision=options.revision):
+        consent = "synthetic" if published.synthetic else f"consent: {published.consent}"
+        print(f"{published.name}  {published.num_samples} samples, {published.model_id}; {consent}")
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    persona = pydeper.Persona.from_pretrained(options.repo_id, options.name, revision=options.revision)
+    print(f"{persona.save(options.out)}: {persona!r}")
+    return 0
+
+
+def _push(options: argparse.Namespace) -> int:
+    address = pydeper.Persona.load(options.file).push_to_hub(
+        options.repo_id,
+        consent=options.consent,
+        synthetic=options.synthetic,
+        name=options.name,
+        private=options.private,
+        revision=options.revision,
+    )
+    print(address)
+    return 0
+
+
+def _delete(options: argparse.Namespace) -> int:
+    print(pydeper.delete_persona(options.repo_id, options.name, revision=options.revision))
     return 0
 
 
