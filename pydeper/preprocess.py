@@ -105,6 +105,16 @@ def encode_sample(sample: Sample, tokenizer: "Tokenizer", config: PersonaEncoder
         InvalidSampleError: The sample holds more or less than the persona encoder was trained to accept.
         InvalidImageError: The image cannot be read.
     """
+    encoded = encode_text_and_trajectory(sample, tokenizer, config)
+    return attrs.evolve(encoded, pixel_values=persona_pixels(sample.open_image(), config))
+
+
+def encode_text_and_trajectory(sample: Sample, tokenizer: "Tokenizer", config: PersonaEncoderConfig) -> EncodedSample:
+    """Turns a sample into arrays but for its image, which is not opened.
+
+    Raises:
+        InvalidSampleError: The sample holds more or less than the persona encoder was trained to accept.
+    """
     place = "" if sample.source is None else f"{sample.source}: "
     if (kind := modality(sample)) not in config.modalities:
         raise InvalidSampleError(
@@ -117,12 +127,7 @@ def encode_sample(sample: Sample, tokenizer: "Tokenizer", config: PersonaEncoder
     boxes, durations = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
     if sample.trajectory is not None:
         boxes, durations = trajectory_arrays(sample.trajectory, config.max_fixations)
-    return EncodedSample(
-        pixel_values=persona_pixels(sample.open_image(), config),
-        input_ids=np.array(ids, dtype=np.int64),
-        boxes=boxes,
-        durations=durations,
-    )
+    return EncodedSample(pixel_values=None, input_ids=np.array(ids, dtype=np.int64), boxes=boxes, durations=durations)
 
 
 def collate(encoded: Sequence[EncodedSample]) -> dict[str, NDArray[Any]]:

@@ -1,16 +1,24 @@
 """Samples as the network reads them: caching of images, batches, modality dropout."""
 
+import gc
+import itertools
+import types
+from pathlib import Path
+
+import attrs
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from tokenizers import Tokenizer
 from torch import nn
 
 from pydeper import InvalidSampleError, Sample, Trajectory
 from pydeper.config import ImageEncoderInfo, PersonaEncoderConfig
-from training.data.encoded import batch_rows, dropped_modalities, encode_dataset
+from pydeper.errors import InvalidImageError
+from training.data.encoded import batch_rows, by_length, dropped_modalities, encode_dataset
 from training.data.simulated import sample_scene, sample_viewer
 from training.network.image_encoder import ImageEncoder
 from training.tiny.tokenizer import build_tokenizer
@@ -21,7 +29,8 @@ class Backbone(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.config = type("Config", (), {"hidden_sizes": [3]})()
+        self.config = types.SimpleNamespace(hidden_sizes=[3])
+        self.weight = nn.Parameter(torch.ones(()))
         self.images = 0
 
     def forward(self, pixel_values: torch.Tensor) -> object:
@@ -57,6 +66,17 @@ def people_samples(shared_image: bool) -> list[Sample]:
         own = scene if shared_image else sample_scene(rng)
         viewer = sample_viewer(rng, name)
         samples.append(viewer.sample(own, rng, image=image if shared_image else own.draw()))
+    return samples
+
+
+def file_samples(folder: Path, count: int) -> list[Sample]:
+    rng = np.random.default_rng(1)
+    samples = []
+    for number in range(count):
+        scene = sample_scene(rng)
+        scene.draw().save(folder / f"{number}.png")
+        drawn = sample_viewer(rng, "ana").sample(scene, rng, image=folder / f"{number}.png")
+        samples.append(attrs.evolve(drawn, source=f"ana.jsonl:{number + 1}"))
     return samples
 
 
@@ -97,6 +117,80 @@ def test_every_epoch_visits_every_row_once_in_an_order_of_its_own(count, batch_s
     epochs = walk.reshape(3, count)
     assert (np.sort(epochs, axis=1) == np.arange(count)).all()
     assert count < 8 or not (epochs[0] == epochs[1]).all()
+
+
+@given(
+    lengths=st.lists(st.integers(1, 300), min_size=1, max_size=60),
+    batch_size=st.integers(1, 9),
+    bucket=st.integers(1, 8),
+    seed=st.integers(0, 99),
+)
+def test_buckets_share_out_the_very_samples_of_the_plain_walk(lengths, batch_size, bucket, seed):
+    sizes = np.array(lengths)
+    plain = [batch_rows(len(sizes), batch_size, seed, number) for number in range(3 * bucket)]
+    found = [
+        batch_rows(len(sizes), batch_size, seed, number, lengths=sizes, bucket=bucket) for number in range(3 * bucket)
+    ]
+    for start in range(0, 3 * bucket, bucket):
+        window = slice(start, start + bucket)
+        assert sorted(np.concatenate(plain[window])) == sorted(np.concatenate(found[window]))
+        # Batches of like lengths: put in the order of their shortest, no batch reaches into the next.
+        ranges = sorted((sizes[rows].min(), sizes[rows].max()) for rows in found[window])
+        assert bucket == 1 or all(one[1] <= other[0] for one, other in itertools.pairwise(ranges))
+
+
+def test_buckets_waste_less_on_padding_and_come_in_random_order():
+    lengths = np.random.default_rng(0).integers(10, 256, 1000)
+
+    def padding(bucket: int) -> float:
+        batches = [batch_rows(1000, 32, 0, number, lengths=lengths, bucket=bucket) for number in range(32)]
+        return 1 - sum(lengths[rows].sum() for rows in batches) / sum(32 * lengths[rows].max() for rows in batches)
+
+    assert padding(1) > 0.4
+    assert padding(16) < 0.1
+    firsts = {int(by_length(np.arange(16), 16, seed, 0)[0, 0]) for seed in range(40)}
+    assert len(firsts) > 8
+
+
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_broken_images_are_counted_named_and_left_out_up_to_the_limit(tokenizer, tmp_path, place):
+    samples = file_samples(tmp_path, 5)
+    (tmp_path / "1.png").write_bytes(b"no image")
+    (tmp_path / "3.png").unlink()
+    cache = tmp_path / "cache" if place == "disk" else None
+    encoder = ImageEncoder(Backbone())
+    with pytest.raises(InvalidImageError, match=r"ana.jsonl:2: image '.*1.png' .*skip_broken_images"):
+        encode_dataset(samples, tokenizer, encoder, CONFIG, feature_cache=cache)
+    with pytest.warns(UserWarning, match=r"1\.png"), pytest.raises(InvalidImageError, match=r"3.png.*number 2"):
+        encode_dataset(samples, tokenizer, encoder, CONFIG, feature_cache=cache, skip_broken_images=1)
+    with pytest.warns(UserWarning, match=r"skipped: ana.jsonl:[24]: image"):
+        data = encode_dataset(samples, tokenizer, encoder, CONFIG, feature_cache=cache, skip_broken_images=2)
+    assert (len(data), len(data.images)) == (3, 3)
+    assert list(data.descriptions) == [samples[i].description for i in (0, 2, 4)]
+    good = encode_dataset([samples[i] for i in (0, 2, 4)], tokenizer, encoder, CONFIG)
+    assert torch.equal(data.inputs([0, 1, 2]).image_tokens, good.inputs([0, 1, 2]).image_tokens)
+
+
+def test_no_image_is_opened_where_all_features_are_cached(tokenizer, tmp_path, monkeypatch):
+    samples, backbone = file_samples(tmp_path, 4), Backbone()
+    first = encode_dataset(samples, tokenizer, ImageEncoder(backbone), CONFIG, feature_cache=tmp_path / "cache")
+    monkeypatch.setattr("pydeper.images.open_image", lambda image: pytest.fail(f"{image} was opened"))
+    again = encode_dataset(samples, tokenizer, ImageEncoder(backbone), CONFIG, feature_cache=tmp_path / "cache")
+    assert backbone.images == 4
+    assert torch.equal(first.inputs(range(4)).image_tokens, again.inputs(range(4)).image_tokens)
+
+
+def test_memory_does_not_grow_with_the_pictures(tokenizer, tmp_path):
+    """What stays of an image is its tokens, 48 bytes here, not its pixels."""
+
+    def pictures() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), Image.Image) for thing in gc.get_objects())
+
+    samples, before = file_samples(tmp_path, 12), pictures()
+    data = encode_dataset(samples, tokenizer, ImageEncoder(Backbone()), CONFIG)
+    assert pictures() == before
+    assert data.image_tokens.store.nbytes == 12 * 4 * 3 * 4
 
 
 def test_modality_dropout_never_takes_what_is_alone(tokenizer):

@@ -86,7 +86,7 @@ def stage2(config: TrainingConfig, folder: Path) -> None:
     loop.load_state(stage1_folder(folder), deper, "deper")
     vlm = load_vlm(config, parts.tokenizer)
     print(f"stage 2: {len(data)} samples of {len(data.images)} images by {len(data.subjects)} people")
-    task = Stage2Task(deper, settings, data, parts.text_table, vlm, config.seed)
+    task = Stage2Task(deper, settings, data, parts.text_table, vlm, config.seed, config.feature_cache)
     loop.run(task, settings, config.seed, stage2_folder(folder))
 
 
@@ -132,12 +132,16 @@ class FrozenParts:
         tokenizer: The VLM's, with `<subj>` as a special token.
         text_table: The VLM's input embeddings.
         preprocessing: Image normalisation and the limits on text and trajectories.
+        feature_cache: Folder that keeps image features, or None.
+        skip_broken_images: How many images may be unreadable.
     """
 
     image_encoder: ImageEncoder
     tokenizer: Tokenizer
     text_table: TextTable
     preprocessing: PersonaEncoderConfig
+    feature_cache: str | None = None
+    skip_broken_images: int = 0
 
     @classmethod
     def load(cls, config: TrainingConfig) -> "FrozenParts":
@@ -164,11 +168,18 @@ class FrozenParts:
             max_description_tokens=config.max_description_tokens,
             modalities=("text+trajectory", "text", "trajectory"),
         )
-        return cls(image_encoder, tokenizer, text_table, preprocessing)
+        return cls(image_encoder, tokenizer, text_table, preprocessing, config.feature_cache, config.skip_broken_images)
 
     def encode(self, samples: Sequence[Sample]) -> EncodedDataset:
         """Encodes samples; see `training.data.encoded.encode_dataset`."""
-        return encode_dataset(samples, self.tokenizer, self.image_encoder, self.preprocessing)
+        return encode_dataset(
+            samples,
+            self.tokenizer,
+            self.image_encoder,
+            self.preprocessing,
+            feature_cache=self.feature_cache,
+            skip_broken_images=self.skip_broken_images,
+        )
 
 
 def load_vlm(config: TrainingConfig, tokenizer: Tokenizer) -> SteeredVLM:

@@ -1,6 +1,7 @@
 """Samples as the network reads them, with the frozen image features computed once."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,12 +11,12 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
-from tqdm import tqdm
 
 from pydeper.config import PersonaEncoderConfig
 from pydeper.errors import InvalidSampleError
-from pydeper.preprocess import EncodedSample, collate, encode_sample
+from pydeper.preprocess import EncodedSample, collate, encode_text_and_trajectory, persona_pixels
 from pydeper.samples import Sample
+from training.data.feature_cache import ImageFeatures, Images, SampleImages, open_store
 from training.loop import step_generator
 from training.network.image_encoder import ImageEncoder
 
@@ -33,13 +34,12 @@ class NetworkInputs(NamedTuple):
 
 @attrs.frozen(eq=False)
 class EncodedDataset:
-    """A data set in memory.
+    """A data set: texts and trajectories in memory, images opened by need, their features wherever they are kept.
 
     Attributes:
-        samples: n samples as arrays; their pixels are dropped, `image_tokens` stands for them.
+        samples: n samples as arrays, without pixels: `image_tokens` stands for them.
         image_of: (n,) index of each sample's image.
-        images: The distinct images, for the VLM of stage 2.
-        image_tokens: (images, G·G, C) float32 from the frozen image encoder.
+        image_tokens: The distinct images, and (G·G, C) float32 of each from the frozen image encoder.
         descriptions: n texts; None where there is none.
         subject_of: (n,) index of each sample's subject.
         subjects: The subjects' names, sorted.
@@ -47,14 +47,18 @@ class EncodedDataset:
 
     samples: Sequence[EncodedSample]
     image_of: np.ndarray
-    images: Sequence[Image.Image]
-    image_tokens: Tensor
+    image_tokens: ImageFeatures
     descriptions: Sequence[str | None]
     subject_of: np.ndarray
     subjects: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def images(self) -> Images:
+        """The distinct images."""
+        return self.image_tokens.images
 
     def inputs(self, rows: Sequence[int] | np.ndarray, without: Sequence[str | None] | None = None) -> NetworkInputs:
         """Collates samples.
@@ -68,7 +72,7 @@ class EncodedDataset:
             chosen = [_drop(sample, modality) for sample, modality in zip(chosen, without, strict=True)]
         arrays = collate(chosen)
         tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
-        return NetworkInputs(image_tokens=self.image_tokens[self.image_of[rows]], **tensors)
+        return NetworkInputs(image_tokens=torch.stack(self.image_tokens.of(self.image_of[rows])), **tensors)
 
 
 def encode_dataset(
@@ -76,54 +80,124 @@ def encode_dataset(
     tokenizer: Tokenizer,
     image_encoder: ImageEncoder,
     config: PersonaEncoderConfig,
+    *,
+    feature_cache: str | Path | None = None,
+    skip_broken_images: int = 0,
     batch_size: int = 64,
 ) -> EncodedDataset:
     """Encodes samples; an image that several samples share is opened and encoded once.
 
+    Args:
+        samples: The samples.
+        tokenizer: The VLM's.
+        image_encoder: The frozen image encoder.
+        config: Image normalisation and the limits on text and trajectories.
+        feature_cache: Folder that keeps image features for all runs; None keeps them in memory.
+        skip_broken_images: So many images may be unreadable; their samples are left out, and warnings name them.
+        batch_size: Images that are encoded at a time.
+
     Raises:
-        InvalidSampleError: A sample names no subject, or its image cannot be used.
+        InvalidSampleError: A sample names no subject.
+        InvalidImageError: More images are unreadable.
+        FeatureCacheError: The folder cannot be written.
     """
     for number, sample in enumerate(samples, 1):
         if sample.subject is None:
             raise InvalidSampleError(
                 f"{sample.source or f'sample {number}'}: subject: missing; training needs to know who it is"
             )
-    index: dict[object, int] = {}
-    encoded, image_of, images, tokens, pending = [], [], [], [], []
-    for sample in tqdm(samples, desc="image features", mininterval=1.0):
-        key = str(Path(sample.image)) if isinstance(sample.image, str | Path) else id(sample.image)
-        is_new = key not in index
-        if is_new:
-            index[key] = len(index)
-            images.append(sample.open_image())
-        arrays = encode_sample(attrs.evolve(sample, image=images[index[key]]), tokenizer, config)
-        if is_new:
-            pending.append(arrays.pixel_values)
-        image_of.append(index[key])
-        encoded.append(attrs.evolve(arrays, pixel_values=None))
-        if len(pending) == batch_size:
-            tokens.append(image_encoder(torch.from_numpy(np.stack(pending))))
-            pending.clear()
-    if pending:
-        tokens.append(image_encoder(torch.from_numpy(np.stack(pending))))
+    firsts = {_image_name(sample): sample for sample in reversed(samples)}
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(map(_image_name, samples)))}
+    image_of = np.array([numbers[_image_name(sample)] for sample in samples])
+    features = image_tokens(
+        SampleImages([firsts[name] for name in numbers]), image_encoder, config, feature_cache, batch_size
+    )
+    if broken := features.fill(skip_broken_images):
+        whole = [firsts[name] for name, number in numbers.items() if number not in broken]
+        features = attrs.evolve(features, images=SampleImages(whole))
+    kept = np.flatnonzero(~np.isin(image_of, broken))
+    samples = [samples[row] for row in kept]
     subjects = tuple(sorted({str(sample.subject) for sample in samples}))
     return EncodedDataset(
-        samples=encoded,
-        image_of=np.array(image_of),
-        images=images,
-        image_tokens=torch.cat(tokens),
+        samples=[encode_text_and_trajectory(sample, tokenizer, config) for sample in samples],
+        image_of=np.unique(image_of[kept], return_inverse=True)[1],
+        image_tokens=features,
         descriptions=[sample.description for sample in samples],
         subject_of=np.array([subjects.index(str(sample.subject)) for sample in samples]),
         subjects=subjects,
     )
 
 
-def batch_rows(count: int, batch_size: int, seed: int, batch: int) -> np.ndarray:
-    """Rows of the batch with this running number, in an endless walk through `count` rows, shuffled every epoch."""
+def image_tokens(
+    images: Images,
+    image_encoder: ImageEncoder,
+    config: PersonaEncoderConfig,
+    feature_cache: str | Path | None = None,
+    batch_size: int = 64,
+) -> ImageFeatures:
+    """The persona encoder's image tokens of images, (G·G, C) float32 each, kept in memory or in a folder."""
+
+    def encode(pictures: Sequence[Image.Image]) -> Tensor:
+        pixels = torch.from_numpy(np.stack([persona_pixels(picture, config) for picture in pictures]))
+        device = next(image_encoder.parameters()).device
+        return image_encoder(pixels.to(device)).cpu()
+
+    preprocessing = {"size": config.image_size, "mean": config.image_mean, "std": config.image_std}
+    return ImageFeatures(images, encode, open_store(feature_cache, image_encoder.backbone, preprocessing), batch_size)
+
+
+def _image_name(sample: Sample) -> object:
+    return str(Path(sample.image)) if isinstance(sample.image, str | Path) else id(sample.image)
+
+
+# --- which samples a batch is made of
+
+
+def batch_rows(
+    count: int, batch_size: int, seed: int, batch: int, *, lengths: np.ndarray | None = None, bucket: int = 1
+) -> np.ndarray:
+    """Rows of the batch with this running number, in an endless walk through `count` rows, shuffled every epoch.
+
+    Args:
+        count: How many rows there are.
+        batch_size: Rows in a batch.
+        seed: Seed of the walk.
+        batch: The batch's running number.
+        lengths: (count,) how long each row is, for buckets.
+        bucket: Every so many consecutive batches share out their rows by length, so that little is padding; 1: no
+            order but the walk's.
+    """
+    if bucket == 1 or lengths is None:
+        return _walk(count, batch_size, seed, batch)
+    first = batch - batch % bucket
+    rows = np.concatenate([_walk(count, batch_size, seed, number) for number in range(first, first + bucket)])
+    return rows[by_length(lengths[rows], bucket, seed, first)[batch - first]]
+
+
+def by_length(lengths: np.ndarray, batches: int, seed: int, first: int) -> np.ndarray:
+    """Shares out things of these lengths among batches, like with like: (batches, things a batch) places.
+
+    Args:
+        lengths: (n,), n a multiple of `batches`.
+        batches: How many batches there are; their order is random.
+        seed: Seed of that order.
+        first: Running number of the first batch.
+    """
+    if batches == 1:
+        return np.arange(len(lengths))[None]
+    places = np.argsort(lengths, kind="stable").reshape(batches, -1)
+    return places[step_generator(seed, first, 2).permutation(batches)]
+
+
+def _walk(count: int, batch_size: int, seed: int, batch: int) -> np.ndarray:
     positions = np.arange(batch * batch_size, (batch + 1) * batch_size)
     epochs, places = np.divmod(positions, count)
-    orders = {int(epoch): step_generator(seed, int(epoch)).permutation(count) for epoch in np.unique(epochs)}
-    return np.array([orders[int(epoch)][place] for epoch, place in zip(epochs, places, strict=True)])
+    return np.array([_epoch_order(count, seed, int(epoch))[place] for epoch, place in zip(epochs, places, strict=True)])
+
+
+@lru_cache(maxsize=4)
+def _epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    return step_generator(seed, epoch).permutation(count)
 
 
 def dropped_modalities(samples: Sequence[EncodedSample], chance: float, rng: np.random.Generator) -> list[str | None]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+import attrs
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
@@ -287,24 +288,21 @@ def _bytes(tensor: Tensor) -> memoryview:
 # --- features
 
 
+@attrs.frozen(eq=False)
 class ImageFeatures:
     """Features of a data set's images, by the images' numbers; what is missing is computed and kept.
 
-    Args:
+    Attributes:
         images: The images.
         encode: Upright RGB images -> one tensor each.
         store: Where features are kept.
         batch_size: Images that are encoded at a time.
     """
 
-    def __init__(
-        self,
-        images: Images,
-        encode: Callable[[Sequence[Image.Image]], Sequence[Tensor]],
-        store: FeatureStore,
-        batch_size: int = 32,
-    ) -> None:
-        self.images, self.encode, self.store, self.batch_size = images, encode, store, batch_size
+    images: Images
+    encode: Callable[[Sequence[Image.Image]], Sequence[Tensor]]
+    store: FeatureStore
+    batch_size: int = 32
 
     def __len__(self) -> int:
         return len(self.images)
