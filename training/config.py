@@ -55,7 +55,7 @@ def not_negative(_: Any, attribute: "attrs.Attribute[Any]", value: float) -> Non
         raise ConfigError(f"{attribute.name}: must be >= 0, got {value!r}")
 
 
-CAPTION_METRICS = ("bleu4", "cider", "meteor", "rouge_l")
+CAPTION_METRICS = ("bleu4", "cider", "rouge_l")
 # Settings that do not shape the loss curve: a run may go on with others.
 ASIDE = {"aside": True}
 

@@ -1,4 +1,4 @@
-"""Pictures of a run: its losses, its people's subject embeddings, how people looked beside how DEPER says they would."""
+"""Pictures of a run: its losses, its people as points, how they looked beside how DEPER has them look."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
