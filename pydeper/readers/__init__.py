@@ -2,16 +2,28 @@
 
 from pydeper.readers.capgaze import read_capgaze
 from pydeper.readers.deper_json import read_deper_json
+from pydeper.readers.fixation_report import (
+    REPORT_FORMATS,
+    BoxRadius,
+    Placement,
+    ReportFormat,
+    read_fixation_report,
+)
 from pydeper.readers.jsonl import read_samples, write_samples
 from pydeper.readers.localized_narratives import read_localized_narratives
 from pydeper.readers.stream import ReadReport, SampleStream, Tolerance
 
 __all__ = [
+    "REPORT_FORMATS",
+    "BoxRadius",
+    "Placement",
     "ReadReport",
+    "ReportFormat",
     "SampleStream",
     "Tolerance",
     "read_capgaze",
     "read_deper_json",
+    "read_fixation_report",
     "read_localized_narratives",
     "read_samples",
     "write_samples",

@@ -138,7 +138,7 @@ def write_samples(path: str | os.PathLike[str], samples: Iterable[Sample]) -> No
     """
     path = Path(path)
     folder = path.parent.resolve()
-    lines = [_line(sample, i, folder) for i, sample in enumerate(samples)]
+    lines = [sample_line(sample, i, folder) for i, sample in enumerate(samples)]
     if not lines:
         raise InvalidSampleError(f"{path}: there are zero samples to write; give at least one")
     try:
@@ -148,7 +148,8 @@ def write_samples(path: str | os.PathLike[str], samples: Iterable[Sample]) -> No
         raise InvalidSampleError(f"{path}: cannot be written ({error}); name a file in a folder that exists") from error
 
 
-def _line(sample: Sample, index: int, folder: Path) -> bytes:
+def sample_line(sample: Sample, index: int, folder: Path) -> bytes:
+    """The line that stands for a sample in a samples file that is in `folder`; see `write_samples` for the errors."""
     if not isinstance(sample, Sample):
         raise InvalidSampleError(f"samples[{index}] must be a Sample, not {kind(sample)}")
     if not isinstance(sample.image, str | os.PathLike):
