@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_network import CONFIG, SWITCHES, collate, draw_sample
-from test_training_loop import Regression
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
 from export.persona_encoder import export_persona_encoder
 from training import loop
 from training.ablations import ABLATIONS, settings_of
+from training.checkpoints import Checkpoints
 from training.config import ConfigError, OptimisationConfig, TrainingConfig, load_config
 from training.network import Deper, DeperOutput, ImageEncoder, NetworkConfig, TextTable
 from training.tiny.config import TinyConfig
@@ -135,9 +135,8 @@ def test_nothing_is_ablated_unless_asked_for():
 
 @pytest.mark.parametrize("trained", [(), *((switch,) for switch in SWITCHES)])
 def test_a_checkpoint_fits_only_the_network_that_it_was_trained_as(tmp_path, trained):
-    task = Regression()
-    task.state = torch.nn.ModuleDict({"deper": network(*trained)})
-    loop._save(tmp_path / loop.CHECKPOINT, task.state, torch.optim.AdamW(task.state.parameters()), 1, "")
+    state = torch.nn.ModuleDict({"deper": network(*trained)})
+    Checkpoints(tmp_path, {}).save(state, torch.optim.AdamW(state.parameters()), 1)
     for asked in ((), *((switch,) for switch in SWITCHES)):
         other = network(*asked, seed=7)
         if asked == trained:
@@ -149,9 +148,12 @@ def test_a_checkpoint_fits_only_the_network_that_it_was_trained_as(tmp_path, tra
 
 
 def test_the_mark_of_a_switch_is_in_the_checkpoint_alone(tmp_path):
-    class Task(Regression):
-        def __init__(self) -> None:
-            self.state, self.stop_at, self.broken_at = network("dynamics"), None, None
+    class Task:
+        name = "subject embedding"
+        state = network("dynamics")
+
+        def parameter_groups(self):
+            return [{"params": list(self.state.parameters()), "lr": 1e-3}]
 
         def losses(self, step, part):
             return {"loss": subject_embedding(self.state, sample()).square().mean()}

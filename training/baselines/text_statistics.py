@@ -1,0 +1,72 @@
+"""A persona as a list of words: those that one person uses and others do not, by TF-IDF.
+
+The active vocabulary of a user is what CSMN (Park et al., "Attend to You", CVPR 2017) keeps in its memory; here it
+stands in the prompt, in the place of `<subj>`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from training.baselines.people import Person, descriptions
+from training.evaluation.checks import MissingRequirementError
+from training.generation import Prompt, SeenImage, image_ids
+from training.vlm import SteeredVLM
+
+
+class TextStatistics:
+    """Each person's most telling words in the prompt.
+
+    Args:
+        vlm: The frozen VLM.
+        style: The prompt's style.
+        people: Those who are asked; all their known descriptions together are one document of each.
+        others: Descriptions by others, one list a person, for the document frequencies.
+        words: The most words in a persona.
+    """
+
+    name = "text statistics"
+
+    def __init__(
+        self,
+        vlm: SteeredVLM,
+        style: str,
+        people: Sequence[Person],
+        others: Sequence[Sequence[str]] = (),
+        words: int = 20,
+    ) -> None:
+        self._vlm, self._prompt = vlm, vlm.template.with_persona(style)
+        documents = [descriptions(person.known) for person in people]
+        found = telling_words([*documents, *others], words)
+        self.words: Mapping[str, list[str]] = dict(zip((person.name for person in people), found, strict=False))
+
+    def prompt(self, person: Person, image: SeenImage) -> Prompt:
+        """See `System`."""
+        persona = self._vlm.text_ids(f"somebody who often says: {', '.join(self.words[person.name])}")
+        return Prompt([*image_ids(self._vlm, image), *self._prompt.before, *persona, *self._prompt.after], [image])
+
+
+def telling_words(documents: Sequence[Sequence[str]], count: int) -> list[list[str]]:
+    """The words of the highest TF-IDF (logarithmic term frequency, smoothed document frequency) of each document.
+
+    Args:
+        documents: n lists of texts; each list is one document.
+        count: The most words of a document.
+
+    Returns:
+        n lists of lower-cased words, the most telling first, equal ones in the order of the alphabet.
+
+    Raises:
+        MissingRequirementError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+    except ImportError as error:
+        raise MissingRequirementError('TF-IDF needs scikit-learn: pip install -e ".[eval]"') from error
+    model = TfidfVectorizer(sublinear_tf=True, token_pattern=r"\w+(?:['’]\w+)*")
+    weights = model.fit_transform([" ".join(texts) for texts in documents])
+    vocabulary = model.get_feature_names_out()  # sorted
+    rows = []
+    for document in range(len(documents)):
+        row = weights[[document]].toarray()[0]
+        best = sorted(row.nonzero()[0], key=lambda word: (-row[word], word))
+        rows.append([str(vocabulary[word]) for word in best[:count]])
+    return rows
