@@ -315,14 +315,24 @@ def _explanation(what: str, revision: str | None, error: Exception) -> str:
             f"{what}: there is no room for it in the cache {constants.HF_HUB_CACHE} ({error.strerror}): free some, or "
             "set HF_HOME to a folder on another disk; files that were fetched whole are kept"
         )
-    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return f"{what}: the Hugging Face Hub could not be used: {reason}"
+    causes = list(_causes(error))
+    reasons = dict.fromkeys(_first_line(cause) for cause in (causes[0], causes[-1]))
+    return f"{what}: the Hugging Face Hub could not be used: {': '.join(reasons)}"
 
 
-def _status(error: BaseException | None) -> int | None:
+def _status(error: BaseException) -> int | None:
     """The HTTP status of the answer that led to an error, if one did."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    while error is not None and not isinstance(error, HfHubHTTPError):
+    answers = (cause.response.status_code for cause in _causes(error) if isinstance(cause, HfHubHTTPError))
+    return next(answers, None)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
         error = error.__cause__
-    return error.response.status_code if error is not None else None
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -146,7 +146,7 @@ class HubServer:
 
     def publish(self, repository: str, folder: Path) -> str:
         """Puts a folder's present content on the Hub's main branch; returns the commit."""
-        files = {name: (folder / name).read_bytes() for name in files_of(folder)}
+        files = {name: (folder / name).read_bytes() for name in _files_of(folder)}
         with self.lock:
             return self.repositories.setdefault(repository, Repository(repository)).commit(files, "Publish")
 
@@ -161,6 +161,17 @@ class HubServer:
                     return fault
         return None
 
+    def environment(self, home: Path) -> dict[str, str]:
+        """The environment of another process that is to use this Hub, with its cache in `home`."""
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_TOKEN": "hf_writer",
+        }
+
     def shutdown(self) -> None:
         for server in (self._hub, self._storage):
             server.shutdown()
@@ -171,34 +182,37 @@ class HubServer:
 def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """The server, and the Hub's client set to it, with an empty cache and a token that may write."""
     from huggingface_hub import constants
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
     server = HubServer()
-    # What the variables of `environment` set, had they been there when the client was first imported.
+    # What the variables of `HubServer.environment` set, had they been there when the client was first imported.
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
     )
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     monkeypatch.setenv("HF_TOKEN", "hf_writer")
+    disable_progress_bars()
     yield server
+    enable_progress_bars()
     server.shutdown()
 
 
-def environment(server: HubServer, home: Path) -> dict[str, str]:
-    """The environment of another process that is to use the server, with its cache in `home`."""
-    return {
-        **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
-        "HF_ENDPOINT": server.url,
-        "HF_HOME": str(home),
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_TOKEN": "hf_writer",
-    }
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client tries again at once."""
+    from huggingface_hub import file_download
+    from huggingface_hub.utils import _http
+
+    class Clock:
+        sleep = staticmethod(lambda seconds: None)
+
+    monkeypatch.setattr(_http, "time", Clock)
+    monkeypatch.setattr(file_download, "time", Clock)
 
 
-def files_of(folder: Path) -> list[str]:
+def _files_of(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
