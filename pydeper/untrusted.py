@@ -165,9 +165,9 @@ def _check_values(value: Any, error: type[Exception]) -> None:
         if lone := next((text for text in texts if not _is_encodable(text)), None):
             raise error(f"{shown(lone)} holds half of a pair of surrogates")
         inner = [item.values() if isinstance(item, dict) else item for item in layer if isinstance(item, dict | list)]
-        layer = [item for items in inner for item in items]
-        if not layer:
+        if not inner:
             return
+        layer = [item for items in inner for item in items]
     raise error(f"values lie more than {_DEPTH} deep in one another")
 
 

@@ -46,7 +46,10 @@ def open_session(path: Path, *, providers: Sequence[str] = CPU, threads: int | N
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
-        return runtime.InferenceSession(path, options, providers=list(providers))
+        # Without another provider to fall back to, a second try would only print the first one's error.
+        return runtime.InferenceSession(
+            path, options, providers=list(providers), enable_fallback=int(tuple(providers) != CPU)
+        )
     except Exception as error:  # the runtime's own errors share no base class but this
         raise BundleError(f"{path}: ONNX Runtime {runtime.__version__} cannot load this model: {error}") from error
 
