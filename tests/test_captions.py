@@ -1,4 +1,5 @@
 import contextlib
+import os
 import random
 import shutil
 import subprocess
@@ -16,8 +17,10 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from pydeper.errors import InvalidArgumentError
 from training.evaluation import captions
-from training.evaluation.captions import DocumentFrequency, bleu4, cider, meteor, rouge_l, tokenize
-from training.evaluation.checks import MissingRequirementError
+from training.evaluation import meteor as meteor_module
+from training.evaluation.captions import DocumentFrequency, bleu4, cider, rouge_l, tokenize
+from training.evaluation.checks import MissingRequirementError, ProgramError
+from training.evaluation.meteor import meteor, meteor_from_statistics, meteor_statistics, one_program
 
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="METEOR and the PTB tokenizer run in Java")
 
@@ -73,15 +76,32 @@ def test_equals_coco_caption_evaluation(metric, corpus):
 
 
 @needs_java
-def test_meteor_equals_coco_caption_evaluation():
+def test_meteor_equals_coco_caption_evaluation_adds_up_and_takes_any_text():
     candidates, references = random_corpus(12)
     candidates[3], references[4] = "", ""
     candidates[5] = references[6] = "||| a ||| café"
-    scores = meteor(candidates, references, tokenizer="split")
+    candidates[7] = references[7]  # word for word: the chunk that METEOR's sums leave out
+    candidates[8] = references[8] = ""
+    ugly = [
+        *UGLY,
+        "|||",
+        "||||| | ||| SCORE ||| EVAL",
+        "a\x00b\u2028c\x85d\x1ce",
+        "ﬁ 😀 שלום",
+        " ".join(map(str, range(3000))),
+    ]
+    with one_program():  # a start takes seconds
+        statistics = meteor_statistics(candidates, references, tokenizer="split")
+        scores = meteor(ugly, ugly[::-1], tokenizer="words")
+        own = meteor(ugly, ugly, tokenizer="words").pairs
+
     references[6] = "a café"  # pycocoevalcap takes the bars in a reference for the border of a second one
     expected_corpus, expected_pairs = coco(meteor, candidates, references)
-    assert scores.corpus == expected_corpus
-    assert scores.pairs.tolist() == expected_pairs
+    np.testing.assert_allclose(meteor_from_statistics(statistics), expected_pairs, rtol=1e-12, atol=1e-15)
+    assert meteor_from_statistics(statistics.sum(axis=0)) == pytest.approx(expected_corpus, rel=1e-12)
+    assert np.isfinite(scores.pairs).all()
+    assert ((scores.pairs >= 0) & (scores.pairs <= 1)).all()
+    assert own.tolist() == [float(bool(tokens)) for tokens in tokenize(ugly, "words")]
 
 
 @needs_java
@@ -164,6 +184,7 @@ def test_document_frequency_of_one_reference_or_another_tokenizer_is_refused():
         ([], [], "candidates is empty"),
         (["a"], [], "references is empty"),
         ("a dog", ["a dog"], "candidates is one string"),
+        (["a", "half \ud83d of one"], ["a", "b"], r"candidates\[1\] holds half a surrogate pair at character 5"),
         (["a", None], ["a", "b"], r"candidates\[1\] is a NoneType"),
         (["a", "b"], ["a", ["b"]], r"references\[1\] is a list"),
     ],
@@ -172,6 +193,15 @@ def test_document_frequency_of_one_reference_or_another_tokenizer_is_refused():
 def test_bad_lists_are_refused(metric, candidates, references, message):
     with pytest.raises(InvalidArgumentError, match=message):
         metric(candidates, references, tokenizer="words")
+
+
+@pytest.mark.parametrize("metric", PLAIN_METRICS)
+def test_empty_and_very_long_texts(metric):
+    long = " ".join(f"word{i % 997}" for i in range(20_000))
+    scores = metric(["", "", "a dog", long, long], ["", "a dog", "", long, "a dog"], tokenizer="words").pairs
+    assert np.isfinite(scores).all()
+    assert scores[3] == pytest.approx(10.0 if metric is cider else 1.0)
+    assert (np.delete(scores, [0, 3]) < 1e-3).all()
 
 
 def test_a_tokenizer_must_be_named_and_known():
@@ -190,14 +220,66 @@ def test_missing_java_is_an_error_that_says_how_to_get_it(monkeypatch):
     assert bleu4(["a b c d"], ["a b c d"], tokenizer="words").corpus == pytest.approx(1.0)
 
 
+@pytest.fixture
+def fake_java(monkeypatch, tmp_path):
+    """Puts a `java` on PATH that does what it is told; returns a function that gives its process id."""
+
+    def put(behaviour):
+        java = tmp_path / "java"
+        java.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\n{behaviour}\n")
+        java.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        return lambda: int((tmp_path / "pid").read_text())
+
+    return put
+
+
+def is_running(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("name", ["meteor", "tokenize"])
-def test_a_java_that_fails_is_reported_with_what_it_printed(monkeypatch, tmp_path, name):
-    java = tmp_path / "java"
-    java.write_text("#!/bin/sh\necho no memory for you >&2\nexit 1\n")
-    java.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    with pytest.raises(RuntimeError, match="no memory for you"):
+def test_a_java_that_fails_is_reported_with_what_it_printed(fake_java, name):
+    fake_java("echo no memory for you >&2; exit 1")
+    with pytest.raises(ProgramError, match="no memory for you"):
         meteor(["a"], ["a"], tokenizer="words") if name == "meteor" else tokenize(["a"], "ptb")
+
+
+@pytest.mark.parametrize("behaviour", ["exec sleep 60", "cat > /dev/null; exec sleep 60"])
+def test_a_java_that_does_not_answer_is_stopped(monkeypatch, fake_java, behaviour):
+    process = fake_java(behaviour)
+    monkeypatch.setattr(meteor_module, "ANSWER_SECONDS", 0.3)
+    with pytest.raises(ProgramError, match=r"no answer for 0\.3 s, on the candidate 'a dog"):
+        meteor(["a dog" + " runs" * 100_000], ["a"], tokenizer="words")  # more than a pipe holds
+    assert not is_running(process())
+    monkeypatch.setattr(captions, "_PTB_START_SECONDS", 0.3)
+    with pytest.raises(ProgramError, match="was stopped after 0 s on 1 texts"):
+        tokenize(["a"], "ptb")
+    assert not is_running(process())
+
+
+def test_a_java_that_answers_something_else_is_reported(fake_java):
+    process = fake_java("read line; echo 1.0 2.0; exec cat > /dev/null")
+    with pytest.raises(ProgramError, match=r"not given 23 counts, but: 1\.0 2\.0"):
+        meteor(["a"], ["a"], tokenizer="words")
+    assert not is_running(process())
+
+
+def test_the_program_ends_with_the_block_even_where_it_ignores_the_end_of_its_input(monkeypatch, fake_java):
+    counts = " ".join(["1"] * 23)
+    process = fake_java(f"while read line; do echo {counts}; done; exec cat > /dev/null")
+    with one_program():
+        meteor(["a"], ["a"], tokenizer="words")
+        assert is_running(process())
+        meteor(["b"], ["b"], tokenizer="words")
+    assert not is_running(process())
+    with pytest.raises(ZeroDivisionError), one_program():
+        raise ZeroDivisionError
+    assert not is_running(process())
 
 
 def test_missing_pycocoevalcap_is_an_error_with_the_pip_line(monkeypatch):
@@ -208,8 +290,19 @@ def test_missing_pycocoevalcap_is_an_error_with_the_pip_line(monkeypatch):
 
 
 def test_evaluation_imports_nothing_heavy():
-    modules = ["captions", "object_sequence_score", "subject_identification", "human_consistency", "probes", "report"]
+    modules = [
+        "captions",
+        "meteor",
+        "scores",
+        "predictions",
+        "chart",
+        "object_sequence_score",
+        "subject_identification",
+        "human_consistency",
+        "probes",
+        "report",
+    ]
     code = "import sys\n" + "".join(f"import training.evaluation.{module}\n" for module in modules)
-    code += "print(sorted({'torch', 'spacy', 'nltk', 'sklearn', 'scipy'} & set(sys.modules)))"
+    code += "print(sorted({'torch', 'spacy', 'nltk', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"

@@ -60,12 +60,33 @@ def _parser() -> argparse.ArgumentParser:
     )
     identify.set_defaults(run=_identify)
 
+    evaluate = commands.add_parser(
+        "evaluate", help="score descriptions, from files or made by a model, with intervals, person by person"
+    )
+    evaluate.add_argument("--predictions", type=Path, nargs="+", default=[], metavar="FILE", help="JSON Lines")
+    evaluate.add_argument("--samples", type=Path, metavar="FILE", help="what people wrote; what a model is asked")
+    evaluate.add_argument("--bundle", metavar="MODEL", help='folder, Hub id or "tiny": describes the samples first')
+    evaluate.add_argument(
+        "--splits", nargs="+", metavar="SPLIT", default=["test", "query"], help="which samples a model describes"
+    )
+    evaluate.add_argument("--style", default="description", help="prompt style of the model (default: %(default)s)")
+    evaluate.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="(default: %(default)s)")
+    evaluate.add_argument("--zero-shot", action="store_true", help="the model also describes without a persona")
+    evaluate.add_argument("--dataset", metavar="NAME", help="what to call the samples' data set")
+    evaluate.add_argument("--metrics", nargs="+", metavar="METRIC", help="some of them (default: all)")
+    evaluate.add_argument(
+        "--tokenizer", choices=["ptb", "words", "split"], default="ptb", help="(default: %(default)s)"
+    )
+    evaluate.add_argument("--wordnet", choices=["meteor", "nltk"], default="meteor", help="(default: %(default)s)")
+    evaluate.add_argument("--out", type=Path, required=True, help="folder of predictions, tables and pictures")
+    evaluate.set_defaults(run=_evaluate)
+
     page = commands.add_parser("page", help="fill the tables of a Markdown page in anew from the results beside it")
     page.add_argument("page", type=Path, help="for example docs/results.md")
     page.add_argument("--results", type=Path, help="folder of the JSON files (default: the page's name, without .md)")
     page.set_defaults(run=_page)
 
-    for command in (command for name, command in commands.choices.items() if name != "page"):
+    for command in (command for name, command in commands.choices.items() if name not in ("evaluate", "page")):
         command.add_argument(
             "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="change a setting"
         )
@@ -113,6 +134,27 @@ def _identify(options: argparse.Namespace) -> None:
     config = load_config(TrainingConfig, options.config, changes)
     report = options.report or options.out / "results"
     identification.run(config, options.out, report, options.selection_folds, options.folds)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from training.evaluate import Describing, Scoring, run
+    from training.evaluation.scores import METRICS
+
+    describing = Describing(
+        bundle=options.bundle,
+        splits=tuple(options.splits),
+        style=options.style,
+        max_new_tokens=options.max_new_tokens,
+        zero_shot=options.zero_shot,
+    )
+    run(
+        options.out,
+        Scoring(metrics=tuple(options.metrics or METRICS), tokenizer=options.tokenizer, wordnet=options.wordnet),
+        files=options.predictions,
+        samples=options.samples,
+        describing=describing if options.bundle else None,
+        dataset=options.dataset,
+    )
 
 
 def _page(options: argparse.Namespace) -> None:

@@ -62,13 +62,48 @@ def bootstrap_mean(
             f"they range from {weights.min()} to {weights.max()}"
         )
     rows = _rows_by_cluster(clusters)
-    sums = np.array([(values[of_cluster].sum(), weights[of_cluster].sum()) for of_cluster in rows])
     # A cluster without weight says nothing of a share, and a draw of such clusters alone would have none.
-    sums = sums[sums[:, 1] > 0]
-    if len(sums) < 2:
-        raise InvalidArgumentError(f"{len(sums)} cluster has any weight; at least 2 are needed to resample")
-    drawn = sums[_draws(len(sums), resamples, level, seed)].sum(axis=1)
-    return _interval(float(values.sum() / weights.sum()), drawn[:, 0] / drawn[:, 1], level)
+    weighty = [of_cluster for of_cluster in rows if weights[of_cluster].any()]
+    if len(weighty) < 2:
+        raise InvalidArgumentError(f"{len(weighty)} cluster has any weight; at least 2 are needed to resample")
+    kept = np.concatenate(weighty)
+    return bootstrap_sums(
+        np.stack([values[kept], weights[kept]], axis=1),
+        lambda sums: sums[..., 0] / sums[..., 1],
+        [cluster for cluster, of_cluster in enumerate(weighty) for _ in of_cluster],
+        resamples=resamples,
+        level=level,
+        seed=seed,
+    )
+
+
+def bootstrap_sums(
+    statistics: NDArray[np.float64],
+    score: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    clusters: Sequence[Hashable],
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Interval of a score that is a function of sums over rows, e.g. corpus BLEU-4 or METEOR, over resampled clusters.
+
+    Args:
+        statistics: (n, k) what adds up.
+        score: Sums of shape (..., k) -> scores of shape (...).
+        clusters: n ids; rows of one id are drawn together.
+        resamples: Bootstrap samples.
+        level: Coverage, in (0, 1).
+        seed: Of the generator.
+
+    Raises:
+        InvalidArgumentError: If the lengths differ, there are fewer than 2 clusters, or `resamples` or `level` are out
+            of range.
+    """
+    check_lengths(statistics=statistics, clusters=clusters)
+    sums = np.stack([statistics[of_cluster].sum(axis=0) for of_cluster in _rows_by_cluster(clusters)])
+    drawn = np.stack([sums[draw].sum(axis=0) for draw in _draws(len(sums), resamples, level, seed)])
+    return _interval(float(score(sums.sum(axis=0))), score(drawn), level)
 
 
 def bootstrap_statistic(
@@ -79,7 +114,7 @@ def bootstrap_statistic(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Interval of any statistic over resampled clusters, e.g. corpus BLEU-4.
+    """Interval of any statistic over resampled clusters; where it is a function of sums, `bootstrap_sums` is faster.
 
     Args:
         statistic: Row numbers (with repeats, at least one) -> the statistic of those rows.

@@ -1,4 +1,4 @@
-"""BLEU-4, CIDEr, METEOR and ROUGE-L as COCO caption evaluation has them.
+"""BLEU-4, CIDEr and ROUGE-L as COCO caption evaluation has them (METEOR has a file of its own).
 
 Every description is a candidate of its own against one reference, that person's own (METHOD "Metrics"). The numbers
 equal those of `pycocoevalcap`; BLEU, CIDEr and ROUGE-L are stated anew here so that thousands of pairs of few texts are
@@ -7,11 +7,9 @@ cheap (subject identification) and CIDEr's document frequency can come from a la
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
@@ -21,12 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydeper.errors import InvalidArgumentError
-from training.evaluation.checks import (
-    check_pairs,
-    check_texts,
-    find_coco_file,
-    find_java,
-)
+from training.evaluation.checks import ProgramError, check_pairs, check_texts, find_coco_file, find_java
 
 Tokenizer = Literal["ptb", "words", "split"]
 """How a text becomes words. There is no default: figures of different tokenizers do not compare.
@@ -45,6 +38,9 @@ MAX_ORDER = 4
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 # The upper-case brackets never meet a lower-cased token, so brackets stay, as they do in COCO's own tokenizer.
 _PTB_PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
+# A healthy start takes a second, and a second tokenizes some million characters.
+_PTB_START_SECONDS = 120.0
+_PTB_CHARACTERS_PER_SECOND = 10_000
 _CIDER_SIGMA = 6.0
 _ROUGE_BETA = 1.2
 
@@ -69,6 +65,7 @@ def tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> list[Tokens]:
     Raises:
         InvalidArgumentError: If the tokenizer is not one of `Tokenizer`, or the texts are none, or not strings.
         MissingRequirementError: If "ptb" is asked for without Java or without pycocoevalcap.
+        ProgramError: If Java fails, or does not end.
     """
     texts = check_texts("texts", texts)
     if tokenizer == "ptb":
@@ -93,8 +90,7 @@ def bleu4(candidates: Sequence[str], references: Sequence[str], *, tokenizer: To
         MissingRequirementError: See `tokenize`.
     """
     statistics = bleu_statistics(candidates, references, tokenizer=tokenizer)
-    pairs = np.array([bleu4_from_statistics(row) for row in statistics])
-    return CaptionScores(pairs, bleu4_from_statistics(statistics.sum(axis=0)))
+    return CaptionScores(bleu4_from_statistics(statistics), float(bleu4_from_statistics(statistics.sum(axis=0))))
 
 
 def bleu_statistics(
@@ -115,18 +111,20 @@ def bleu_statistics(
         guesses = [max(0, length - order) for order in range(MAX_ORDER)]
         return [*matches, *guesses, length, reference_length]
 
-    pairs = _tokenize_pairs(candidates, references, tokenizer)
+    pairs = tokenize_pairs(candidates, references, tokenizer)
     return np.array(_score_pairs(*pairs, lambda tokens: (len(tokens), _ngrams(tokens)), count), dtype=np.float64)
 
 
-def bleu4_from_statistics(statistics: NDArray[np.float64]) -> float:
-    """BLEU-4 of one row, or of a sum of rows, of `bleu_statistics`: shape (10,) to a number in [0, 1]."""
-    matches, guesses = statistics[:MAX_ORDER], statistics[MAX_ORDER : 2 * MAX_ORDER]
-    length, reference_length = statistics[2 * MAX_ORDER :]
+def bleu4_from_statistics(statistics: NDArray[np.float64]) -> NDArray[np.float64]:
+    """BLEU-4 of rows, or of sums of rows, of `bleu_statistics`: shape (..., 10) to (...) in [0, 1]."""
+    matches, guesses = statistics[..., :MAX_ORDER], statistics[..., MAX_ORDER : 2 * MAX_ORDER]
+    length, reference_length = statistics[..., 2 * MAX_ORDER], statistics[..., 2 * MAX_ORDER + 1]
     # COCO's two small numbers: a missing order leaves a tiny score that still ranks pairs, never a division by zero.
-    precision = np.prod((matches + 1e-15) / (guesses + 1e-9)) ** (1 / MAX_ORDER)
+    precision = np.prod((matches + 1e-15) / (guesses + 1e-9), axis=-1) ** (1 / MAX_ORDER)
     ratio = (length + 1e-15) / (reference_length + 1e-9)
-    return float(precision * (math.exp(1 - 1 / ratio) if ratio < 1 else 1.0))
+    # An empty candidate has a ratio of 1e-15 or so: its penalty is 0, whatever the exponent.
+    scores: NDArray[np.float64] = precision * np.exp(np.minimum(0.0, 1 - 1 / ratio))
+    return scores
 
 
 @attrs.frozen
@@ -219,7 +217,7 @@ def cider(
             f'the document frequency was counted with the tokenizer "{document_frequency.tokenizer}", the pairs are to '
             f'be split with "{tokenizer}"; use one for both'
         )
-    pairs = _tokenize_pairs(candidates, references, tokenizer)
+    pairs = tokenize_pairs(candidates, references, tokenizer)
     frequency = document_frequency or DocumentFrequency.of_tokens(pairs[1], tokenizer)
     scores = np.array(_score_pairs(*pairs, lambda tokens: _WeightedText.of(tokens, frequency), _WeightedText.cider))
     return CaptionScores(scores, float(scores.mean()))
@@ -246,91 +244,42 @@ def rouge_l(candidates: Sequence[str], references: Sequence[str], *, tokenizer: 
         return (1 + _ROUGE_BETA**2) * precision * recall / (recall + _ROUGE_BETA**2 * precision)
 
     # COCO splits an empty text into one empty word, so two empty texts are a perfect match.
-    pairs = _tokenize_pairs(candidates, references, tokenizer)
+    pairs = tokenize_pairs(candidates, references, tokenizer)
     scores = np.array(_score_pairs(*pairs, lambda tokens: tokens or ("",), score))
     return CaptionScores(scores, float(scores.mean()))
-
-
-def meteor(candidates: Sequence[str], references: Sequence[str], *, tokenizer: Tokenizer) -> CaptionScores:
-    """METEOR 1.5 (Denkowski and Lavie 2014), English, in [0, 1]: the Java program that COCO runs.
-
-    Args:
-        candidates: n descriptions as predicted.
-        references: n descriptions as written, one for each candidate.
-        tokenizer: See `Tokenizer`; METEOR normalises the tokenized text once more itself.
-
-    Raises:
-        InvalidArgumentError: If the lists differ in length, are empty, or hold anything but strings.
-        MissingRequirementError: If Java or pycocoevalcap is missing.
-        RuntimeError: If the program ends before it has answered; the message carries what it printed.
-    """
-    java, jar = find_java("METEOR"), find_coco_file("meteor/meteor-1.5.jar")
-    pairs = _tokenize_pairs(candidates, references, tokenizer)
-    command = [java, "-Xmx2G", "-Dfile.encoding=UTF-8", "-jar", jar.name, "-", "-", "-stdio", "-l", "en", "-norm"]
-    with (
-        tempfile.TemporaryFile() as complaints,
-        subprocess.Popen(
-            command,
-            cwd=jar.parent,  # it looks for its paraphrase table beside itself
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            encoding="utf-8",
-        ) as program,
-    ):
-        assert program.stdin is not None
-        assert program.stdout is not None
-
-        def send(line: str) -> None:
-            # A program that has ended is reported by `receive`, with what it printed.
-            try:
-                program.stdin.write(line + "\n")  # type: ignore[union-attr]
-                program.stdin.flush()  # type: ignore[union-attr]
-            except BrokenPipeError:
-                with contextlib.suppress(BrokenPipeError):
-                    program.stdin.close()  # type: ignore[union-attr]
-
-        def receive() -> str:
-            line = program.stdout.readline()  # type: ignore[union-attr]
-            if not line:
-                complaints.seek(0)
-                printed = complaints.read().decode("utf-8", "replace").strip()
-                raise RuntimeError(f"METEOR ended before it had answered: {printed or 'it printed nothing'}")
-            return line.strip()
-
-        statistics = []
-        for candidate, reference in zip(*pairs, strict=True):
-            # "|||" separates the fields of METEOR's protocol, so no word may hold it.
-            hypothesis, truth = (" ".join(tokens).replace("|||", " ") for tokens in (candidate, reference))
-            send(f"SCORE ||| {truth} ||| {hypothesis}")
-            statistics.append(receive())
-        send("EVAL ||| " + " ||| ".join(statistics))
-        scores = np.array([float(receive()) for _ in statistics])
-        return CaptionScores(scores, float(receive()))
 
 
 def _tokenize_ptb(texts: list[str]) -> list[Tokens]:
     java, jar = find_java("The PTB tokenizer"), find_coco_file("tokenizer/stanford-corenlp-3.4.1.jar")
     lines = [" ".join(text.split()) for text in texts]  # the program works line by line
     command = [java, "-Dfile.encoding=UTF-8", "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer"]
-    finished = subprocess.run(
-        [*command, "-preserveLines", "-lowerCase"],
-        input="".join(line + "\n" for line in lines).encode(),
-        capture_output=True,
-        check=False,
-    )
-    tokenized = finished.stdout.decode().split("\n")[:-1]
+    seconds = _PTB_START_SECONDS + sum(map(len, lines)) / _PTB_CHARACTERS_PER_SECOND
+    try:
+        finished = subprocess.run(
+            [*command, "-preserveLines", "-lowerCase"],
+            input="".join(line + "\n" for line in lines).encode(),
+            capture_output=True,
+            check=False,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ProgramError(
+            f"the PTB tokenizer was stopped after {seconds:.0f} s on {len(lines)} texts; the machine is overloaded or "
+            f"Java hangs: try `{java} -version`"
+        ) from error
+    tokenized = finished.stdout.decode("utf-8", "replace").split("\n")[:-1]
     if finished.returncode != 0 or len(tokenized) != len(lines):
-        raise RuntimeError(
+        raise ProgramError(
             f"the PTB tokenizer gave {len(tokenized)} lines for {len(lines)} texts "
             f"(exit status {finished.returncode}): {finished.stderr.decode('utf-8', 'replace').strip()}"
         )
     return [tuple(token for token in line.split() if token not in _PTB_PUNCTUATION) for line in tokenized]
 
 
-def _tokenize_pairs(
+def tokenize_pairs(
     candidates: Sequence[str], references: Sequence[str], tokenizer: Tokenizer
 ) -> tuple[list[Tokens], list[Tokens]]:
+    """Splits n candidates and n references as `tokenize` does, with its errors; a text that recurs is split once."""
     candidates, references = check_pairs(candidates, references)
     texts = list(dict.fromkeys([*candidates, *references]))
     tokens = dict(zip(texts, tokenize(texts, tokenizer), strict=True))

@@ -14,11 +14,15 @@ class MissingRequirementError(PydeperError, RuntimeError):
     """Something a metric needs (Java, a package, a spaCy pipeline) is not installed; the message says how to get it."""
 
 
+class ProgramError(PydeperError, RuntimeError):
+    """A program that a metric runs (Java) failed or does not answer; the message carries what it printed."""
+
+
 def check_texts(name: str, texts: Sequence[str]) -> list[str]:
     """Returns `texts` as a list.
 
     Raises:
-        InvalidArgumentError: If it is empty, a single string, or holds anything but strings.
+        InvalidArgumentError: If it is empty, a single string, or holds anything but strings that UTF-8 can encode.
     """
     if isinstance(texts, str):
         raise InvalidArgumentError(f"{name} is one string; give a list of strings, one per description")
@@ -28,6 +32,13 @@ def check_texts(name: str, texts: Sequence[str]) -> list[str]:
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise InvalidArgumentError(f"{name}[{index}] is a {type(text).__name__}, not a string")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidArgumentError(
+                f"{name}[{index}] holds half a surrogate pair at character {error.start}, which is no text; decode it "
+                "again from its original bytes"
+            ) from error
     return texts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -107,7 +108,7 @@ def score_sequences(
         left = _pad([[number[word] for word in candidates[pair]] for pair in block])
         right = _pad([[number[word] for word in references[pair]] for pair in block])
         longer = np.maximum((left >= 0).sum(axis=1), (right >= 0).sum(axis=1))
-        aligned = _align(vocabulary.similarity(left, right))
+        aligned = _align(vocabulary, left, right)
         scores[block] = np.where(longer == 0, 1.0, np.clip(aligned / np.maximum(longer, 1), 0.0, 1.0))
     return scores
 
@@ -128,13 +129,13 @@ class _Vocabulary:
         pairs = {i * self._size + j for group in by_lemma.values() for i in group for j in group}
         self._synonyms = np.array(sorted(pairs), dtype=np.int64)
 
-    def similarity(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(pairs, m) and (pairs, n) word numbers, -1 for padding, to (pairs, m, n) in [0, 1]."""
-        rows, columns = left[:, :, None], right[:, None, :]
-        worth = np.where(self._are_synonyms(rows, columns), SHARED_LEMMA, 0.0)
-        worth[self._stems[rows] == self._stems[columns]] = EQUAL_STEMS
-        worth[rows == columns] = EQUAL_WORDS
-        worth[(rows < 0) | (columns < 0)] = 0.0
+    def worth(self, words: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float64]:
+        """A word a pair, (pairs,), against a sequence a pair, (pairs, n): (pairs, n) in [0, 1]; -1 is padding."""
+        rows = words[:, None]
+        worth = np.where(self._are_synonyms(rows, others), SHARED_LEMMA, 0.0)
+        worth[self._stems[rows] == self._stems[others]] = EQUAL_STEMS
+        worth[rows == others] = EQUAL_WORDS
+        worth[(rows < 0) | (others < 0)] = 0.0
         return worth
 
     def _are_synonyms(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -146,14 +147,15 @@ class _Vocabulary:
         return found
 
 
-def _align(worth: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The best total worth of an order-keeping alignment: (pairs, m, n) to (pairs,).
+def _align(vocabulary: _Vocabulary, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The best total worth of an order-keeping alignment: (pairs, m) and (pairs, n) word numbers to (pairs,).
 
-    Without a gap cost the best of a row never falls from left to right, so the step along a row is a running maximum.
+    Row by row of Needleman and Wunsch's table, all pairs at once. Without a gap cost the best of a row never falls from
+    left to right, so the step along a row is a running maximum.
     """
-    best = np.zeros((worth.shape[0], worth.shape[2] + 1))
-    for row in range(worth.shape[1]):
-        matched = best[:, :-1] + worth[:, row]
+    best = np.zeros((len(right), right.shape[1] + 1))
+    for words in left.T:
+        matched = best[:, :-1] + vocabulary.worth(words, right)
         best[:, 1:] = np.maximum.accumulate(np.maximum(best[:, 1:], matched), axis=1)
     return best[:, -1]
 
@@ -206,6 +208,7 @@ def _load_pipeline(name: str) -> Language:
             raise InvalidArgumentError(
                 f"the spaCy pipeline {name!r} has {pipeline.pipe_names}; OSS needs a tagger and a lemmatizer"
             )
+        pipeline.max_length = sys.maxsize  # spaCy's limit is for the memory of the parser and the entity recogniser
         return pipeline
     raise MissingRequirementError(
         f"the spaCy pipeline {name!r} cannot be loaded ({'; '.join(failures)}); for the default one run "

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydeper.errors import InvalidArgumentError
-from training.evaluation.captions import DocumentFrequency, Tokenizer, bleu4, cider, meteor, rouge_l, tokenize
+from training.evaluation.captions import DocumentFrequency, Tokenizer, bleu4, cider, rouge_l, tokenize
 from training.evaluation.checks import check_lengths, check_pairs
+from training.evaluation.meteor import meteor
 
 SCORERS = ("bleu4", "meteor", "rouge_l", "cider")
 
@@ -66,7 +67,7 @@ def subject_identification(
     Raises:
         InvalidArgumentError: If the lists differ in length, are empty or hold anything but strings; a scorer is unknown
             or there is none; or no image was described by 2 people.
-        MissingRequirementError: See `captions.tokenize` and `captions.meteor`.
+        MissingRequirementError: See `captions.tokenize` and `meteor.meteor`.
     """
     candidates, references = check_pairs(candidates, references)
     check_lengths(images=images, subjects=subjects, candidates=candidates)

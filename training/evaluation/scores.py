@@ -1,0 +1,191 @@
+"""All metrics of several systems on one data set, with intervals over people, and person by person.
+
+Every metric is a function of sums over rows: of n-gram counts (BLEU-4), of matches (METEOR), of scores and their number
+(the others). So one sum a person gives the person's figure, and sums of sums give the bootstrap's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from pydeper.errors import InvalidArgumentError
+from training.evaluation.bootstrap import bootstrap_sums
+from training.evaluation.captions import (
+    Tokenizer,
+    bleu4_from_statistics,
+    bleu_statistics,
+    cider,
+    rouge_l,
+    tokenize,
+)
+from training.evaluation.checks import check_lengths, check_texts
+from training.evaluation.human_consistency import human_consistency
+from training.evaluation.meteor import meteor_from_statistics, meteor_statistics
+from training.evaluation.object_sequence_score import noun_sequences, score_sequences
+from training.evaluation.report import Figure
+from training.evaluation.subject_identification import subject_identification
+from training.evaluation.wordnet import Lemmas
+
+METRICS = ("BLEU-4", "CIDEr", "METEOR", "ROUGE-L", "OSS", "CLS", "HC")
+PEOPLE = "the people themselves"
+
+_CLS_SCORERS = {"BLEU-4": "bleu4", "METEOR": "meteor", "ROUGE-L": "rouge_l", "CIDEr": "cider"}
+
+
+@attrs.frozen(eq=False)
+class Scores:
+    """The figures of one data set.
+
+    Attributes:
+        systems: System -> metric -> figure with its interval. `PEOPLE`, the last, has "HC" alone.
+        people: System -> person -> metric -> figure; "HC", which is about pairs of people, is not among them.
+        unmeasured: Metric -> why there is none.
+        chance: What CLS would be if every reference fitted equally well; None where it was not measured.
+    """
+
+    systems: dict[str, dict[str, Figure]]
+    people: dict[str, dict[str, dict[str, Figure]]]
+    unmeasured: dict[str, str]
+    chance: float | None = None
+
+
+@attrs.frozen(eq=False)
+class _Additive:
+    """What a metric is made of: (n, k) statistics, the score of their sums, and whose (n) rows they are."""
+
+    statistics: NDArray[np.float64]
+    score: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    owners: Sequence[str]
+
+    @classmethod
+    def mean(cls, values: NDArray[np.float64], owners: Sequence[str]) -> _Additive:
+        statistics = np.stack([values, np.ones(len(values))], axis=1)
+        return cls(statistics, lambda sums: sums[..., 0] / sums[..., 1], owners)
+
+    def figure(self) -> Figure:
+        if len(set(self.owners)) < 2:
+            return float(self.score(self.statistics.sum(axis=0)))
+        return bootstrap_sums(self.statistics, self.score, self.owners)
+
+    def by_owner(self) -> dict[str, float]:
+        rows: dict[str, list[int]] = {}
+        for row, owner in enumerate(self.owners):
+            rows.setdefault(owner, []).append(row)
+        return {owner: float(self.score(self.statistics[own].sum(axis=0))) for owner, own in rows.items()}
+
+
+def score_systems(
+    images: Sequence[str],
+    subjects: Sequence[str],
+    references: Sequence[str],
+    systems: Mapping[str, Sequence[str]],
+    *,
+    tokenizer: Tokenizer,
+    metrics: Sequence[str] = METRICS,
+    lemmas: Lemmas | None = None,
+) -> Scores:
+    """Scores systems that described the same images for the same people.
+
+    BLEU-4 and METEOR are the corpus scores that COCO reports, the others means over samples; CLS is the mean over those
+    of its four scorers that `metrics` names, over images with at least 2 people. HC of a system is how alike its
+    descriptions of one image for different people are; people's own is beside it. Intervals are 95 %, bootstrap over
+    people (over images for HC); where there is but one person, there is none.
+
+    Args:
+        images: n image ids.
+        subjects: n person ids.
+        references: n descriptions as written.
+        systems: System -> n descriptions as predicted.
+        tokenizer: See `captions.Tokenizer`.
+        metrics: Some of `METRICS`.
+        lemmas: Of OSS, see `object_sequence_score.score_sequences`.
+
+    Raises:
+        InvalidArgumentError: If the lists differ in length, are empty or hold anything but strings; there is no system;
+            or a metric is unknown or there is none.
+        MissingRequirementError: If something that a metric needs is not installed.
+    """
+    unknown = [metric for metric in metrics if metric not in METRICS]
+    if unknown or not metrics:
+        raise InvalidArgumentError(f"metrics is {list(metrics)!r}; choose one or more of {', '.join(METRICS)}")
+    scorers = [scorer for metric, scorer in _CLS_SCORERS.items() if metric in metrics]
+    if "CLS" in metrics and not scorers:
+        raise InvalidArgumentError(
+            f"CLS is the mean over scorers, of which metrics names none; add one or more of {', '.join(_CLS_SCORERS)}"
+        )
+    if not systems or PEOPLE in systems:
+        raise InvalidArgumentError(f"systems are {list(systems)}; at least one is needed, and none called {PEOPLE!r}")
+    texts = {system: check_texts(f"systems[{system!r}]", predicted) for system, predicted in systems.items()}
+    references = check_texts("references", references)
+    check_lengths(images=images, subjects=subjects, references=references, **texts)
+
+    shared = any(len(people) > 1 for people in _people_by_image(images, subjects).values())
+    unmeasured = {} if shared else dict.fromkeys(("CLS", "HC"), "no image was described by 2 people")
+    if len(references) < 2:
+        unmeasured["CIDEr"] = "the document frequency of 1 reference says nothing"
+    unmeasured = {metric: reason for metric, reason in unmeasured.items() if metric in metrics}
+    asked = [metric for metric in METRICS if metric in metrics and metric not in unmeasured]
+
+    everything = list(dict.fromkeys([*references, *(text for predicted in texts.values() for text in predicted)]))
+    # OSS reads the texts as they are: alone, it needs no tokenizer and so no Java.
+    tokens = tokenize(everything, tokenizer) if set(asked) - {"OSS"} else [()] * len(everything)
+    words = dict(zip(everything, map(" ".join, tokens), strict=True))
+    nouns = dict(zip(everything, noun_sequences(everything), strict=True)) if "OSS" in asked else {}
+    truth = [words[text] for text in references]
+
+    figures: dict[str, dict[str, Figure]] = {}
+    people: dict[str, dict[str, dict[str, Figure]]] = {}
+    chance = None
+    samples = Counter(subjects)
+    for system, predicted in texts.items():
+        candidates = [words[text] for text in predicted]
+        parts = _captions(asked, candidates, truth, subjects)
+        if "OSS" in asked:
+            sequences = [[nouns[text] for text in side] for side in (predicted, references)]
+            parts["OSS"] = _Additive.mean(score_sequences(*sequences, lemmas=lemmas), subjects)
+        if "CLS" in asked:
+            found = subject_identification(images, subjects, candidates, truth, tokenizer="split", scorers=scorers)
+            credits = np.mean(list(found.credits.values()), axis=0)
+            parts["CLS"] = _Additive.mean(credits, [subjects[row] for row in found.rows])
+            chance = found.chance
+        figures[system] = {metric: part.figure() for metric, part in parts.items()}
+        by_owner = {metric: part.by_owner() for metric, part in parts.items()}
+        people[system] = {
+            person: {**{metric: own.get(person) for metric, own in by_owner.items()}, "samples": count}
+            for person, count in samples.items()
+        }
+        if "HC" in asked:
+            figures[system]["HC"] = _consistency(images, subjects, candidates)
+    if "HC" in asked:
+        figures[PEOPLE] = {"HC": _consistency(images, subjects, truth)}
+    return Scores(figures, people, unmeasured, chance)
+
+
+def _captions(
+    asked: Sequence[str], candidates: list[str], references: list[str], subjects: Sequence[str]
+) -> dict[str, _Additive]:
+    pair = (candidates, references)
+    makers: dict[str, Callable[[], _Additive]] = {
+        "BLEU-4": lambda: _Additive(bleu_statistics(*pair, tokenizer="split"), bleu4_from_statistics, subjects),
+        "CIDEr": lambda: _Additive.mean(cider(*pair, tokenizer="split").pairs, subjects),
+        "METEOR": lambda: _Additive(meteor_statistics(*pair, tokenizer="split"), meteor_from_statistics, subjects),
+        "ROUGE-L": lambda: _Additive.mean(rouge_l(*pair, tokenizer="split").pairs, subjects),
+    }
+    return {metric: make() for metric, make in makers.items() if metric in asked}
+
+
+def _consistency(images: Sequence[str], subjects: Sequence[str], texts: list[str]) -> Figure:
+    found = human_consistency(images, subjects, texts, tokenizer="split")
+    return _Additive.mean(found.by_image, list(map(str, found.images))).figure()
+
+
+def _people_by_image(images: Sequence[str], subjects: Sequence[str]) -> dict[str, set[str]]:
+    people: dict[str, set[str]] = {}
+    for image, subject in zip(images, subjects, strict=True):
+        people.setdefault(image, set()).add(subject)
+    return people
