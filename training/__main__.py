@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pydeper.errors import PydeperError
+from training.data import formats
 
 _CONFIGS = Path(__file__).parent / "configs"
 _PROJECT = Path(__file__).parent.parent
@@ -21,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"python -m training {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        hint = getattr(options, "interrupted", "the same command goes on from the last checkpoint")
+        print(f"\ninterrupted; {hint}", file=sys.stderr)
         return 130
     return 0
 
@@ -81,12 +83,17 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", type=Path, required=True, help="folder of predictions, tables and pictures")
     evaluate.set_defaults(run=_evaluate)
 
+    prepared = commands.add_parser("prepare", help="make a data set to train on from files of people who look and tell")
+    formats.add_to(prepared)
+    prepared.set_defaults(run=formats.run, interrupted="nothing was written")
+
     page = commands.add_parser("page", help="fill the tables of a Markdown page in anew from the results beside it")
     page.add_argument("page", type=Path, help="for example docs/results.md")
     page.add_argument("--results", type=Path, help="folder of the JSON files (default: the page's name, without .md)")
     page.set_defaults(run=_page)
 
-    for command in (command for name, command in commands.choices.items() if name not in ("evaluate", "page")):
+    without_config = ("evaluate", "page", "prepare")
+    for command in (command for name, command in commands.choices.items() if name not in without_config):
         command.add_argument(
             "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="change a setting"
         )
