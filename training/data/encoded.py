@@ -1,7 +1,7 @@
 """Samples as the network reads them, with the frozen image features computed once."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +16,13 @@ from pydeper.config import PersonaEncoderConfig
 from pydeper.errors import InvalidSampleError
 from pydeper.preprocess import EncodedSample, collate, encode_text_and_trajectory, persona_pixels
 from pydeper.samples import Sample
-from training.data.feature_cache import ImageFeatures, Images, SampleImages, open_store
+from training.data.feature_cache import ImageFeatures, Images, MemoryStore, SampleImages, open_store
+from training.data.shards import OPEN_SHARDS, ShardImages
 from training.loop import step_generator
 from training.network.image_encoder import ImageEncoder
+
+# Features of images that stream by: enough for those that several samples of a few shards share.
+_STREAMED_BYTES = 2**30
 
 
 class NetworkInputs(NamedTuple):
@@ -38,19 +42,24 @@ class EncodedDataset:
 
     Attributes:
         samples: n samples as arrays, without pixels: `image_tokens` stands for them.
+        origins: The n samples as they were given.
         image_of: (n,) index of each sample's image.
         image_tokens: The distinct images, and (G·G, C) float32 of each from the frozen image encoder.
         descriptions: n texts; None where there is none.
         subject_of: (n,) index of each sample's subject.
         subjects: The subjects' names, sorted.
+        shard_of: (n,) the shard of each sample, where images stream by and their features are not kept: batches then
+            draw from a few shards at a time. None where any sample can be had at any time.
     """
 
     samples: Sequence[EncodedSample]
+    origins: Sequence[Sample]
     image_of: np.ndarray
     image_tokens: ImageFeatures
     descriptions: Sequence[str | None]
     subject_of: np.ndarray
     subjects: tuple[str, ...]
+    shard_of: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -59,6 +68,17 @@ class EncodedDataset:
     def images(self) -> Images:
         """The distinct images."""
         return self.image_tokens.images
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """(n,) how many tokens each description has, as far as it is read."""
+        return np.array([len(sample.input_ids) for sample in self.samples])
+
+    def batch_rows(self, count: int, batch_size: int, seed: int, batch: int, bucket: int = 1) -> np.ndarray:
+        """Rows of the batch with this running number, among the first `count`; see `batch_rows`."""
+        shard_of = None if self.shard_of is None else self.shard_of[:count]
+        lengths = self.lengths[:count]
+        return batch_rows(count, batch_size, seed, batch, lengths=lengths, bucket=bucket, shard_of=shard_of)
 
     def inputs(self, rows: Sequence[int] | np.ndarray, without: Sequence[str | None] | None = None) -> NetworkInputs:
         """Collates samples.
@@ -109,23 +129,33 @@ def encode_dataset(
     firsts = {_image_name(sample): sample for sample in reversed(samples)}
     numbers = {name: number for number, name in enumerate(dict.fromkeys(map(_image_name, samples)))}
     image_of = np.array([numbers[_image_name(sample)] for sample in samples])
-    features = image_tokens(
-        SampleImages([firsts[name] for name in numbers]), image_encoder, config, feature_cache, batch_size
-    )
-    if broken := features.fill(skip_broken_images):
+    images = open_images([firsts[name] for name in numbers])
+    features = image_tokens(images, image_encoder, config, feature_cache, batch_size)
+    shard_of = None
+    if isinstance(images, ShardImages) and feature_cache is None:
+        shards = [images.shard(number) for number in range(len(images))]
+        shard_of = np.unique(shards, return_inverse=True)[1][image_of]
+    elif broken := features.fill(skip_broken_images):
         whole = [firsts[name] for name, number in numbers.items() if number not in broken]
-        features = attrs.evolve(features, images=SampleImages(whole))
-    kept = np.flatnonzero(~np.isin(image_of, broken))
-    samples = [samples[row] for row in kept]
+        features = attrs.evolve(features, images=open_images(whole))
+        kept = np.flatnonzero(~np.isin(image_of, broken))
+        samples, image_of = [samples[row] for row in kept], np.unique(image_of[kept], return_inverse=True)[1]
     subjects = tuple(sorted({str(sample.subject) for sample in samples}))
     return EncodedDataset(
         samples=[encode_text_and_trajectory(sample, tokenizer, config) for sample in samples],
-        image_of=np.unique(image_of[kept], return_inverse=True)[1],
+        origins=samples,
+        image_of=image_of,
         image_tokens=features,
         descriptions=[sample.description for sample in samples],
         subject_of=np.array([subjects.index(str(sample.subject)) for sample in samples]),
         subjects=subjects,
+        shard_of=shard_of,
     )
+
+
+def open_images(samples: Sequence[Sample]) -> Images:
+    """The images of these samples, one of each image: in shards, or wherever the samples have them."""
+    return ShardImages(samples) if ShardImages.holds(samples) else SampleImages(samples)
 
 
 def image_tokens(
@@ -135,7 +165,11 @@ def image_tokens(
     feature_cache: str | Path | None = None,
     batch_size: int = 64,
 ) -> ImageFeatures:
-    """The persona encoder's image tokens of images, (G·G, C) float32 each, kept in memory or in a folder."""
+    """The persona encoder's image tokens of images, (G·G, C) float32 each.
+
+    They are kept in the folder, or in memory where there is none: all of them, or, of images in shards, those that were
+    asked for last.
+    """
 
     def encode(pictures: Sequence[Image.Image]) -> Tensor:
         pixels = torch.from_numpy(np.stack([persona_pixels(picture, config) for picture in pictures]))
@@ -143,6 +177,8 @@ def image_tokens(
         return image_encoder(pixels.to(device)).cpu()
 
     preprocessing = {"size": config.image_size, "mean": config.image_mean, "std": config.image_std}
+    if feature_cache is None and isinstance(images, ShardImages):
+        return ImageFeatures(images, encode, MemoryStore(_STREAMED_BYTES), batch_size)
     return ImageFeatures(images, encode, open_store(feature_cache, image_encoder.backbone, preprocessing), batch_size)
 
 
@@ -154,7 +190,14 @@ def _image_name(sample: Sample) -> object:
 
 
 def batch_rows(
-    count: int, batch_size: int, seed: int, batch: int, *, lengths: np.ndarray | None = None, bucket: int = 1
+    count: int,
+    batch_size: int,
+    seed: int,
+    batch: int,
+    *,
+    lengths: np.ndarray | None = None,
+    bucket: int = 1,
+    shard_of: np.ndarray | None = None,
 ) -> np.ndarray:
     """Rows of the batch with this running number, in an endless walk through `count` rows, shuffled every epoch.
 
@@ -166,11 +209,12 @@ def batch_rows(
         lengths: (count,) how long each row is, for buckets.
         bucket: Every so many consecutive batches share out their rows by length, so that little is padding; 1: no
             order but the walk's.
+        shard_of: (count,) the shard that each row is in: the walk then goes through a few shards at a time.
     """
     if bucket == 1 or lengths is None:
-        return _walk(count, batch_size, seed, batch)
+        return _walk(count, range(batch * batch_size, (batch + 1) * batch_size), seed, shard_of)
     first = batch - batch % bucket
-    rows = np.concatenate([_walk(count, batch_size, seed, number) for number in range(first, first + bucket)])
+    rows = _walk(count, range(first * batch_size, (first + bucket) * batch_size), seed, shard_of)
     return rows[by_length(lengths[rows], bucket, seed, first)[batch - first]]
 
 
@@ -189,10 +233,18 @@ def by_length(lengths: np.ndarray, batches: int, seed: int, first: int) -> np.nd
     return places[step_generator(seed, first, 2).permutation(batches)]
 
 
-def _walk(count: int, batch_size: int, seed: int, batch: int) -> np.ndarray:
-    positions = np.arange(batch * batch_size, (batch + 1) * batch_size)
-    epochs, places = np.divmod(positions, count)
-    return np.array([_epoch_order(count, seed, int(epoch))[place] for epoch, place in zip(epochs, places, strict=True)])
+def _walk(count: int, steps: range, seed: int, shard_of: np.ndarray | None) -> np.ndarray:
+    epochs, places = np.divmod(np.array(steps), count)
+    orders = {int(epoch): _epoch_order(count, seed, int(epoch)) for epoch in np.unique(epochs)}
+    if shard_of is not None:
+        orders = {epoch: _shard_by_shard(order, shard_of, seed, epoch) for epoch, order in orders.items()}
+    return np.array([orders[int(epoch)][place] for epoch, place in zip(epochs, places, strict=True)])
+
+
+def _shard_by_shard(order: np.ndarray, shard_of: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """A shuffled order in which few shards at a time take their turn, together and at random."""
+    turns = step_generator(seed, epoch, 3).permutation(int(shard_of.max()) + 1) // (OPEN_SHARDS - 1)
+    return order[np.argsort(turns[shard_of[order]], kind="stable")]
 
 
 @lru_cache(maxsize=4)
