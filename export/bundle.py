@@ -13,6 +13,7 @@ from export.card import LICENCE, card_of
 from pydeper.atomic import atomic_path
 from pydeper.bundle import (
     ADAPTER,
+    CARD,
     CONFIG,
     MANIFEST,
     MANIFEST_FORMAT_VERSION,
@@ -25,7 +26,6 @@ from pydeper.bundle import (
 from pydeper.config import BundleConfig, Precision
 from pydeper.errors import BundleError
 from pydeper.model import DeperModel
-from pydeper.publish import CARD
 from pydeper.verified import sha256
 from pydeper.vlm.files import precisions_of
 

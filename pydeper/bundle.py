@@ -31,6 +31,7 @@ PERSONA_ENCODER = "persona_encoder.onnx"
 ADAPTER = "adapter.onnx"
 TOKENIZER = "tokenizer.json"
 MANIFEST = "manifest.json"
+CARD = "README.md"
 
 _MAX_JSON = 4 * 1024 * 1024
 _MAX_TOKENIZER = 64 * 1024 * 1024  # Qwen2's has 7 MB
@@ -116,7 +117,8 @@ def open_bundle(
             error=BundleError,
             patterns=[glob.escape(name) for name in (*entries, MANIFEST) if name not in unneeded],
         )
-    verify(folder, omitted=unneeded, trust_unchanged=True)
+    # People edit a card on its page, which must not keep anybody from loading the model.
+    verify(folder, omitted=[*unneeded, CARD] if commit else unneeded, trust_unchanged=True)
     vlm_folder = folder / config.vlm.source
     if config.vlm.is_on_hub:
         vlm_folder, precision = _fetch_vlm(config.vlm, precision, local_files_only)

@@ -5,6 +5,7 @@
 """
 
 import errno
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ _STATUSES = {
     403: "the token may not do this; use one with the right to (`hf auth login`, or HF_TOKEN)",
     429: "it was asked too often; wait some minutes, and log in if you are not: the limits are wider then",
 }
+# What the Hub's client fails with when it reads another server's page as the Hub's answer.
+_NO_HUB = (LookupError, TypeError, AttributeError, json.JSONDecodeError)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -300,6 +303,12 @@ def _explanation(what: str, revision: str | None, error: Exception) -> str:
         return f"{what} on the Hugging Face Hub has no revision {revision!r}: name a branch, tag or commit"
     if status in _STATUSES or (status is not None and status >= _SERVER_ERROR):
         return f"{what}: the Hugging Face Hub answered {status}: {_STATUSES.get(status, _TROUBLE)}"
+    causes = list(_causes(error))
+    if any(isinstance(cause, (*_NO_HUB, errors.FileMetadataError)) for cause in causes):
+        return (
+            f"{what}: {constants.ENDPOINT} answers as no Hugging Face Hub does ({_first_line(causes[-1])}): check "
+            "HF_ENDPOINT, the proxy, and whether a network's login page stands between"
+        )
     if isinstance(
         error, errors.LocalEntryNotFoundError | errors.CachedRepoTreeNotFoundError | errors.OfflineModeIsEnabled
     ):
@@ -315,7 +324,6 @@ def _explanation(what: str, revision: str | None, error: Exception) -> str:
             f"{what}: there is no room for it in the cache {constants.HF_HUB_CACHE} ({error.strerror}): free some, or "
             "set HF_HOME to a folder on another disk; files that were fetched whole are kept"
         )
-    causes = list(_causes(error))
     reasons = dict.fromkeys(_first_line(cause) for cause in (causes[0], causes[-1]))
     return f"{what}: the Hugging Face Hub could not be used: {': '.join(reasons)}"
 

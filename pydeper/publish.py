@@ -9,12 +9,11 @@ from typing import Literal
 import attrs
 
 from pydeper import hub
-from pydeper.bundle import CONFIG, MANIFEST, read_config, read_manifest, verify
+from pydeper.bundle import CARD, CONFIG, MANIFEST, read_config, read_manifest, verify
 from pydeper.config import BundleConfig
 from pydeper.errors import BundleError
 from pydeper.verified import sha256
 
-CARD = "README.md"
 IMAGE_ENCODER_LICENCE = "LICENSE.image_encoder"
 FREE_LICENCES = {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc0-1.0"}
 """Licences whose name says enough; the text of any other goes along with the weights."""
