@@ -14,17 +14,18 @@ _PROJECT = Path(__file__).parent.parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code (2 for a mistake of the user, 130 for Ctrl-C)."""
+    """Runs one command; returns the exit code (2 for a mistake of the user, 130 for Ctrl-C, 143 for SIGTERM)."""
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
     except PydeperError as error:
         print(f"python -m training {options.command}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         hint = getattr(options, "interrupted", "the same command goes on from the last checkpoint")
-        print(f"\ninterrupted; {hint}", file=sys.stderr)
-        return 130
+        # A training run that was asked to stop says itself what it saved, and which signal came.
+        print(f"\n{str(stop) or f'interrupted; {hint}'}", file=sys.stderr)
+        return int(getattr(stop, "code", 130))
     return 0
 
 
@@ -45,6 +46,19 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--config", type=Path, required=True)
         command.add_argument("--out", type=Path, required=True, help="folder of checkpoints and logs")
         command.set_defaults(run=_stage1 if stage == 1 else _stage2)
+
+    shard = commands.add_parser("shard", help="pack samples with their images in tar shards, to train on from anywhere")
+    shard.add_argument("samples", help="a JSON Lines file of samples")
+    shard.add_argument("--out", type=Path, required=True, help="folder that gets the shards")
+    shard.add_argument("--shard-mib", type=int, default=128, metavar="MIB", help="of a shard (default: %(default)s)")
+    shard.add_argument("--skip-broken-images", type=int, default=0, metavar="N", help="that many may be unreadable")
+    shard.set_defaults(run=_shard)
+
+    plots = commands.add_parser("plots", help="draw a run's losses, its people as points, and how they looked")
+    plots.add_argument("--out", type=Path, required=True, help="folder of the run; gets plots/")
+    plots.add_argument("--projection", choices=("pca", "tsne"), default="pca", help="(default: %(default)s)")
+    plots.add_argument("--pictures", type=int, default=6, metavar="N", help="trajectories (default: %(default)s)")
+    plots.set_defaults(run=_plots)
 
     identify = commands.add_parser(
         "identify",
@@ -92,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     page.add_argument("--results", type=Path, help="folder of the JSON files (default: the page's name, without .md)")
     page.set_defaults(run=_page)
 
-    without_config = ("evaluate", "page", "prepare")
+    without_config = ("evaluate", "page", "plots", "prepare", "shard")
     for command in (command for name, command in commands.choices.items() if name not in without_config):
         command.add_argument(
             "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="change a setting"
@@ -129,6 +143,24 @@ def _stage2(options: argparse.Namespace) -> None:
     from training.config import TrainingConfig, load_config
 
     runs.stage2(load_config(TrainingConfig, options.config, options.changes), options.out)
+
+
+def _shard(options: argparse.Namespace) -> None:
+    from training.data.shards import read_samples, write_shards
+
+    samples = read_samples(options.samples)
+    written = write_shards(
+        samples, options.out, shard_mib=options.shard_mib, skip_broken_images=options.skip_broken_images
+    )
+    broken = f"; {written.broken} images cannot be read, and were left out" if written.broken else ""
+    print(f"{options.out}: {written.samples} samples of {written.images} images in {written.shards} shards{broken}")
+
+
+def _plots(options: argparse.Namespace) -> None:
+    from training import runs
+
+    for path in runs.plots(options.out, options.projection, options.pictures):
+        print(path)
 
 
 def _identify(options: argparse.Namespace) -> None:

@@ -189,7 +189,8 @@ class TrainingConfig:
     Attributes:
         name: Name of the run and of the model.
         seed: Seed of weights, batches and dropout.
-        samples: JSON Lines file of samples (see `pydeper.read_samples`).
+        samples: JSON Lines file of samples (see `pydeper.read_samples`), or a folder or an address of shards, as
+            `python -m training shard` writes them.
         image_encoder: Frozen image encoder: name or folder that transformers' AutoModel loads.
         image_size: Side of the square images for the image encoder, in pixels.
         vlm: Frozen VLM: name or folder. Stage 1 reads only its tokenizer and input-embedding table.
