@@ -1,16 +1,25 @@
 """The training loop: resuming, checkpoints, logs; and configurations."""
 
 import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import attrs
+import killed_run
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from training import loop
-from training.config import ConfigError, OptimisationConfig, Stage1Config, load_config
+from training import logs, loop
+from training.config import ASIDE, ConfigError, OptimisationConfig, Stage1Config, load_config
 from training.tiny.config import TinyConfig
 
 CONFIGS = Path(__file__).parent.parent / "training" / "configs"
@@ -128,6 +137,264 @@ def test_the_learning_rate_climbs_and_falls():
     assert max(rates) == rates[9] == pytest.approx(1.0)
     assert rates[9:] == sorted(rates[9:], reverse=True)
     assert rates[-1] == pytest.approx(0.1, abs=0.01)
+
+
+# --- what a run survives
+
+
+def start(folder: Path, pause: float) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(Path(__file__).with_name("killed_run.py")), str(folder), str(pause)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def wait_for_step(process: subprocess.Popen[bytes], folder: Path, step: int) -> None:
+    for _ in range(6000):
+        if process.poll() is not None:
+            raise AssertionError(f"the run ended by itself, with {process.returncode}")
+        lines = (folder / loop.LOG).read_text().count("\n") if (folder / loop.LOG).exists() else 0
+        if lines >= step:
+            return
+        time.sleep(0.005)
+    raise AssertionError("the run does not get on")
+
+
+def same(one: Path, other: Path) -> None:
+    assert log_of(one) == log_of(other)
+    first, second = (load_file(folder / loop.CHECKPOINT) for folder in (one, other))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_killed_at_any_moment_a_run_goes_on_to_the_same_end_bit_by_bit(tmp_path):
+    loop.run(killed_run.Regression(), killed_run.CONFIG, 0, tmp_path / "whole")
+    parts = tmp_path / "parts"
+    rng = random.Random(os.getpid())
+    process = start(parts, pause=0.002)
+    wait_for_step(process, parts, rng.randrange(1, 100))
+    time.sleep(rng.random() * 0.02)  # anywhere within a step, a log line or a checkpoint
+    process.kill()
+    process.wait()
+    assert start(parts, pause=0).wait() == 0
+    same(tmp_path / "whole", parts)
+    assert not list(parts.glob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_killed_many_times(tmp_path):
+    loop.run(killed_run.Regression(), killed_run.CONFIG, 0, tmp_path / "whole")
+    rng = random.Random(0)
+    for attempt in range(5):
+        parts, step = tmp_path / f"{attempt}", 0
+        while step < 100:
+            process = start(parts, pause=0.001)
+            wait_for_step(process, parts, step + 1)
+            time.sleep(rng.random() * 0.2)
+            process.kill()
+            process.wait()
+            step = len(logs.read(parts / loop.LOG)) + 10
+        assert start(parts, pause=0).wait() == 0
+        same(tmp_path / "whole", parts)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_step_and_says_how_to_go_on(tmp_path, number):
+    loop.run(killed_run.Regression(), killed_run.CONFIG, 0, tmp_path / "whole")
+    parts = tmp_path / "parts"
+
+    class Signalled(killed_run.Regression):
+        def losses(self, step: int, part: int) -> dict[str, Tensor]:
+            if (step, part) == (9, 0):
+                os.kill(os.getpid(), number)
+            return super().losses(step, part)
+
+    before = signal.getsignal(number)
+    with pytest.raises(loop.Interrupted, match=f"stopped by {number.name} after step 10 of 120; saved in"):
+        loop.run(Signalled(), killed_run.CONFIG, 0, parts)
+    assert signal.getsignal(number) is before
+    assert json.loads(metadata_of(parts / loop.CHECKPOINT)["step"]) == 10
+    loop.run(killed_run.Regression(), killed_run.CONFIG, 0, parts)
+    same(tmp_path / "whole", parts)
+
+
+def test_a_second_ctrl_c_ends_a_run_at_once(tmp_path):
+    class Impatient(killed_run.Regression):
+        def losses(self, step: int, part: int) -> dict[str, Tensor]:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().losses(step, part)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        loop.run(Impatient(), killed_run.CONFIG, 0, tmp_path)
+    assert not isinstance(caught.value, loop.Interrupted)
+    assert not (tmp_path / loop.CHECKPOINT).exists()
+
+
+def test_a_log_that_was_torn_by_a_kill_is_read_up_to_there(tmp_path):
+    loop.run(Regression(), CONFIG, 0, tmp_path / "whole")
+    first = Regression()
+    first.stop_at = 9
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(first, CONFIG, 0, tmp_path / "parts")
+    with (tmp_path / "parts" / loop.LOG).open("a") as log:
+        log.write('{"step": 10, "lo')
+    loop.run(Regression(), CONFIG, 0, tmp_path / "parts")
+    same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_log_that_is_broken_in_the_middle_is_an_error_with_its_line(tmp_path):
+    loop.run(Regression(), CONFIG, 0, tmp_path)
+    path = tmp_path / loop.LOG
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:3], "nonsense", *lines[3:]]))
+    with pytest.raises(loop.TrainingError, match=r"log\.jsonl:4: no line of a log"):
+        logs.read(path)
+
+
+# --- which checkpoints stay
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata())
+
+
+@pytest.mark.parametrize(("keep", "expected"), [(1, []), (2, [8, 12]), (9, [4, 8, 12])])
+def test_the_last_few_checkpoints_stay(tmp_path, keep, expected):
+    loop.run(Regression(), attrs.evolve(CONFIG, keep_checkpoints=keep), 0, tmp_path)
+    kept = sorted(tmp_path.glob("checkpoint-*.safetensors"))
+    assert [int(metadata_of(path)["step"]) for path in kept] == expected
+    assert [path.name for path in kept] == [f"checkpoint-{step:08d}.safetensors" for step in expected]
+    if kept:
+        assert kept[-1].read_bytes() == (tmp_path / loop.CHECKPOINT).read_bytes()
+
+
+def test_a_run_goes_back_to_an_older_checkpoint_if_the_newest_is_damaged(tmp_path):
+    config = attrs.evolve(CONFIG, keep_checkpoints=2)
+    loop.run(Regression(), config, 0, tmp_path / "whole")
+    loop.run(Regression(), config, 0, tmp_path / "other")
+    newest, older = tmp_path / "other" / loop.CHECKPOINT, tmp_path / "other/checkpoint-00000008.safetensors"
+    damaged = newest.read_bytes()[:50]
+    newest.unlink()  # a link to the same bytes stands beside it
+    newest.write_bytes(damaged)
+    with pytest.raises(loop.TrainingError, match=r"copy an older one over it \(checkpoint-00000008"):
+        loop.run(Regression(), config, 0, tmp_path / "other")
+    newest.write_bytes(older.read_bytes())
+    loop.run(Regression(), config, 0, tmp_path / "other")
+    same(tmp_path / "whole", tmp_path / "other")
+
+
+def test_what_does_not_shape_the_curve_may_change(tmp_path):
+    loop.run(Regression(), attrs.evolve(CONFIG, checkpoint_every=3), 0, tmp_path / "whole")
+    first = Regression()
+    first.stop_at = 6
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(first, CONFIG, 0, tmp_path / "parts")
+    other = attrs.evolve(CONFIG, checkpoint_every=5, keep_checkpoints=2)
+    loop.run(Regression(), other, 0, tmp_path / "parts")
+    same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_another_configuration_is_told_setting_by_setting(tmp_path):
+    loop.run(Regression(), CONFIG, 0, tmp_path)
+    with pytest.raises(loop.TrainingError, match=r"\(clip was 1.0, is 2.0, seed was 0, is 1\)"):
+        loop.run(Regression(), attrs.evolve(CONFIG, clip=2.0), 1, tmp_path)
+
+
+@attrs.frozen(kw_only=True)
+class Selecting(OptimisationConfig):
+    selection: dict[str, float] = attrs.field(factory=lambda: {"loss": -1.0, "accuracy": 0.5}, metadata=ASIDE)
+
+
+SELECTING = Selecting(steps=12, evaluate_every=5, checkpoint_every=4)
+
+
+def test_the_best_evaluated_step_is_kept_and_loaded(tmp_path):
+    task, weights = Regression(), []
+
+    def evaluate() -> dict[str, float]:
+        weights.append(task.state[0].weight.detach().clone())
+        return {"loss": (3.0, 1.0, 2.0)[len(weights) - 1], "accuracy": 0.5}
+
+    loop.run(task, SELECTING, 0, tmp_path, evaluate=evaluate)
+    evaluations = logs.read(tmp_path / logs.EVALUATIONS)
+    assert [(line["step"], line["score"]) for line in evaluations] == [(5, -2.75), (10, -0.75), (12, -1.75)]
+    assert metadata_of(tmp_path / loop.BEST)["step"] == "10"
+    other = Regression(seed=4)
+    loop.load_state(tmp_path, other.state)
+    assert torch.equal(other.state[0].weight, weights[1])
+    assert not torch.equal(task.state[0].weight, weights[1])
+    loop.run(other, SELECTING, 0, tmp_path)  # finished: what is loaded is the last step
+    assert torch.equal(other.state[0].weight, task.state[0].weight)
+
+
+def test_a_fresh_start_forgets_an_older_best(tmp_path):
+    loop.run(Regression(), SELECTING, 0, tmp_path, evaluate=lambda: {"loss": 0.0, "accuracy": 1.0})
+    (tmp_path / loop.CHECKPOINT).unlink()
+    loop.run(Regression(), SELECTING, 0, tmp_path, evaluate=lambda: {"loss": 9.0, "accuracy": 0.0})
+    assert float(metadata_of(tmp_path / loop.BEST)["score"]) == -9.0
+
+
+def test_evaluating_changes_no_step(tmp_path):
+    loop.run(Regression(), attrs.evolve(CONFIG, accumulation=1), 0, tmp_path / "without")
+
+    def evaluate() -> dict[str, float]:
+        torch.rand(7)
+        return {"loss": 1.0, "accuracy": 0.0}
+
+    loop.run(Regression(), attrs.evolve(SELECTING, log_every=1), 0, tmp_path / "with", evaluate=evaluate)
+    same(tmp_path / "without", tmp_path / "with")
+
+
+@pytest.mark.parametrize(
+    ("figures", "message"),
+    [
+        ({"loss": 1.0}, "selection: accuracy is no figure of this evaluation, which has loss"),
+        ({"loss": float("nan"), "accuracy": 0.0}, "step 5: the evaluation is not finite"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_weighed_is_an_error(tmp_path, figures, message):
+    with pytest.raises(loop.TrainingError, match=message):
+        loop.run(Regression(), SELECTING, 0, tmp_path, evaluate=lambda: figures)
+
+
+# --- what a run tells
+
+
+def test_a_loss_that_is_not_finite_names_its_samples_in_a_file(tmp_path):
+    task = Regression()
+    task.broken_at = 6
+    samples = [{"source": "ana.jsonl:3", "subject": "ana", "image": "street.jpg"}]
+    with pytest.raises(loop.TrainingError, match=r"listed in .*not-finite\.json") as caught:
+        loop.run(task, CONFIG, 0, tmp_path, samples_of=lambda step: [{**sample, "step": step} for sample in samples])
+    assert str(tmp_path / loop.CHECKPOINT) in str(caught.value)
+    written = json.loads((tmp_path / loop.NOT_FINITE).read_text())
+    assert written["step"] == 6
+    assert written["samples"] == [{**samples[0], "step": 6}]
+    assert written["losses"]["loss"] == "nan"
+
+
+def test_tensorboard_gets_what_the_log_gets(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = attrs.evolve(SELECTING, tensorboard=True, log_every=1)
+    loop.run(Regression(), config, 0, tmp_path, evaluate=lambda: {"loss": 1.0, "accuracy": 0.0})
+    events = accumulator.EventAccumulator(str(tmp_path / logs.TENSORBOARD)).Reload()
+    logged = [(event.step, event.value) for event in events.Scalars("train/loss")]
+    assert logged == [(line["step"], pytest.approx(line["loss"])) for line in log_of(tmp_path)]
+    assert [event.step for event in events.Scalars("val/score")] == [5, 10, 12]
+
+
+def test_without_the_switch_tensorboard_is_not_imported(tmp_path):
+    code = "import killed_run, sys, pathlib; from training import loop;" + (
+        "loop.run(killed_run.Regression(), killed_run.CONFIG, 0, pathlib.Path(sys.argv[1]));"
+        "assert not [name for name in sys.modules if name.startswith(('tensorboard', 'matplotlib'))]"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parent.parent}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "samples/s" in done.stderr  # the bar tells rates
 
 
 # --- configurations

@@ -23,9 +23,10 @@ from training import loop
 from training.classical import GAZE_WEIGHT, REGULARISATIONS, gaze_log_probabilities, text_log_probabilities
 from training.config import TrainingConfig
 from training.data.encoded import EncodedDataset
+from training.data.splits import TRAIN, VAL
 from training.evaluation.bootstrap import bootstrap_mean
 from training.evaluation.report import Figure, format_table, write_report
-from training.runs import TRAIN_SPLIT, FrozenParts, stage1_folder
+from training.runs import FrozenParts, stage1_folder
 from training.stage1 import Stage1Task, embed
 
 Rule = Literal["head", "centroid"]
@@ -34,7 +35,6 @@ Rule = Literal["head", "centroid"]
 Modality = Literal["text + gaze", "text", "gaze"]
 _WITHOUT: dict[Modality, str | None] = {"text + gaze": None, "text": "trajectory", "gaze": "text"}
 
-VALIDATION_SPLIT = "val"
 MOST_SAMPLES = 5
 _MOST_GROUPS = 20
 
@@ -165,9 +165,9 @@ class Experiment:
             InvalidSampleError: The samples cannot be read, or are not divided into "train" and "val".
         """
         samples = pydeper.read_samples(config.samples)
-        if {sample.split for sample in samples} != {TRAIN_SPLIT, VALIDATION_SPLIT}:
+        if {sample.split for sample in samples} != {TRAIN, VAL}:
             raise InvalidSampleError(
-                f"{config.samples}: split: every sample must be of {TRAIN_SPLIT!r} or {VALIDATION_SPLIT!r}, and both "
+                f"{config.samples}: split: every sample must be of {TRAIN!r} or {VAL!r}, and both "
                 "must occur; identification is measured on the second"
             )
         parts = FrozenParts.load(config)
@@ -176,7 +176,7 @@ class Experiment:
     @property
     def is_training(self) -> NDArray[np.bool_]:
         """(n,) which samples are of the training split."""
-        return np.array([sample.split == TRAIN_SPLIT for sample in self.samples])
+        return np.array([sample.split == TRAIN for sample in self.samples])
 
     def rows(self, chosen: NDArray[np.bool_]) -> list[Sample]:
         """The chosen samples."""
@@ -224,6 +224,7 @@ def subset(data: EncodedDataset, chosen: NDArray[np.bool_]) -> EncodedDataset:
     return attrs.evolve(
         data,
         samples=list(itertools.compress(data.samples, chosen)),
+        origins=list(itertools.compress(data.origins, chosen)),
         image_of=data.image_of[chosen],
         descriptions=list(itertools.compress(data.descriptions, chosen)),
         subject_of=data.subject_of[chosen],

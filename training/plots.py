@@ -1,6 +1,6 @@
 """Pictures of a run: its losses, its people as points, how they looked beside how DEPER has them look."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pydeper.atomic import atomic_path
-from pydeper.overlay import draw_trajectory, save_picture
+from pydeper.overlay import draw_trajectory
 from pydeper.samples import Trajectory
 from training import logs
 from training.data.encoded import EncodedDataset
@@ -106,11 +106,11 @@ def plot_embeddings(
 
 @torch.no_grad()
 def predicted_trajectories(
-    deper: Deper, text_table: TextTable, data: EncodedDataset, rows: NDArray[np.int64]
+    deper: Deper, text_table: TextTable, data: EncodedDataset, rows: Sequence[int]
 ) -> list[NDArray[np.float32]]:
     """What the decoder draws for samples: (fixations, 4) boxes of each, the slots that it takes for real."""
     deper.eval()
-    output = deper(*network_inputs(data, rows, [None] * len(rows), text_table, device_of(deper)))
+    output = deper(*network_inputs(data, np.array(rows), [None] * len(rows), text_table, device_of(deper)))
     boxes, valid = output.boxes.cpu().numpy(), output.validity_logits.cpu().numpy() > 0
     return [own[mask] for own, mask in zip(boxes, valid, strict=True)]
 
@@ -135,13 +135,6 @@ def trajectory_picture(image: Image.Image, real: Trajectory, predicted: NDArray[
     both.paste(left, (0, 0))
     both.paste(right, (left.width + _GAP, 0))
     return both
-
-
-def save_trajectories(pictures: Mapping[str, Image.Image], folder: Path) -> None:
-    """Saves pictures by name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in pictures.items():
-        save_picture(picture, folder / f"{name}.png")
 
 
 def _figure(width: float, height: float) -> Any:

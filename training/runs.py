@@ -1,30 +1,37 @@
 """One training of DEPER on samples from a file: frozen parts, samples and stages put together from a configuration."""
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
+from accelerate import Accelerator
 from tokenizers import AddedToken, Tokenizer
 
-import pydeper
+from pydeper.atomic import atomic_path
 from pydeper.config import SUBJECT_TOKEN, ImageEncoderInfo, PersonaEncoderConfig, Prompts, PromptStyle
+from pydeper.overlay import save_picture
 from pydeper.samples import Sample
 from training import loop, standins
-from training.config import ConfigError, TrainingConfig
+from training import plots as plotting
+from training.config import ConfigError, OptimisationConfig, TrainingConfig, config_text, structure_config
 from training.data.encoded import EncodedDataset, encode_dataset
+from training.data.shards import read_samples
+from training.data.splits import TRAIN, VAL
+from training.distributed import Share, open_accelerator
 from training.loop import TrainingError
 from training.network.deper import Deper
 from training.network.image_encoder import ImageEncoder
 from training.network.text_table import TextTable
-from training.stage1 import Stage1Task
+from training.stage1 import Stage1Task, embed
 from training.stage2 import Stage2Task
 from training.vlm import SteeredVLM, vision_config, vlm_config
 
-TRAIN_SPLIT = "train"
+CONFIG = "config.json"
 
 PROMPTS = Prompts(
     system="You are a helpful assistant.",
@@ -46,18 +53,27 @@ def stage1(config: TrainingConfig, folder: Path) -> None:
 
     Args:
         config: The training.
-        folder: Gets `stage-1/checkpoint.safetensors` and `stage-1/log.jsonl`.
+        folder: Gets `stage-1/` with checkpoints, logs and the configuration.
 
     Raises:
         InvalidSampleError: The samples cannot be read, or name no subjects.
         ConfigError: The network's sizes are not those of the frozen parts.
         TrainingError: A frozen part cannot be loaded, or the folder holds another training.
     """
-    parts = FrozenParts.load(config)
-    data = parts.encode(training_samples(config.samples))
-    print(f"stage 1: {len(data)} samples of {len(data.images)} images by {len(data.subjects)} people")
-    task = Stage1Task(config.network, config.stage1, data, parts.text_table, config.seed)
-    loop.run(task, config.stage1, config.seed, stage1_folder(folder))
+    accelerator = open_accelerator()
+    parts = FrozenParts.load(config).to(accelerator.device)
+    data, held_out = encode(config, config.stage1, parts, accelerator)
+    _tell(accelerator, "stage 1", data, held_out)
+    task = Stage1Task(
+        config.network,
+        config.stage1,
+        data,
+        parts.text_table,
+        config.seed,
+        share=Share.here(accelerator),
+        held_out=held_out,
+    )
+    _run(task, config, config.stage1, stage1_folder(folder), accelerator)
 
 
 def stage2(config: TrainingConfig, folder: Path) -> None:
@@ -65,7 +81,7 @@ def stage2(config: TrainingConfig, folder: Path) -> None:
 
     Args:
         config: The training, the same as in stage 1.
-        folder: Holds `stage-1/`; gets `stage-2/checkpoint.safetensors` and `stage-2/log.jsonl`.
+        folder: Holds `stage-1/`; gets `stage-2/` likewise.
 
     Raises:
         InvalidSampleError: The samples cannot be read, or name no subjects.
@@ -80,14 +96,74 @@ def stage2(config: TrainingConfig, folder: Path) -> None:
             f"{stage1_folder(folder)}: holds no finished stage 1 of {config.stage1.steps} steps; run "
             "`python -m training stage1` with the same --config and --out first"
         )
-    parts = FrozenParts.load(config)
-    data = parts.encode(training_samples(config.samples))
+    accelerator = open_accelerator()
+    parts = FrozenParts.load(config).to(accelerator.device)
+    data, held_out = encode(config, settings, parts, accelerator)
     deper = Deper(config.network, len(data.subjects))
     loop.load_state(stage1_folder(folder), deper, "deper")
-    vlm = load_vlm(config, parts.tokenizer)
-    print(f"stage 2: {len(data)} samples of {len(data.images)} images by {len(data.subjects)} people")
-    task = Stage2Task(deper, settings, data, parts.text_table, vlm, config.seed, config.feature_cache)
-    loop.run(task, settings, config.seed, stage2_folder(folder))
+    vlm = load_vlm(config, parts.tokenizer).to(accelerator.device)
+    _tell(accelerator, "stage 2", data, held_out)
+    with accelerator.main_process_first():  # which fills the folder of features for all
+        task = Stage2Task(
+            deper.to(accelerator.device),
+            settings,
+            data,
+            parts.text_table,
+            vlm,
+            config.seed,
+            config.feature_cache,
+            share=Share.here(accelerator),
+            held_out=held_out,
+        )
+    _run(task, config, settings, stage2_folder(folder), accelerator)
+
+
+def plots(folder: Path, projection: plotting.Projection = "pca", pictures: int = 6) -> list[Path]:
+    """Draws a run's losses, its people's subject embeddings, and real beside reconstructed trajectories.
+
+    The pictures of people are of the split "val", or of the training samples where there is none.
+
+    Args:
+        folder: Where `stage1`, and maybe `stage2`, trained.
+        projection: How subject embeddings become points.
+        pictures: How many trajectories are drawn.
+
+    Returns:
+        The files, in `folder/plots`.
+
+    Raises:
+        TrainingError: There is no run in the folder.
+    """
+    first = stage1_folder(folder)
+    if not (first / CONFIG).exists():
+        raise TrainingError(f"{folder}: holds no run; train with `python -m training stage1 --out {folder}` first")
+    config = structure_config(
+        TrainingConfig, json.loads((first / CONFIG).read_text(encoding="utf-8")), str(first / CONFIG)
+    )
+    out = folder / "plots"
+    files = []
+    for stage in (first, stage2_folder(folder)):
+        if (stage / loop.LOG).exists():
+            files.append(out / f"{stage.name}-losses.png")
+            plotting.plot_losses(stage, files[-1])
+    parts = FrozenParts.load(config)
+    training = training_samples(config.samples)
+    people = {sample.subject for sample in training}
+    shown = [sample for sample in read_samples(config.samples) if sample.split == VAL] or training
+    deper = Deper(config.network, len(people))
+    loop.load_state(first, deper, "deper")
+    data = parts.encode(shown)
+    names = [data.subjects[subject] for subject in data.subject_of]
+    files.append(out / f"subject-embeddings-{projection}.png")
+    plotting.plot_embeddings(embed(deper, parts.text_table, data), names, files[-1], projection, config.seed)
+    looked = [row for row, sample in enumerate(data.origins) if sample.trajectory is not None][:pictures]
+    boxes = plotting.predicted_trajectories(deper, parts.text_table, data, looked) if looked else []
+    for row, predicted in zip(looked, boxes, strict=True):
+        files.append(out / f"trajectory-{row}.png")
+        image, real = data.images.open(int(data.image_of[row])), data.origins[row].trajectory
+        assert real is not None
+        save_picture(plotting.trajectory_picture(image, real, predicted), files[-1])
+    return files
 
 
 def stage1_folder(folder: Path) -> Path:
@@ -100,7 +176,86 @@ def stage2_folder(folder: Path) -> Path:
     return folder / "stage-2"
 
 
+def _run(
+    task: Stage1Task | Stage2Task,
+    config: TrainingConfig,
+    settings: OptimisationConfig,
+    folder: Path,
+    accelerator: Accelerator,
+) -> None:
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(folder / CONFIG) as temporary:
+            temporary.write_text(config_text(config) + "\n", encoding="utf-8")
+
+    def samples_of(step: int) -> list[dict[str, Any]]:
+        origins = [task.data.origins[row] for row in task.rows(step)]
+        return [
+            {
+                "source": sample.source,
+                "subject": sample.subject,
+                "image": str(sample.image) if isinstance(sample.image, str | Path) else None,
+            }
+            for sample in origins
+        ]
+
+    loop.run(
+        task, settings, config.seed, folder, accelerator=accelerator, evaluate=task.evaluate, samples_of=samples_of
+    )
+
+
+def _tell(accelerator: Accelerator, stage: str, data: EncodedDataset, held_out: int) -> None:
+    accelerator.print(
+        f"{stage}: {len(data) - held_out} samples of {len(data.images)} images by {len(data.subjects)} people"
+        + (f"; {held_out} for validation" if held_out else "")
+    )
+
+
 # --- samples
+
+
+def encode(
+    config: TrainingConfig, settings: OptimisationConfig, parts: "FrozenParts", accelerator: Accelerator
+) -> tuple[EncodedDataset, int]:
+    """Encodes the training samples and, where the stage evaluates, those for validation behind them.
+
+    Returns:
+        The data set, and how many samples at its end are for validation.
+
+    Raises:
+        InvalidSampleError: The samples cannot be read, or name no subjects.
+        TrainingError: The stage is to evaluate, and nothing can be validated on.
+    """
+    samples = training_samples(config.samples)
+    if settings.evaluate_every:
+        samples += validation_samples(config.samples, {sample.subject for sample in samples})
+    with accelerator.main_process_first():  # which fills the folder of features for all
+        data = parts.encode(samples)
+    held_out = sum(sample.split == VAL for sample in data.origins) if settings.evaluate_every else 0
+    return data, held_out
+
+
+def validation_samples(path: str, subjects: Container[str | None]) -> list[Sample]:
+    """Reads a samples file's split "val".
+
+    Args:
+        path: The file.
+        subjects: The people of the training samples.
+
+    Raises:
+        TrainingError: There is none, or one is of somebody else.
+    """
+    samples = [sample for sample in read_samples(path) if sample.split == VAL]
+    if not samples:
+        raise TrainingError(
+            f"{path}: split: no sample is of {VAL!r}, which evaluate_every needs; mark some, or set evaluate_every = 0"
+        )
+    if strangers := sorted({str(sample.subject) for sample in samples if sample.subject not in subjects}):
+        raise TrainingError(
+            f"{path}: split: {VAL!r} has samples of people who are not in {TRAIN!r} ({', '.join(strangers[:5])}); "
+            "validation is on seen people"
+        )
+    return samples
 
 
 def training_samples(path: str) -> list[Sample]:
@@ -110,14 +265,14 @@ def training_samples(path: str) -> list[Sample]:
         InvalidSampleError: The file cannot be read.
         TrainingError: The file has splits, and none of them is "train".
     """
-    samples = pydeper.read_samples(path)
+    samples = read_samples(path)
     splits = Counter(sample.split for sample in samples)
     if set(splits) == {None}:
         return samples
-    if TRAIN_SPLIT not in splits:
+    if TRAIN not in splits:
         found = ", ".join(f"{split!r} ({count})" for split, count in splits.items())
-        raise TrainingError(f"{path}: split: no sample is of the split {TRAIN_SPLIT!r}; there are {found}")
-    return [sample for sample in samples if sample.split == TRAIN_SPLIT]
+        raise TrainingError(f"{path}: split: no sample is of the split {TRAIN!r}; there are {found}")
+    return [sample for sample in samples if sample.split == TRAIN]
 
 
 # --- frozen parts
@@ -142,6 +297,12 @@ class FrozenParts:
     preprocessing: PersonaEncoderConfig
     feature_cache: str | None = None
     skip_broken_images: int = 0
+
+    def to(self, device: torch.device) -> "FrozenParts":
+        """Moves the weights to a device."""
+        self.image_encoder.to(device)
+        self.text_table.to(device)
+        return self
 
     @classmethod
     def load(cls, config: TrainingConfig) -> "FrozenParts":

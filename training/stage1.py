@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.config import Stage1Config
-from training.data.encoded import EncodedDataset, batch_rows, dropped_modalities
+from training.data.encoded import EncodedDataset, dropped_modalities
 from training.distributed import ALONE, Mean, Share, add_counts, device_of, overall, step_means
 from training.loop import step_generator
 from training.losses import ContrastiveLoss, box_loss, validity_loss
@@ -68,6 +68,7 @@ class Stage1Task:
             len(data.subjects), network.subject_embedding_size, config.bank_size, config.temperature
         )
         self.state = nn.ModuleDict({"deper": self.deper, "contrastive": self.contrastive})
+        self._forward = torch.compile(self.deper, dynamic=True) if config.compile else self.deper
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See `training.loop.Task`."""
@@ -101,7 +102,8 @@ class Stage1Task:
         return [self._draw(step * self.config.accumulation + part) for part in range(self.config.accumulation)]
 
     def _draw(self, number: int) -> Draw:
-        rows = batch_rows(self.count, self.config.batch_size * self.share.processes, self.seed, number)
+        size = self.config.batch_size * self.share.processes
+        rows = self.data.batch_rows(self.count, size, self.seed, number, self.config.bucket)
         rng = step_generator(self.seed, number, 1)
         return Draw(
             rows, dropped_modalities([self.data.samples[row] for row in rows], self.config.modality_dropout, rng)
@@ -110,7 +112,7 @@ class Stage1Task:
     def _means(self, rows: np.ndarray, dropped: Sequence[str | None]) -> dict[str, Mean]:
         device = device_of(self.deper)
         inputs = network_inputs(self.data, rows, dropped, self.text_table, device)
-        output = self.deper(*inputs)
+        output = self._forward(*inputs)
         *_, boxes, _, fixation_mask = inputs
         subjects = torch.from_numpy(self.data.subject_of[rows]).to(device)
         values = {

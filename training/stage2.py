@@ -4,9 +4,10 @@ z_s comes from one sample of a person; the description to be produced is that of
 nothing about the picture can leak through the soft token.
 """
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import attrs
 import numpy as np
@@ -17,15 +18,24 @@ from torch.nn import functional as F
 from training.config import Stage2Config
 from training.data.encoded import EncodedDataset, batch_rows, by_length, dropped_modalities
 from training.data.feature_cache import ImageFeatures, open_store
+from training.distributed import ALONE, Mean, Share, add_counts, device_of, gather_objects, overall, step_means
 from training.loop import TrainingError, step_generator
 from training.losses import ContrastiveLoss
 from training.network.adapter import Adapter
 from training.network.deper import Deper
 from training.network.text_table import TextTable
 from training.prefix import DescriptionLoss
+from training.selection import caption_figures
+from training.stage1 import network_inputs
 from training.vlm import SteeredVLM
 
 _IMAGES_AT_A_TIME = 16  # the vision tower's activations of one 448×448 image are tens of MB
+
+
+MEANS = ("description", "contrast", "subject", "accuracy")
+T = TypeVar("T", Tensor, float)
+
+_PERSONA_SAMPLES = 100  # of a seen subject (paper)
 
 
 class Draw(NamedTuple):
@@ -48,11 +58,14 @@ class Stage2Task:
     Args:
         deper: DEPER after stage 1; its dual-context encoder is frozen here.
         config: Settings of the stage.
-        data: The training samples; those without a description serve as sources of z_s alone.
+        data: The training samples; those without a description serve as sources of z_s alone. Behind them those for
+            validation, of the same people.
         text_table: The VLM's frozen input-embedding table.
         vlm: The frozen VLM.
         seed: Seed of the adapter's weights and of batches.
         feature_cache: Folder that keeps the VLM's image features for all runs; None keeps them in memory.
+        share: Which share of every step is this process's.
+        held_out: How many samples at the end of `data` are for validation alone.
     """
 
     name = "stage 2"
@@ -66,6 +79,9 @@ class Stage2Task:
         vlm: SteeredVLM,
         seed: int,
         feature_cache: str | Path | None = None,
+        *,
+        share: Share = ALONE,
+        held_out: int = 0,
     ) -> None:
         torch.manual_seed(seed)
         self.config, self.data, self.text_table, self.vlm, self.seed = config, data, text_table, vlm, seed
@@ -76,6 +92,10 @@ class Stage2Task:
         self.state = nn.ModuleDict(
             {"encoder": self.encoder, "head": self.head, "adapter": self.adapter, "contrastive": self.contrastive}
         )
+        if data.shard_of is not None:
+            raise TrainingError(
+                "feature_cache: stage 2 on shards needs one: its targets lie in any shard at any time; name a folder"
+            )
         store = open_store(feature_cache, vlm.model.model.visual, attrs.asdict(vlm.config.vision))
         features = ImageFeatures(data.images, vlm.image_maps, store, _IMAGES_AT_A_TIME)
         features.fill(name="VLM image features")
@@ -88,8 +108,12 @@ class Stage2Task:
             checkpointing=config.checkpointing,
             compile=config.compile,
         )
-        self._targets = _targets_by_subject(data)
-        self._lengths = np.array([len(sample.input_ids) for sample in data.samples])
+        self.share, self.count = share, len(data) - held_out
+        described = np.array([text is not None for text in data.descriptions])
+        is_training = np.arange(len(data)) < self.count
+        self._targets = _targets_by_subject(data, described & is_training)
+        self._validation_targets = _rows_by_subject(data, described & ~is_training)
+        self._tokens = [0 if text is None else len(vlm.text_ids(text)) + 1 for text in data.descriptions]
         self._draws = lru_cache(maxsize=2)(self._draw_together)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -103,52 +127,128 @@ class Stage2Task:
     def losses(self, step: int, part: int) -> dict[str, Tensor]:
         """See `training.loop.Task`."""
         self.state.train()
-        rows, targets, dropped = self._draw(step * self.config.accumulation + part)
-        inputs = self.data.inputs(rows, dropped)
-        with torch.no_grad():
-            context = self.encoder.encode(inputs.image_tokens, self.text_table(inputs.input_ids), *inputs[2:])
-        subject_embedding = self.encoder.extract(context)
-        subjects = torch.from_numpy(self.data.subject_of[rows])
-        contrast = self.contrastive(subject_embedding, subjects, torch.from_numpy(rows))
+        draws = self._step_draws(step)
+        means = self._means(*(self.share.of(items) for items in draws[part]))
+        totals = add_counts([self._counts(draw.targets) for draw in draws])
+        return self._weigh(step_means(means, totals, len(draws) * self.share.processes))
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Losses, subject accuracy and caption metrics on the samples for validation; nothing is withheld from them.
+
+        The losses are over the samples of all who have described something there. `caption_samples` of the descriptions
+        are also produced, each in the style of the persona of its subject's training samples, and scored.
+        """
+        self.state.eval()
+        sources = [
+            row
+            for row in range(self.count, len(self.data))
+            if len(self._validation_targets[int(self.data.subject_of[row])])
+        ]
+        passes = (self._validation_means(rows) for rows in self.share.batches(sources, self.config.batch_size))
+        return self._weigh(overall(passes, MEANS, device_of(self.adapter))) | self._caption_figures()
+
+    def rows(self, step: int) -> list[int]:
+        """The samples of a step, sources and targets, those of all its parts and processes."""
+        return [int(row) for draw in self._step_draws(step) for row in (*draw.rows, *draw.targets)]
+
+    def _counts(self, targets: Sequence[int] | np.ndarray) -> dict[str, int]:
+        """How many things each mean over these samples is over."""
+        samples = dict.fromkeys(("contrast", "subject", "accuracy"), len(targets))
+        return {**samples, "description": sum(self._tokens[row] for row in targets)}
+
+    def _means(self, rows: np.ndarray, targets: np.ndarray, dropped: Sequence[str | None]) -> dict[str, Mean]:
+        device = device_of(self.adapter)
+        subject_embedding = self._subject_embedding(rows, dropped)
+        subjects = torch.from_numpy(self.data.subject_of[rows]).to(device)
         logits = self.head(subject_embedding)
-        subject = F.cross_entropy(logits, subjects)
         texts = [str(self.data.descriptions[target]) for target in targets]
-        description = self.description_loss(self.data.image_of[targets], self.adapter(subject_embedding), texts)
-        return {
-            "loss": description + self.config.contrastive_weight * contrast + self.config.subject_weight * subject,
-            "description": description,
-            "contrast": contrast,
-            "subject": subject,
+        soft_tokens = self.adapter(subject_embedding)
+        values = {
+            "contrast": self.contrastive(subject_embedding, subjects, torch.from_numpy(rows).to(device)),
+            "subject": F.cross_entropy(logits, subjects),
             "accuracy": (logits.argmax(-1) == subjects).float().mean(),
+            "description": self.description_loss(self.data.image_of[targets], soft_tokens, texts),
+        }
+        counts = self._counts(targets)
+        return {name: Mean(value, counts[name]) for name, value in values.items()}
+
+    def _weigh(self, means: Mapping[str, T]) -> dict[str, T]:
+        config = self.config
+        return {
+            "loss": means["description"]
+            + config.contrastive_weight * means["contrast"]
+            + config.subject_weight * means["subject"],
+            **{name: means[name] for name in MEANS},
         }
 
+    def _subject_embedding(self, rows: np.ndarray, dropped: Sequence[str | None]) -> Tensor:
+        inputs = network_inputs(self.data, rows, dropped, self.text_table, device_of(self.adapter))
+        with torch.no_grad():
+            context = self.encoder.encode(*inputs)
+        return self.encoder.extract(context)
+
+    def _validation_means(self, rows: np.ndarray) -> dict[str, Mean]:
+        targets = [
+            self._target(int(row), step_generator(self.seed, int(row), 3), self._validation_targets) for row in rows
+        ]
+        return self._means(rows, np.array(targets), [None] * len(rows))
+
+    def _caption_figures(self) -> dict[str, float]:
+        described = np.sort(np.concatenate(self._validation_targets))
+        count = min(self.config.caption_samples, len(described))
+        if count == 0:
+            return {}
+        chosen = described[np.linspace(0, len(described) - 1, count).round().astype(int)]
+        mine = chosen[self.share.process :: self.share.processes]
+        pairs = [(self._describe(int(row)), str(self.data.descriptions[row])) for row in mine]
+        candidates, references = zip(*gather_objects(pairs), strict=True)
+        return caption_figures(candidates, references, [text for text in self.data.descriptions if text is not None])
+
+    def _describe(self, row: int) -> str:
+        """A sample's image in the style of its subject, whose persona is the mean z_s of up to 100 training samples."""
+        own = np.flatnonzero(self.data.subject_of[: self.count] == self.data.subject_of[row])[:_PERSONA_SAMPLES]
+        persona = self._subject_embedding(own, [None] * len(own)).mean(0, keepdim=True)
+        image = self.data.images.open(int(self.data.image_of[row]))
+        with torch.autocast(self.vlm.model.device.type, torch.bfloat16, enabled=self.config.bf16):
+            ids = self.vlm.greedy(image, self.adapter(persona)[0], self.config.style, self.config.caption_tokens)
+        return str(self.vlm.tokenizer.decode(ids))
+
+    def _step_draws(self, step: int) -> list[Draw]:
+        """What every part of a step is made of, in all processes together."""
+        return [self._draw(step * self.config.accumulation + part) for part in range(self.config.accumulation)]
+
     def _draw(self, number: int) -> Draw:
-        """What the forward pass with this running number is made of."""
+        """What the forward passes with this running number, one in every process, are made of."""
         first = number - number % self.config.bucket
         return self._draws(first)[number - first]
 
     def _draw_together(self, first: int) -> list[Draw]:
         """As many consecutive forward passes as share out their targets by length."""
-        count, size, bucket = len(self.data), self.config.batch_size, self.config.bucket
+        count, bucket = self.count, self.config.bucket
+        size = self.config.batch_size * self.share.processes
         rows = np.concatenate([batch_rows(count, size, self.seed, number) for number in range(first, first + bucket)])
         rng = step_generator(self.seed, first, 1)
-        targets = np.array([self._target(int(row), rng) for row in rows])
+        targets = np.array([self._target(int(row), rng, self._targets) for row in rows])
         dropped = dropped_modalities([self.data.samples[row] for row in rows], self.config.modality_dropout, rng)
         return [
             Draw(rows[places], targets[places], [dropped[place] for place in places])
-            for places in by_length(self._lengths[targets], bucket, self.seed, first)
+            for places in by_length(self.data.lengths[targets], bucket, self.seed, first)
         ]
 
-    def _target(self, row: int, rng: np.random.Generator) -> int:
+    def _target(self, row: int, rng: np.random.Generator, targets: Sequence[np.ndarray]) -> int:
         """Another described sample of the same person; the sample itself only where there is no other."""
-        own = self._targets[int(self.data.subject_of[row])]
+        own = targets[int(self.data.subject_of[row])]
         others = own[own != row]
         return int(rng.choice(others if len(others) else own))
 
 
-def _targets_by_subject(data: EncodedDataset) -> list[np.ndarray]:
-    described = np.array([text is not None for text in data.descriptions])
-    targets = [np.flatnonzero(described & (data.subject_of == subject)) for subject in range(len(data.subjects))]
+def _rows_by_subject(data: EncodedDataset, chosen: np.ndarray) -> list[np.ndarray]:
+    return [np.flatnonzero(chosen & (data.subject_of == subject)) for subject in range(len(data.subjects))]
+
+
+def _targets_by_subject(data: EncodedDataset, chosen: np.ndarray) -> list[np.ndarray]:
+    targets = _rows_by_subject(data, chosen)
     if silent := [data.subjects[i] for i, rows in enumerate(targets) if len(rows) == 0]:
         raise TrainingError(f"stage 2 needs a description of everybody; without one: {', '.join(silent[:5])}")
     return targets

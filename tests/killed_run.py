@@ -1,0 +1,40 @@
+"""A program that trains a small regression, to be killed: `python killed_run.py FOLDER SECONDS_A_FORWARD_PASS`."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training import loop
+from training.config import OptimisationConfig
+
+CONFIG = OptimisationConfig(
+    steps=120, batch_size=8, accumulation=2, checkpoint_every=7, keep_checkpoints=3, log_every=1, learning_rate=1e-2
+)
+
+
+class Regression:
+    """A noisy task with dropout: only exact if all that is random is."""
+
+    name = "regression"
+
+    def __init__(self, pause: float = 0.0) -> None:
+        torch.manual_seed(0)
+        self.state = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.3), nn.Linear(16, 1))
+        self.pause = pause
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.state.parameters()), "lr": CONFIG.learning_rate}]
+
+    def losses(self, step: int, part: int) -> dict[str, Tensor]:
+        time.sleep(self.pause)
+        x = torch.from_numpy(loop.step_generator(5, step, part).normal(size=(8, 4))).float()
+        return {"loss": (self.state(x) - x.sum(-1, keepdim=True)).square().mean()}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    loop.run(Regression(float(sys.argv[2])), CONFIG, 0, Path(sys.argv[1]))
