@@ -7,15 +7,18 @@ import attrs
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
 from pydeper.errors import InvalidSampleError
 from pydeper.readers import write_samples
-from training import loop, runs, standins
+from training import logs, loop, runs, stage2, standins
 from training.__main__ import main
 from training.config import ConfigError, TrainingConfig, load_config
 from training.data.simulated import sample_scene, sample_viewers
+from training.distributed import Share
 from training.loop import TrainingError
 
 CONFIGS = Path(__file__).parent.parent / "training" / "configs"
@@ -127,6 +130,122 @@ def test_both_stages_run_from_files_and_go_on_exactly_after_an_interruption(conf
         went_on, uninterrupted = (load_file(folder / name / loop.CHECKPOINT) for folder in (parts, whole))
         assert went_on.keys() == uninterrupted.keys()
         assert all(torch.equal(went_on[key], tensor) for key, tensor in uninterrupted.items())
+
+
+EVALUATED = ["--set", "stage1.evaluate_every=4", "--set", "stage2.evaluate_every=3"]
+EVALUATED += ["--set", "stage2.caption_samples=2", "--set", "stage2.caption_tokens=6"]
+
+
+def test_validation_chooses_a_step_and_leaves_the_curve_alone(config_file, tmp_path, capsys):
+    for stage, steps, figures in (
+        ("stage1", [4, 6], ["loss", "contrast", "trajectory", "subject", "accuracy"]),
+        ("stage2", [3, 4], ["loss", *stage2.MEANS, "bleu4", "cider", "rouge_l"]),
+    ):
+        name = stage.replace("stage", "stage-")
+        for folder, changes in (("plain", []), ("evaluated", EVALUATED)):
+            assert main([stage, "--config", str(config_file), "--out", str(tmp_path / folder), *changes]) == 0
+        assert f"{PEOPLE * (SCENES - TRAINING_SCENES)} for validation" in capsys.readouterr().out
+        evaluations = logs.read(tmp_path / "evaluated" / name / logs.EVALUATIONS)
+        assert [line["step"] for line in evaluations] == steps
+        assert list(evaluations[0]) == ["step", *figures, "score", "seconds"]
+        best = max(evaluations, key=lambda line: line["score"])
+        with safe_open(tmp_path / "evaluated" / name / loop.BEST, "pt") as file:
+            assert file.metadata()["step"] == str(best["step"])
+        if stage == "stage1":  # stage 2 then stands on the best weights of stage 1, not on the last
+            assert log_of(tmp_path / "evaluated" / name) == log_of(tmp_path / "plain" / name)
+
+
+def test_validation_losses_are_means_over_all_of_it(config_file, tmp_path):
+    config = read(config_file, "stage1.evaluate_every=6", "network.dropout=0.0")
+    runs.stage1(config, tmp_path)
+    parts = runs.FrozenParts.load(config)
+    samples = runs.training_samples(config.samples)
+    held_out = runs.validation_samples(config.samples, {sample.subject for sample in samples})
+    data = parts.encode([*samples, *held_out])
+    for batch_size in (1, 4, 50):
+        settings = attrs.evolve(config.stage1, batch_size=batch_size)
+        task = runs.Stage1Task(config.network, settings, data, parts.text_table, 0, held_out=len(held_out))
+        loop.load_state(tmp_path / "stage-1", task.state)
+        expected = logs.read(tmp_path / "stage-1" / logs.EVALUATIONS)[-1]
+        assert task.evaluate() == pytest.approx({key: expected[key] for key in task.evaluate()}, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda record: record | {"split": "train"}, "no sample is of 'val', which evaluate_every needs"),
+        (
+            lambda record: record | ({"subject": "zoe"} if record["split"] == "val" else {}),
+            r"people who are not in 'train' \(zoe\)",
+        ),
+    ],
+)
+def test_what_cannot_be_validated_is_said_before_training(config_file, parts, tmp_path, change, message):
+    source = parts / "samples/samples.jsonl"
+    path = source.with_name(f"{tmp_path.name}.jsonl")
+    records = [change(json.loads(line)) for line in source.read_text().splitlines()]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    with pytest.raises(TrainingError, match=message):
+        runs.stage1(read(config_file, f"samples={path}", "stage1.evaluate_every=2"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["stage1.selection={loss=-1.0, cider=1.0}"], r"selection: unknown figure cider \(known: accuracy, loss"),
+        (["stage1.selection={}"], "selection: needs at least one figure"),
+        (["stage2.evaluate_every=1", "stage2.caption_samples=0"], "needs caption_samples > 0; or select by losses"),
+        (["stage1.keep_checkpoints=0"], "keep_checkpoints: must be > 0"),
+    ],
+)
+def test_a_selection_that_cannot_be_made_is_said_by_the_configuration(config_file, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        read(config_file, *changes)
+
+
+def test_a_loss_that_is_not_finite_names_the_samples_of_its_step(config_file, parts, tmp_path):
+    with pytest.raises(TrainingError, match=r"not-finite\.json") as caught:
+        runs.stage1(read(config_file, "stage1.learning_rate=1e30"), tmp_path)
+    written = json.loads((tmp_path / "stage-1" / loop.NOT_FINITE).read_text())
+    assert f"step {written['step']}: the loss or its gradient is not finite" in str(caught.value)
+    assert len(written["samples"]) == 4 * 2  # of all parts
+    lines = (parts / "samples/samples.jsonl").read_text().splitlines()
+    for sample in written["samples"]:
+        file, line = sample["source"].rsplit(":", 1)
+        record = json.loads(lines[int(line) - 1])
+        assert Path(file).name == "samples.jsonl"
+        assert sample["subject"] == record["subject"]
+        assert Path(sample["image"]).name == Path(record["image"]).name
+
+
+def test_the_same_seeds_draw_the_same_batches_whatever_the_processes(config_file, tmp_path):
+    config = read(config_file)
+    parts = runs.FrozenParts.load(config)
+    data = parts.encode(runs.training_samples(config.samples))
+    whole = attrs.evolve(config.stage1, batch_size=6)
+    half = attrs.evolve(config.stage1, batch_size=3)
+    alone = runs.Stage1Task(config.network, whole, data, parts.text_table, 0)
+    together = runs.Stage1Task(config.network, half, data, parts.text_table, 0, share=Share(1, 2))
+    assert [alone.rows(step) for step in range(5)] == [together.rows(step) for step in range(5)]
+
+
+def test_a_run_is_drawn(config_file, tmp_path, capsys):
+    assert main(["plots", "--out", str(tmp_path)]) == 2
+    assert "holds no run; train with" in capsys.readouterr().err
+    assert main(["stage1", "--config", str(config_file), "--out", str(tmp_path), *EVALUATED]) == 0
+    capsys.readouterr()
+    assert main(["plots", "--out", str(tmp_path), "--pictures", "2"]) == 0
+    drawn = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [path.name for path in drawn] == [
+        "stage-1-losses.png",
+        "subject-embeddings-pca.png",
+        "trajectory-0.png",
+        "trajectory-1.png",
+    ]
+    for path in drawn:
+        with Image.open(path) as picture:
+            assert min(picture.size) > 200
 
 
 def test_the_subject_token_gets_the_next_free_row(config_file, parts, tokenizer):

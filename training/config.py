@@ -198,8 +198,6 @@ class TrainingConfig:
         feature_cache: Folder that keeps the frozen encoders' image features for all epochs, people and runs: 0.6 MB an
             image in stage 1, 0.8 MB in stage 2. Without one they are computed in every run and kept in memory.
         skip_broken_images: So many images may be unreadable; their samples are left out, and warnings name them.
-        shard_vlm: In stage 2 on several processes, spread the frozen VLM's layers over them instead of giving each
-            process all of it: for a VLM that does not fit one device.
         network: Sizes of DEPER.
         stage1: Settings of stage 1.
         stage2: Settings of stage 2.
@@ -215,7 +213,6 @@ class TrainingConfig:
     max_description_tokens: int = attrs.field(default=256, validator=positive)
     feature_cache: str | None = None
     skip_broken_images: int = attrs.field(default=0, validator=not_negative)
-    shard_vlm: bool = False
     network: NetworkConfig = attrs.Factory(NetworkConfig)
     stage1: Stage1Config
     stage2: Stage2Config | None = None

@@ -35,8 +35,8 @@ def open_accelerator(*, cpu: bool = False) -> Accelerator:
     kind = accelerator.distributed_type
     if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise TrainingError(
-            f"accelerate is configured for {kind.value}; what is trained here is small and replicated on every device. "
-            "Configure plain multi-GPU, and where the frozen VLM does not fit one device set shard_vlm = true"
+            f"accelerate is configured for {kind.value}; what is trained here is small, and every process "
+            "holds all of it and of the frozen VLM. Configure plain multi-GPU (`accelerate config`)"
         )
     if accelerator.mixed_precision not in ("no", "bf16"):
         raise TrainingError(f"accelerate is configured for {accelerator.mixed_precision}; choose bf16 or no")
@@ -115,21 +115,6 @@ def gather_objects(items: Sequence[Any]) -> list[Any]:
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, list(items))
     return [item for part in everyone for item in part]
-
-
-def shard(layers: Sequence[nn.Module]) -> None:
-    """Spreads frozen layers over all processes: each keeps an equal part of every layer's weights.
-
-    A layer's weights come together for the time of its forward or backward pass (FSDP2). All processes must run the
-    same layers in the same order, which they do in a training step.
-    """
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    device = next(layers[0].parameters()).device.type
-    mesh = init_device_mesh(device, (dist.get_world_size(),))
-    for layer in layers:
-        fully_shard(layer, mesh=mesh)
 
 
 def device_of(module: nn.Module) -> torch.device:
