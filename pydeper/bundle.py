@@ -348,7 +348,7 @@ def _refuse_revision(revision: str | None, what: str) -> None:
 def _read(path: Path, most: int = _MAX_JSON) -> bytes:
     try:
         with path.open("rb") as file:
-            data = file.read(most + 1)
+            data = file.read(min(os.fstat(file.fileno()).st_size, most) + 1)  # all that is asked for is allocated
     except FileNotFoundError as error:
         raise BundleError(
             f"{path}: is missing, so {path.parent} is not a bundle: check the path; {_again(path.parent)}"
