@@ -28,6 +28,7 @@ from pydeper.readers.records import canonical
 from training.data.card import Contents, card_text
 from training.data.splits import (
     LEFT_OUT,
+    SPLITS,
     Member,
     SplitsError,
     check_fit,
@@ -117,8 +118,8 @@ def prepare(stream: SampleStream, images: Path, out: Path, options: PrepareOptio
             splits, notes = _choose(read, out / "splits.json", options)
             if left_out := sum(split == LEFT_OUT for split in splits.values()):
                 notes.append(
-                    f"{left_out} samples of people who are not seen are left out: training, or their own support, shows "
-                    "their images."
+                    f"{left_out} samples of unseen people are left out: training, or their own support, shows their "
+                    "images."
                 )
             contents = _second_pass(scratch, read, splits, files["samples.jsonl"])
             write_splits(files["splits.json"], splits)
@@ -198,9 +199,10 @@ def _second_pass(scratch: BinaryIO, read: _Read, splits: dict[Member, str], path
 
 
 def _write_report(path: Path, report: ReadReport, contents: Contents, splits: dict[Member, str]) -> None:
+    counts = Counter(splits.values())
     content = {
         "read": report.as_dict(),
         "written": sum(contents.people.values()),
-        "splits": dict(Counter(split for split in splits.values())),
+        "splits": {split: counts[split] for split in (*SPLITS, LEFT_OUT)},
     }
     path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

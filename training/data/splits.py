@@ -79,16 +79,16 @@ def make_splits(
 ) -> dict[Member, str]:
     """Decides who and what is in which part, by `hash_order` alone.
 
-    People: of those with more than `SUPPORT_SAMPLES` images, the first `unseen_people` are unseen. Images that seen
-    people described: the first `test_share` are `test`, the next `val_share` `val`, the others `train`, for everybody
-    alike. Of an unseen person, `SUPPORT_SAMPLES` samples of different images are `support`, beginning with images that
-    training shows in any case; the others are `query`, or `LEFT_OUT` where training or their own support shows the
-    image.
+    Images: the first `test_share` are for `test`, the next `val_share` for `val`, the others for `train`, for everybody
+    alike. People: of those who can be unseen, the first `unseen_people` are. Of an unseen person, `SUPPORT_SAMPLES`
+    samples of different images are `support`, beginning with images that training shows in any case; the others are
+    `query`, or `LEFT_OUT` where training or their own support shows the image. So somebody can be unseen who has more
+    than `SUPPORT_SAMPLES` images, one of which is for `test` or nobody else's.
 
     Args:
         members: Every sample.
         unseen_people: How many are unseen; None: a fifth (rounded down) of those who can be.
-        val_share: Share of the seen people's images, in [0, 1).
+        val_share: Share of the images, in [0, 1).
         test_share: The same.
 
     Raises:
@@ -99,22 +99,27 @@ def make_splits(
     people = {
         subject: [Member(subject, key) for key in hash_order(keys)] for subject, keys in _by_subject(members).items()
     }
-    able = hash_order(name for name, own in people.items() if len({one.image for one in own}) > SUPPORT_SAMPLES)
+    viewers = collections.Counter(image for own in people.values() for image in {one.image for one in own})
+    part_of = _parts_of_images(viewers, val_share, test_share)
+    able = hash_order(name for name, own in people.items() if _can_be_unseen(own, part_of, viewers))
     count = len(able) // 5 if unseen_people is None else unseen_people
-    if not 0 <= count <= len(able) or (people and count == len(people)):
+    if not 0 <= count <= len(able) or count == len(people):
         raise SplitsError(
-            f"{count} of {len(people)} people cannot be unseen: {len(able)} have more than {SUPPORT_SAMPLES} images, "
-            "and somebody has to be left to train on"
+            f"{count} of {len(people)} people cannot be unseen: {len(able)} have more than {SUPPORT_SAMPLES} images of "
+            "which one is for test or nobody else's, and somebody has to be left to train on"
         )
     unseen = set(able[:count])
-    part_of = _parts_of_images(
-        {one.image for name, own in people.items() if name not in unseen for one in own}, val_share, test_share
-    )
-    splits: dict[Member, str] = {}
-    for name, own in people.items():
-        splits |= _unseen(own, part_of) if name in unseen else {one: part_of[one.image] for one in own}
+    splits = {one: part_of[one.image] for name, own in people.items() if name not in unseen for one in own}
+    trained = {one.image for one, part in splits.items() if part != TEST}
+    for name in unseen:
+        splits |= _parts_of_unseen(people[name], trained)
     _check(splits)
     return splits
+
+
+def _can_be_unseen(own: list[Member], part_of: Mapping[str, str], viewers: Mapping[str, int]) -> bool:
+    images = {one.image for one in own}
+    return len(images) > SUPPORT_SAMPLES and any(part_of[image] == TEST or viewers[image] == 1 for image in images)
 
 
 def _by_subject(members: Iterable[Member]) -> dict[str, list[str]]:
@@ -124,14 +129,13 @@ def _by_subject(members: Iterable[Member]) -> dict[str, list[str]]:
     return people
 
 
-def _parts_of_images(images: set[str], val_share: float, test_share: float) -> dict[str, str]:
+def _parts_of_images(images: Iterable[str], val_share: float, test_share: float) -> dict[str, str]:
     order = hash_order(images)
     test, val = round(test_share * len(order)), round(val_share * len(order))
     return {image: TEST if place < test else VAL if place < test + val else TRAIN for place, image in enumerate(order)}
 
 
-def _unseen(own: list[Member], part_of: Mapping[str, str]) -> dict[Member, str]:
-    trained = {image for image, part in part_of.items() if part != TEST}
+def _parts_of_unseen(own: list[Member], trained: set[str]) -> dict[Member, str]:
     images = list(dict.fromkeys(one.image for one in sorted(own, key=lambda one: one.image not in trained)))
     support = set(images[:SUPPORT_SAMPLES])
     parts: dict[Member, str] = {}
