@@ -309,9 +309,9 @@ def _explanation(what: str, revision: str | None, error: Exception) -> str:
             f"{what}: {constants.ENDPOINT} answers as no Hugging Face Hub does ({_first_line(causes[-1])}): check "
             "HF_ENDPOINT, the proxy, and whether a network's login page stands between"
         )
-    if isinstance(
-        error, errors.LocalEntryNotFoundError | errors.CachedRepoTreeNotFoundError | errors.OfflineModeIsEnabled
-    ):
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return f"{what}: needs the Hugging Face Hub, which HF_HUB_OFFLINE switches off: unset it"
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.CachedRepoTreeNotFoundError):
         at = f" at revision {revision!r}" if revision else ""
         return (
             f"{what}{at} is not in the local cache and the Hugging Face Hub was not reached: fetch it once with a "

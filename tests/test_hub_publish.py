@@ -8,7 +8,7 @@ import pytest
 from export.__main__ import main
 from export.bundle import write_card, write_manifest
 from export.card import model_card
-from pydeper import BundleError, DeperModel, PydeperError
+from pydeper import BundleError, DeperModel
 from pydeper.bundle import BUILTIN, open_bundle, read_config
 from pydeper.publish import IMAGE_ENCODER_LICENCE, plan, push
 
@@ -318,9 +318,16 @@ def test_a_licence_the_hub_does_not_know_is_named_and_linked():
     assert (data.license, data.license_name, data.license_link) == ("other", "My own terms", "LICENSE")
 
 
-def test_the_errors_of_publishing_are_pydepers(folder, hub_server):
+def test_without_the_hub_nothing_is_published(folder, hub_server, monkeypatch):
+    from huggingface_hub.utils import close_session
+
+    close_session()
+    with monkeypatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        with pytest.raises(BundleError, match="needs the Hugging Face Hub, which HF_HUB_OFFLINE switches off: unset"):
+            push(folder, "org/model")
+    assert hub_server.log == []
+    close_session()
     hub_server.shutdown()
-    with pytest.raises(
-        PydeperError, match=r"repository 'org/model': the Hugging Face Hub could not be used: .*refused"
-    ):
+    with pytest.raises(BundleError, match=r"repository 'org/model': the Hugging Face Hub could not be used: .*refused"):
         push(folder, "org/model")
