@@ -130,7 +130,7 @@ def _one_of_two(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     z, subjects, samples = torch.load(f"{folder}/batch.pt")
-    mine = slice(0, 3) if rank == 0 else slice(3, 5)  # unequal shares
+    mine = slice(0, 3) if rank == 0 else slice(3, 5)  # unequal shares, unequal numbers of anchors with a positive
     loss = ContrastiveLoss(3, 4)
     value = loss(z[mine], subjects[mine], samples[mine])
     torch.save((value, loss.state_dict()), f"{folder}/{rank}.pt")
@@ -139,16 +139,19 @@ def _one_of_two(rank: int, folder: str) -> None:
 
 def test_processes_share_one_bank(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    z, subjects, samples = torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]), torch.arange(5)
+    # The fourth anchor has no positive: 3 and 1 count, so the processes' own means must not be averaged.
+    z, subjects, samples = torch.randn(5, 4), torch.tensor([0, 0, 0, 2, 0]), torch.arange(5)
     torch.save((z, subjects, samples), tmp_path / "batch.pt")
     mp.spawn(_one_of_two, args=(str(tmp_path),), nprocs=2)
     alone = ContrastiveLoss(3, 4)
     alone(z, subjects, samples)
-    for rank, mine in enumerate((slice(0, 3), slice(3, 5))):
+    values = []
+    for rank in range(2):
         value, state = torch.load(tmp_path / f"{rank}.pt")
+        values.append(value)
         for name, tensor in alone.state_dict().items():
             torch.testing.assert_close(state[name], tensor)
-        torch.testing.assert_close(value, alone.eval()(z[mine], subjects[mine], samples[mine]))
+    torch.testing.assert_close(torch.stack(values).mean(), alone.eval()(z, subjects, samples))
 
 
 def _plain_trajectory_loss(predicted: Tensor, logits: Tensor, boxes: Tensor, mask: Tensor) -> float:

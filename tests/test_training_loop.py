@@ -284,6 +284,15 @@ def test_a_run_goes_back_to_an_older_checkpoint_if_the_newest_is_damaged(tmp_pat
     same(tmp_path / "whole", tmp_path / "other")
 
 
+def test_a_newest_checkpoint_that_is_gone_does_not_take_the_older_ones_with_it(tmp_path):
+    config = attrs.evolve(CONFIG, keep_checkpoints=2)
+    loop.run(Regression(), config, 0, tmp_path)
+    (tmp_path / loop.CHECKPOINT).unlink()
+    with pytest.raises(loop.TrainingError, match=r"gone, and older ones stand beside it \(checkpoint-00000008"):
+        loop.run(Regression(), config, 0, tmp_path)
+    assert len(list(tmp_path.glob("checkpoint-*.safetensors"))) == 2
+
+
 def test_what_does_not_shape_the_curve_may_change(tmp_path):
     loop.run(Regression(), attrs.evolve(CONFIG, checkpoint_every=3), 0, tmp_path / "whole")
     first = Regression()

@@ -63,9 +63,14 @@ class Checkpoints:
         """Loads the newest checkpoint; returns its step, 0 where there is none.
 
         Raises:
-            TrainingError: It is damaged, or belongs to another configuration.
+            TrainingError: It is damaged, or missing beside older ones, or belongs to another configuration.
         """
         if not self.newest.exists():
+            if older := _older(self.folder):
+                raise TrainingError(
+                    f"{self.newest}: gone, and older ones stand beside it ({', '.join(older)}); copy one to its place "
+                    "to go on, or delete them to start anew"
+                )
             return 0
         with _open(self.newest) as file:
             metadata = file.metadata()
@@ -80,8 +85,8 @@ class Checkpoints:
         return int(metadata["step"])
 
     def forget(self) -> None:
-        """Removes what an earlier run left: another best, older checkpoints, half-written files."""
-        for path in (self.folder / BEST, *self.folder.glob("checkpoint-*.safetensors"), *self.folder.glob("*.tmp")):
+        """Removes what a run without a checkpoint left: its best, and half-written files."""
+        for path in (self.folder / BEST, *self.folder.glob("*.tmp")):
             path.unlink(missing_ok=True)
 
     def _check(self, metadata: Mapping[str, str]) -> None:
@@ -132,13 +137,13 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str], 
     temporary = path.with_suffix(".tmp")
     save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata)
     _to_disk(temporary)
+    temporary.replace(path)
     for other in also:
         other.unlink(missing_ok=True)
         try:
-            other.hardlink_to(temporary)
+            other.hardlink_to(path)
         except OSError:  # a file system without hard links
-            shutil.copyfile(temporary, other)
-    temporary.replace(path)
+            shutil.copyfile(path, other)
     _to_disk(path.parent)
 
 
@@ -187,8 +192,10 @@ def _open(path: Path) -> Any:
     try:
         return safe_open(path, "pt")
     except (OSError, SafetensorError) as error:
-        others = sorted(other.name for other in path.parent.glob("checkpoint-*.safetensors"))
-        remedy = f"copy an older one over it ({', '.join(others)}), or " if others else ""
-        raise TrainingError(
-            f"{path}: damaged checkpoint ({error}); {remedy}delete it to start this stage anew"
-        ) from error
+        older = _older(path.parent)
+        remedy = f"copy an older one over it ({', '.join(older)}), or delete all of them" if older else "delete it"
+        raise TrainingError(f"{path}: damaged checkpoint ({error}); {remedy} to start this stage anew") from error
+
+
+def _older(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("checkpoint-*.safetensors"))

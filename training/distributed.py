@@ -5,6 +5,7 @@ knows without asking what the means of the whole step are over.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,10 +14,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from training.errors import TrainingError
+
+_LONGEST_WAIT = timedelta(hours=6)
 
 Items = TypeVar("Items", bound=Sequence[Any])
 
@@ -30,8 +33,13 @@ def open_accelerator(*, cpu: bool = False) -> Accelerator:
     Raises:
         TrainingError: The configuration of Accelerate asks for what the loop does not do.
     """
-    # The buffers are the memory bank, which every process keeps equal by itself: nothing to broadcast.
-    accelerator = Accelerator(cpu=cpu, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+    handlers = [
+        # The buffers are the memory bank, which every process keeps equal by itself: nothing to broadcast.
+        DistributedDataParallelKwargs(broadcast_buffers=False),
+        # While one process fills the folder of image features the others wait, longer than the usual minutes.
+        InitProcessGroupKwargs(timeout=_LONGEST_WAIT),
+    ]
+    accelerator = Accelerator(cpu=cpu, kwargs_handlers=handlers)
     kind = accelerator.distributed_type
     if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise TrainingError(

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def stage2(config: TrainingConfig, folder: Path) -> None:
     loop.load_state(stage1_folder(folder), deper, "deper")
     vlm = load_vlm(config, parts.tokenizer).to(accelerator.device)
     _tell(accelerator, "stage 2", data, held_out)
-    with accelerator.main_process_first():  # which fills the folder of features for all
+    with _in_turn(config, accelerator):
         task = Stage2Task(
             deper.to(accelerator.device),
             settings,
@@ -183,7 +183,8 @@ def _run(
     folder: Path,
     accelerator: Accelerator,
 ) -> None:
-    if accelerator.is_main_process:
+    # A run that goes on keeps what it says of itself: a configuration that does not fit is about to be refused.
+    if accelerator.is_main_process and not (folder / loop.CHECKPOINT).exists():
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / CONFIG) as temporary:
             temporary.write_text(config_text(config) + "\n", encoding="utf-8")
@@ -202,6 +203,11 @@ def _run(
     loop.run(
         task, settings, config.seed, folder, accelerator=accelerator, evaluate=task.evaluate, samples_of=samples_of
     )
+
+
+def _in_turn(config: TrainingConfig, accelerator: Accelerator) -> AbstractContextManager[None]:
+    """Lets the first process fill the folder of features for all; without a folder, each computes its own at once."""
+    return accelerator.main_process_first() if config.feature_cache else nullcontext()
 
 
 def _tell(accelerator: Accelerator, stage: str, data: EncodedDataset, held_out: int) -> None:
@@ -229,7 +235,7 @@ def encode(
     samples = training_samples(config.samples)
     if settings.evaluate_every:
         samples += validation_samples(config.samples, {sample.subject for sample in samples})
-    with accelerator.main_process_first():  # which fills the folder of features for all
+    with _in_turn(config, accelerator):
         data = parts.encode(samples)
     held_out = sum(sample.split == VAL for sample in data.origins) if settings.evaluate_every else 0
     return data, held_out
