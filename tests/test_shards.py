@@ -4,6 +4,7 @@ import functools
 import gc
 import http.server
 import io
+import json
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -15,9 +16,12 @@ import pytest
 import torch
 from conftest import random_image
 from PIL import Image
+from test_runs import config_file, log_of, parts  # noqa: F401 – fixtures
 from test_training_data import CONFIG, Backbone, file_samples
 
 from pydeper import InvalidImageError, Sample, Trajectory
+from training import loop
+from training.__main__ import main
 from training.data.encoded import batch_rows, encode_dataset
 from training.data.feature_cache import content_key
 from training.data.shards import OPEN_SHARDS, ShardError, ShardImages, read_samples, read_shard_samples, write_shards
@@ -255,3 +259,19 @@ def test_with_a_cache_shards_are_read_once_for_all_runs(many, tmp_path, monkeypa
     # The files that the shards were made of are known by the same content.
     encode_dataset(many, tokenizer, ImageEncoder(backbone), CONFIG, feature_cache=tmp_path / "cache")
     assert backbone.images == 24
+
+
+def test_both_stages_train_on_shards_over_http(config_file, parts, tmp_path, server, capsys):  # noqa: F811
+    samples = str(parts / "samples/samples.jsonl")
+    assert main(["shard", samples, "--out", str(tmp_path / "shards")]) == 0
+    assert "18 samples of 6 images in 1 shard" in capsys.readouterr().out
+    shards = ["--set", f"samples={server}/shards"]
+    assert main(["stage1", "--config", str(config_file), "--out", str(tmp_path / "run"), *shards]) == 0
+    assert len(log_of(tmp_path / "run/stage-1")) == 6
+    assert main(["stage2", "--config", str(config_file), "--out", str(tmp_path / "run"), *shards]) == 2
+    assert "feature_cache: stage 2 on shards needs one" in capsys.readouterr().err
+    cache = ["--set", f"feature_cache={tmp_path / 'cache'}"]
+    assert main(["stage2", "--config", str(config_file), "--out", str(tmp_path / "run"), *shards, *cache]) == 0
+    assert len(log_of(tmp_path / "run/stage-2")) == 4
+    assert json.loads((next((tmp_path / "cache").iterdir()) / "about.json").read_text())["preprocessing"]
+    assert loop.is_finished(tmp_path / "run/stage-2", 4)

@@ -1,0 +1,268 @@
+"""Training steps beside the plain way: `python -m benchmarks.training_throughput [--tiny | --real --vlm FOLDER]`.
+
+The plain way is how the released code trains: it runs the frozen encoders on every image at every step, clones the
+whole embedding table to place one row, and takes everything before `<subj>` through forward and backward pass as well.
+Here image features come from a cache on disk, and prefixes are computed without gradients, or kept from earlier steps.
+
+All sides take the same step (forward and backward pass, no optimiser) on the same samples, with the same weights and in
+turn, so that a slower machine slows all of them; medians are printed. That their losses agree is checked.
+"""
+
+import argparse
+import copy
+import json
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
+
+from benchmarks.persona_encoder import photograph
+from pydeper import Sample, Trajectory
+from pydeper.config import ImageEncoderInfo, PersonaEncoderConfig
+from training import runs
+from training.config import Stage1Config, Stage2Config, TrainingConfig, load_config
+from training.data.encoded import EncodedDataset, encode_dataset
+from training.data.feature_cache import MemoryStore
+from training.network.config import NetworkConfig
+from training.network.image_encoder import ImageEncoder
+from training.network.text_table import TextTable
+from training.stage1 import Stage1Task
+from training.stage2 import Stage2Task
+from training.tiny import make
+from training.tiny.config import TinyConfig
+from training.tiny.people import draw_samples
+from training.vlm import SteeredVLM, language_loss
+
+_CONFIGS = Path(runs.__file__).parent / "configs"
+Figures = dict[str, dict[str, float]]
+
+
+class Task(Protocol):
+    """A stage, as the training loop sees it."""
+
+    def losses(self, step: int, part: int) -> dict[str, Tensor]: ...
+
+
+@attrs.frozen(eq=False)
+class Parts:
+    """What both sides train on."""
+
+    network: NetworkConfig
+    stage1: Stage1Config
+    stage2: Stage2Config
+    vlm: SteeredVLM
+    data: EncodedDataset
+    text_table: TextTable
+    cache: Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--tiny", action="store_true", help="the built-in model's sizes (the default)")
+    size.add_argument("--real", action="store_true", help="the paper's sizes, random weights: 12 GiB, minutes")
+    parser.add_argument(
+        "--vlm", type=Path, metavar="FOLDER", help="for --real: as `python -m benchmarks.standin` writes"
+    )
+    parser.add_argument("--batch", type=int, help="samples in a step (default: 64, or 2 with --real)")
+    parser.add_argument("--runs", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    options = parser.parse_args()
+    if options.real and options.vlm is None:
+        parser.error("--real needs --vlm FOLDER; `python -m benchmarks.standin FOLDER` writes one")
+    batch = options.batch or (2 if options.real else 64)
+    with tempfile.TemporaryDirectory(prefix="pydeper-benchmark-") as temporary:
+        parts = real_parts(options.vlm, batch, Path(temporary)) if options.real else tiny_parts(batch, Path(temporary))
+        figures = {
+            "stage 1": measure(stage1_sides(parts), batch, options.runs),
+            "stage 2": measure(stage2_sides(parts), batch, options.runs),
+        }
+    for title, sides in figures.items():
+        print(f"\n{title}, batch {batch}, {torch.get_num_threads()} threads, medians of {options.runs}")
+        for name, row in sides.items():
+            print(f"  {name:34}" + "".join(f"{value:10.4g} {unit}" for unit, value in row.items()))
+    if options.json:
+        facts = {"size": "real" if options.real else "tiny", "batch": batch, "threads": torch.get_num_threads()}
+        options.json.write_text(json.dumps(facts | figures, indent=2) + "\n", encoding="utf-8")
+
+
+def measure(sides: dict[str, Task], batch: int, runs: int) -> Figures:
+    """Takes steps in turn. The first step of every side is a warm-up, and shows that the losses agree."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for run in range(runs + 1):
+        losses = {}
+        for name, task in sides.items():
+            torch.manual_seed(run)  # one dropout for all
+            began = time.perf_counter()
+            loss = task.losses(0, 0)["loss"]
+            loss.backward()
+            if run:
+                seconds[name].append(time.perf_counter() - began)
+            losses[name] = float(loss.detach())
+        if max(losses.values()) - min(losses.values()) > 0.01 * max(losses.values()):
+            raise SystemExit(f"the sides do not compute the same loss: {losses}")
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    plain = next(iter(medians.values()))
+    return {name: {"samples/s": batch / median, "times": plain / median} for name, median in medians.items()}
+
+
+# --- the sides
+
+
+def stage1_sides(parts: Parts) -> dict[str, Task]:
+    def task(data: EncodedDataset) -> Task:
+        return Stage1Task(parts.network, parts.stage1, data, parts.text_table, seed=0)
+
+    return {"plain: images encoded": task(without_cache(parts.data)), "features from the cache": task(parts.data)}
+
+
+def stage2_sides(parts: Parts) -> dict[str, Task]:
+    deper = Stage1Task(parts.network, parts.stage1, parts.data, parts.text_table, seed=0).deper
+
+    def task(data: EncodedDataset, kept_gib: float) -> Stage2Task:
+        config = attrs.evolve(parts.stage2, prefix_cache_gib=kept_gib)
+        return Stage2Task(copy.deepcopy(deper), config, data, parts.text_table, parts.vlm, 0, parts.cache)
+
+    plain = task(without_cache(parts.data), 0)
+    plain.description_loss = PlainDescriptionLoss(parts.vlm, parts.data, parts.stage2)  # type: ignore[assignment]
+    return {
+        "plain: all anew, all with gradients": plain,
+        "features cached, prefixes new": task(parts.data, 0),
+        "features cached, prefixes kept": task(parts.data, 4),
+    }
+
+
+def without_cache(data: EncodedDataset) -> EncodedDataset:
+    """The same data, whose images are opened and encoded whenever they are asked for."""
+    return attrs.evolve(data, image_tokens=attrs.evolve(data.image_tokens, store=MemoryStore(0)))
+
+
+@attrs.frozen(eq=False)
+class PlainDescriptionLoss:
+    """L_des as the released code computes it; called like `training.prefix.DescriptionLoss`."""
+
+    vlm: SteeredVLM
+    data: EncodedDataset
+    config: Stage2Config
+
+    def __call__(self, images: Sequence[int], soft_tokens: Tensor, descriptions: Sequence[str]) -> Tensor:
+        vlm = self.vlm
+        pictures = [self.data.images.open(int(image)) for image in images]
+        prompts = [vlm.steered_prompt(self.config.style)] * len(pictures)
+        batch = vlm.prompt_batch(prompts, descriptions, vlm.grids(pictures))
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bf16):
+            features = torch.cat(vlm.image_features(pictures))
+            table = vlm.model.get_input_embeddings().weight.clone()
+            table[vlm.config.tokens.subject] = soft_tokens[0].to(table)
+            embeds = F.embedding(batch.input_ids, table)
+            # One table has one row for `<subj>`: those of the other samples are placed behind it.
+            is_subject = (batch.input_ids == vlm.config.tokens.subject)[1:, :, None]
+            others = torch.where(is_subject, soft_tokens[1:, None].to(embeds), embeds[1:])
+            is_image = (batch.input_ids == vlm.config.tokens.image)[..., None]
+            embeds = torch.cat([embeds[:1], others]).masked_scatter(is_image, features.to(embeds))
+            return language_loss(vlm.model, embeds, batch)
+
+
+# --- what is trained
+
+
+def tiny_parts(batch: int, folder: Path) -> Parts:
+    """The built-in model's sizes with random weights, and its simulated people."""
+    config = load_config(TinyConfig, _CONFIGS / "tiny.toml")
+    vlm = make.build_vlm(config)
+    sizes = config.image_encoder
+    backbone = DINOv3ConvNextModel(
+        DINOv3ConvNextConfig(
+            hidden_sizes=list(sizes.hidden_sizes), depths=list(sizes.depths), image_size=sizes.image_size
+        )
+    )
+    viewers = make.simulate_people(attrs.evolve(config.viewers, groups=8), 0).seen
+    samples = [sample for i, viewer in enumerate(viewers) for sample in draw_samples(viewer, 2 + batch // 32, 0, i)]
+    preprocessing = make.persona_config(config)
+    return assemble(config.network, config.stage1, config.stage2, vlm, backbone, samples, preprocessing, batch, folder)
+
+
+def real_parts(vlm_folder: Path, batch: int, folder: Path) -> Parts:
+    """The paper's sizes with random weights; photographs of noise and descriptions of 40 to 80 words of nonsense."""
+    config = load_config(
+        TrainingConfig, _CONFIGS / "deper.toml", [f"vlm={json.dumps(str(vlm_folder))}", "samples=none"]
+    )
+    assert config.stage2 is not None
+    tokenizer, _ = runs._load_text_table(config.vlm)
+    vlm = runs.load_vlm(config, tokenizer)
+    preprocessing = PersonaEncoderConfig(
+        fingerprint="random",
+        image_encoder=ImageEncoderInfo(name="DINOv3 ConvNeXt-Tiny, random weights", licence="none"),
+        image_size=config.image_size,
+        image_mean=make.IMAGE_MEAN,
+        image_std=make.IMAGE_STD,
+        max_fixations=config.network.max_fixations,
+        max_description_tokens=config.max_description_tokens,
+        modalities=("text+trajectory",),
+    )
+    backbone = DINOv3ConvNextModel(DINOv3ConvNextConfig())
+    return assemble(
+        config.network,
+        config.stage1,
+        config.stage2,
+        vlm,
+        backbone,
+        drawn_samples(2 * batch, folder),
+        preprocessing,
+        batch,
+        folder,
+    )
+
+
+def assemble(
+    network: NetworkConfig,
+    stage1: Stage1Config,
+    stage2: Stage2Config,
+    vlm: SteeredVLM,
+    backbone: DINOv3ConvNextModel,
+    samples: Sequence[Sample],
+    preprocessing: PersonaEncoderConfig,
+    batch: int,
+    folder: Path,
+) -> Parts:
+    cache = folder / "cache"
+    data = encode_dataset(samples, vlm.tokenizer, ImageEncoder(backbone), preprocessing, feature_cache=cache)
+    table = TextTable(vlm.model.get_input_embeddings().weight.detach())
+    changes: dict[str, Any] = {"batch_size": batch, "accumulation": 1}
+    stage1, stage2 = attrs.evolve(stage1, **changes), attrs.evolve(stage2, **changes)
+    return Parts(network, stage1, stage2, vlm, data, table, cache)
+
+
+def drawn_samples(count: int, folder: Path) -> list[Sample]:
+    rng = np.random.default_rng(0)
+    words = ["a", "red", "house", "beside", "the", "river", "with", "people", "who", "walk", "and", "talk", "slowly"]
+    samples = []
+    for number in range(count):
+        path = folder / f"{number}.jpg"
+        photograph(1024, 768, rng).save(path, quality=90)
+        corners = rng.uniform(0, 0.7, (15, 2))
+        boxes = np.concatenate([corners, corners + rng.uniform(0.03, 0.3, (15, 2))], axis=1)
+        samples.append(
+            Sample(
+                image=path,
+                description=" ".join(rng.choice(words, int(rng.integers(40, 81)))),
+                trajectory=Trajectory.from_arrays(boxes, rng.uniform(0.1, 0.6, 15)),
+                subject=f"person {number % 2}",
+            )
+        )
+    return samples
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    main()
