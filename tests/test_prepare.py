@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -311,11 +312,11 @@ def test_samples_per_person(source: Source, images: Path, tmp_path: Path) -> Non
 
 
 def test_the_same_sample_again_is_passed_over(source: Source, images: Path, tmp_path: Path) -> None:
-    report = ReadReport("twice")
-    twice = SampleStream(iter([*source(people=3), *source(people=1)]), report)
+    twice = SampleStream(iter([*source(people=3), *source(people=1)]), ReadReport("twice"))
     prepare(twice, images, tmp_path / "out", PrepareOptions(name="people", unseen_people=0))
     assert len(read_samples(tmp_path / "out" / "samples.jsonl")) == 36
-    assert report.passed_over["the same sample again"].count == 12
+    repeated = json.loads((tmp_path / "out" / "report.json").read_text())["repeated"]
+    assert (repeated["count"], repeated["first"][0]) == (12, "memory:1")
 
 
 def test_what_fails_leaves_what_was_there(source: Source, images: Path, tmp_path: Path) -> None:
@@ -393,6 +394,23 @@ def test_the_command_reads_fixation_reports(images: Path, tmp_path: Path, capsys
     assert main([*command, "--column", "image=picture"]) == 0
     fixations = read_samples(tmp_path / "out" / "samples.jsonl")[0].trajectory or ()
     assert [fixation.box for fixation in fixations] == [pytest.approx((0.4, 0.4, 0.6, 0.6))]
+
+
+def test_the_command_reads_capgaze(images: Path, tmp_path: Path) -> None:
+    gaze = {"time_stamp": [0.02 * i for i in range(20)], "left_eye": [(0.5, 0.5)] * 20, "right_eye": [None] * 20}
+    record = np.array(gaze | {"dominant_eye": 0}, dtype=object)
+    for folder in ("gaze_converted_2/1/gaze", "transcribed_text/1", "images"):
+        (tmp_path / "capgaze" / folder).mkdir(parents=True)
+    for i in range(12):
+        np.save(tmp_path / "capgaze" / "gaze_converted_2" / "1" / "gaze" / f"{i}.npy", record, allow_pickle=True)
+        Image.new("RGB", (8, 6)).save(tmp_path / "capgaze" / "images" / f"{i}.jpg")
+    (tmp_path / "capgaze" / "transcribed_text" / "1" / "3.json").write_text('{"text": "a dog"}')
+    command = ["prepare", "capgaze", str(tmp_path / "capgaze"), "--unseen-people", "0", "--out"]
+    assert main([*command, str(tmp_path / "all"), "--without-description", "keep", "--eye", "mean"]) == 0
+    assert len(read_samples(tmp_path / "all" / "samples.jsonl")) == 12
+    assert main([*command, str(tmp_path / "told")]) == 0
+    (sample,) = read_samples(tmp_path / "told" / "samples.jsonl")
+    assert (sample.description, sample.split, len(sample.trajectory or ())) == ("a dog", "train", 1)
 
 
 def test_the_command_reads_the_released_codes_json(images: Path, tmp_path: Path) -> None:

@@ -45,12 +45,11 @@ def centres(sample: Any) -> list[Any]:
 
 def test_the_rows_of_a_viewing_become_a_sample(tmp_path: Path, images: Path) -> None:
     path = write(tmp_path, ROWS)
-    ana, ben = stream = read_fixation_report(path, images, PLAIN)
+    ana, ben = read_fixation_report(path, images, PLAIN)
     assert (ana.subject, ben.subject, ana.image) == ("ana", "ben", images.resolve() / "a.png")
     assert centres(ana) == [(0.5, 0.5, 0.2), (0.25, 0.75, 0.3)]
     assert centres(ben) == [(0.5, 0.25, 0.15)]
     assert (ana.description, ana.source, ben.source) == (None, f"{path}:2", f"{path}:4")
-    del stream
 
 
 @pytest.mark.parametrize("name", ["d.jsonl", "d.csv", "d.tsv"])
@@ -70,6 +69,18 @@ def test_descriptions_are_joined_by_person_and_image(name: str, tmp_path: Path, 
     }
     kept = read_fixation_report(write(tmp_path, ROWS), images, PLAIN, texts, without_description="keep")
     assert [sample.description for sample in kept] == ["a dog, asleep", None]
+
+
+def test_two_viewings_of_an_image_share_its_description(tmp_path: Path, images: Path) -> None:
+    form = attrs.evolve(PLAIN, trial="trial")
+    rows = [f"{HEADER},trial", "ana,a.png,0,200,0.5,0.5,1", "ana,a.png,0,300,0.25,0.75,2"]
+    texts = write(tmp_path, ["subject,image,description", "ana,a.png,a dog"], "d.csv")
+    stream = read_fixation_report(write(tmp_path, rows), images, form, texts)
+    assert [(sample.description, centres(sample)) for sample in stream] == [
+        ("a dog", [(0.5, 0.5, 0.2)]),
+        ("a dog", [(0.25, 0.75, 0.3)]),
+    ]
+    assert stream.report.passed_over == {}
 
 
 # The exporters' own column names

@@ -229,8 +229,9 @@ def read_fixation_report(
 
     Raises:
         InvalidArgumentError: An option is out of range or lacks what the format needs.
-        InvalidSampleError: The folder is not there, or the descriptions cannot be used. While iterating: the report
-            lacks a column, or more than is tolerated is wrong; the message names file, line and column.
+        InvalidSampleError: The folder is not there, the report cannot be opened, or the descriptions cannot be used.
+            While iterating: the report lacks a column, or more than is tolerated is wrong; the message names file, line
+            and column.
     """
     one_of("outside", outside, ("clip", "drop"))
     one_of("without_trajectory", without_trajectory, ("skip", "keep"))
@@ -239,11 +240,13 @@ def read_fixation_report(
     path, folder = Path(path), ImageFolder(images)
     report = ReadReport(str(path))
     texts = None if descriptions is None else _descriptions(Path(descriptions), description_columns, encoding)
+    told: set[tuple[str, str]] = set()
     table = Table(path, encoding)
 
     def read(viewing: _Viewing, place: str) -> Sample:
         file = folder.find(viewing.image)
-        text = None if texts is None else texts.pop((viewing.subject, viewing.image), None)
+        told.add((viewing.subject, viewing.image))
+        text = None if texts is None else texts.get((viewing.subject, viewing.image))
         if texts is not None and text is None:
             if without_description == "skip":
                 raise PassedOver("no description")
@@ -260,7 +263,7 @@ def read_fixation_report(
 
     def records() -> Iterator[tuple[str, _Viewing]]:
         yield from _viewings(table, report_format, subject, image, report)
-        for who, what in texts or ():
+        for who, what in sorted((texts or {}).keys() - told):
             report.pass_over("description of an image that was not viewed", f"{descriptions} ({who}, {what})")
 
     return stream(records(), read, report, tolerance)

@@ -1,5 +1,6 @@
 """The card of a prepared data set: what is in it, in Markdown."""
 
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,10 +18,10 @@ class Contents:
 
     people: Counter[tuple[str, str]] = attrs.Factory(Counter)
     images: set[str] = attrs.Factory(set)
-    words: list[int] = attrs.Factory(list)
-    fixations: list[int] = attrs.Factory(list)
-    looking: list[float] = attrs.Factory(list)
-    durations: list[float] = attrs.Factory(list)
+    words: "array[float]" = attrs.Factory(lambda: array("d"))
+    fixations: "array[float]" = attrs.Factory(lambda: array("d"))
+    looking: "array[float]" = attrs.Factory(lambda: array("d"))
+    durations: "array[float]" = attrs.Factory(lambda: array("d"))
 
     def add(self, record: Mapping[str, Any], split: str) -> None:
         """Counts a line of a samples file that is in this part."""
@@ -32,7 +33,7 @@ class Contents:
             durations = [fixation["duration"] for fixation in record["trajectory"]]
             self.fixations.append(len(durations))
             self.looking.append(sum(durations))
-            self.durations += durations
+            self.durations.extend(durations)
 
 
 def card_text(

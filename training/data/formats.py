@@ -43,6 +43,7 @@ def add_to(command: argparse.ArgumentParser) -> None:
     capgaze.add_argument("--eye", choices=["dominant", "mean"], default="dominant", help="(default: %(default)s)")
     _add_method(capgaze)
     _add_outside(capgaze, "drop")
+    _add_without_description(capgaze)
     capgaze.set_defaults(read=_capgaze)
 
     _add_fixation_report(formats.add_parser("fixation-report", help="a table of fixations, as eye trackers export it"))
@@ -103,6 +104,12 @@ def _add_outside(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
+def _add_without_description(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--without-description", choices=["skip", "keep"], default="skip", help="records without one (default: skip)"
+    )
+
+
 def _add_fixation_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="FILE", help="CSV or TSV")
     parser.add_argument("--images", type=Path, required=True, help="folder of the images")
@@ -131,6 +138,7 @@ def _add_fixation_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--radius-unit", choices=["fraction", "px"], default="fraction", help="(default: %(default)s)")
     parser.add_argument("--encoding", help="(default: by the byte order mark, else UTF-8)")
     _add_outside(parser, "drop")
+    _add_without_description(parser)
     parser.set_defaults(read=_fixation_report)
 
 
@@ -172,6 +180,7 @@ def _capgaze(options: argparse.Namespace) -> SampleStream:
         min_box=options.min_box,
         outside=options.outside,
         without_trajectory=options.without_trajectory,
+        without_description=options.without_description,
         tolerance=_tolerance(options),
     )
 
@@ -193,6 +202,7 @@ def _fixation_report(options: argparse.Namespace) -> SampleStream:
         radius=BoxRadius(options.radius, options.radius_unit),
         outside=options.outside,
         without_trajectory=options.without_trajectory,
+        without_description=options.without_description,
         encoding=options.encoding,
         tolerance=_tolerance(options),
     )

@@ -25,6 +25,7 @@ from pydeper.errors import PydeperError
 from pydeper.readers import ReadReport, SampleStream
 from pydeper.readers.jsonl import sample_line
 from pydeper.readers.records import canonical
+from pydeper.readers.stream import Tally
 from training.data.card import Contents, card_text
 from training.data.splits import (
     LEFT_OUT,
@@ -86,6 +87,7 @@ class _Read:
 
     members: list[Member] = attrs.Factory(list)
     own_splits: list[str | None] = attrs.Factory(list)
+    repeated: Tally = attrs.Factory(Tally)
 
 
 def prepare(stream: SampleStream, images: Path, out: Path, options: PrepareOptions) -> ReadReport:
@@ -116,6 +118,8 @@ def prepare(stream: SampleStream, images: Path, out: Path, options: PrepareOptio
             scratch = stack.enter_context(hidden.open("w+b"))
             read = _first_pass(stream, scratch, images, out)
             splits, notes = _choose(read, out / "splits.json", options)
+            if read.repeated.count:
+                notes.append(f"{read.repeated.count} samples that were there already, word for word, are left out.")
             if left_out := sum(split == LEFT_OUT for split in splits.values()):
                 notes.append(
                     f"{left_out} samples of unseen people are left out: training, or their own support, shows their "
@@ -123,7 +127,7 @@ def prepare(stream: SampleStream, images: Path, out: Path, options: PrepareOptio
                 )
             contents = _second_pass(scratch, read, splits, files["samples.jsonl"])
             write_splits(files["splits.json"], splits)
-            _write_report(files["report.json"], stream.report, contents, splits)
+            _write_report(files["report.json"], stream.report, read.repeated, contents, splits)
             card = card_text(options.name, options.source, options.licence, contents, stream.report, notes)
             files["README.md"].write_text(card, encoding="utf-8")
     except OSError as error:
@@ -139,8 +143,7 @@ def _first_pass(stream: SampleStream, scratch: BinaryIO, images: Path, out: Path
         line = sample_line(attrs.evolve(sample, split=None), len(read.members), folder)
         digest = hashlib.sha256(line).digest()
         if digest in seen:
-            stream.report.samples -= 1
-            stream.report.pass_over("the same sample again", str(sample.source))
+            read.repeated.add(str(sample.source))
             continue
         seen.add(digest)
         image = Path(os.path.relpath(str(sample.image), root)).as_posix()
@@ -198,10 +201,13 @@ def _second_pass(scratch: BinaryIO, read: _Read, splits: dict[Member, str], path
     return contents
 
 
-def _write_report(path: Path, report: ReadReport, contents: Contents, splits: dict[Member, str]) -> None:
+def _write_report(
+    path: Path, report: ReadReport, repeated: Tally, contents: Contents, splits: dict[Member, str]
+) -> None:
     counts = Counter(splits.values())
     content = {
         "read": report.as_dict(),
+        "repeated": attrs.asdict(repeated),
         "written": sum(contents.people.values()),
         "splits": {split: counts[split] for split in (*SPLITS, LEFT_OUT)},
     }
