@@ -93,7 +93,7 @@ def test_accumulation_is_one_large_batch_but_for_the_memory_bank(config_file, tm
 @pytest.mark.slow
 def test_two_processes_stopped_together_go_on_together(config_file, tmp_path):
     arguments = both(config_file, tmp_path / "parts", 2, "stage1")
-    arguments += ["--set", "stage1.steps=400", "--set", "stage1.checkpoint_every=1000"]
+    arguments += ["--set", "stage1.steps=150", "--set", "stage1.checkpoint_every=1000"]
     log = tmp_path / "parts/stage-1" / loop.LOG
     process = launch(arguments)
     while process.poll() is None and (not log.exists() or log.read_text().count("\n") < 5):
