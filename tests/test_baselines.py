@@ -186,7 +186,7 @@ def test_words_of_others_count_for_the_document_frequency(steered, people):
 
 def test_a_soft_token_takes_the_personas_place(steered, people):
     soft_tokens = torch.randn(3, steered.config.hidden_size)
-    system = SoftTokens("DEPER", steered, STYLE, people, soft_tokens)
+    system = SoftTokens(steered, STYLE, people, soft_tokens)
     prompt = system.prompt(people[1], first_image(steered, people[1]))
     assert torch.equal(prompt.soft_token, soft_tokens[1])
     assert "in the style of <subj><|im_end|>" in text_of(steered, prompt.ids)
@@ -223,8 +223,11 @@ def test_a_persons_soft_token_learns_from_that_persons_samples_alone(steered, pe
 
 
 def describe(steered, people, folder, system=None, **changes):
-    system = system or ZeroShot(steered, STYLE)
-    return predict(steered, system, people, folder, {"seed": 0, **changes}, max_new_tokens=NEW, batch_size=2)
+    def build():
+        return system or ZeroShot(steered, STYLE)
+
+    settings = {"seed": 0, **changes}
+    return predict(steered, "zero-shot", build, people, folder, settings, max_new_tokens=NEW, batch_size=2)
 
 
 def test_predictions_are_greedy_and_evaluation_reads_them(steered, people, samples_file, tmp_path):

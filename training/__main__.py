@@ -101,12 +101,52 @@ def _parser() -> argparse.ArgumentParser:
     formats.add_to(prepared)
     prepared.set_defaults(run=formats.run, interrupted="nothing was written")
 
+    privacy = commands.add_parser("privacy", help="measure what a persona of the built-in model gives away")
+    privacy.add_argument("--config", type=Path, default=_CONFIGS / "tiny.toml", help="what the model was made with")
+    privacy.add_argument("--report", type=Path, default=_PROJECT / "docs" / "results", help="where the results go")
+    privacy.set_defaults(run=_privacy)
+
     page = commands.add_parser("page", help="fill the tables of a Markdown page in anew from the results beside it")
     page.add_argument("page", type=Path, help="for example docs/results.md")
     page.add_argument("--results", type=Path, help="folder of the JSON files (default: the page's name, without .md)")
     page.set_defaults(run=_page)
 
-    without_config = ("evaluate", "page", "plots", "prepare", "shard")
+    baseline = commands.add_parser("baseline", help="let a baseline describe a config's samples, for evaluate to score")
+    baseline.add_argument("name", choices=["zero-shot", "few-shot", "text-statistics", "prompt-tuning"])
+    baseline.add_argument("--config", type=Path, required=True)
+    baseline.add_argument("--out", type=Path, required=True, help="folder of predictions.jsonl, and of what is trained")
+    baseline.add_argument("--dataset", metavar="NAME", help="what to call the samples' data set, as in evaluate")
+    baseline.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="(default: %(default)s)")
+    baseline.add_argument("--batch-size", type=int, default=16, metavar="N", help="at a time (default: %(default)s)")
+    baseline.set_defaults(run=_baseline, interrupted="the same command goes on with the next description")
+
+    table = commands.add_parser(
+        "table", help="baselines, DEPER and its ablations in the tiny world, over several seeds"
+    )
+    table.add_argument("--config", type=Path, default=_CONFIGS / "tiny.toml")
+    table.add_argument("--frozen", type=Path, default=Path("runs/tiny"), help="the tiny VLM's (default: %(default)s)")
+    table.add_argument("--out", type=Path, default=Path("runs/table"), help="what is done (default: %(default)s)")
+    table.add_argument("--report", type=Path, help="where the results go (default: OUT/results)")
+    table.add_argument("--seeds", type=int, default=3, metavar="N", help="trainings of each (default: %(default)s)")
+    table.add_argument("--systems", nargs="+", metavar="SYSTEM", help='some, such as "DEPER, no FiLM" (default: all)')
+    table.set_defaults(run=_table, interrupted="the same command goes on where it stopped")
+
+    reproduce = commands.add_parser("reproduce", help="an experiment of the paper, from its data to its table")
+    reproduce.add_argument("experiment", metavar="EXPERIMENT", help="a configuration with that name, or its path")
+    reproduce.add_argument("--data", type=Path, required=True, metavar="DIR", help="the data set as it was published")
+    reproduce.add_argument("--out", type=Path, metavar="DIR", help="(default: runs/EXPERIMENT)")
+    reproduce.add_argument(
+        "--systems", nargs="+", metavar="SYSTEM", help='such as "DEPER, no FiLM" (default: no ablation)'
+    )
+    reproduce.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="(default: %(default)s)")
+    reproduce.add_argument("--batch-size", type=int, default=16, metavar="N", help="at a time (default: %(default)s)")
+    reproduce.add_argument("--metrics", nargs="+", metavar="METRIC", help="some of them (default: all)")
+    reproduce.add_argument(
+        "--tokenizer", choices=["ptb", "words", "split"], default="ptb", help="(default: %(default)s)"
+    )
+    reproduce.set_defaults(run=_reproduce, interrupted="the same command goes on where it stopped")
+
+    without_config = ("evaluate", "page", "plots", "prepare", "privacy", "shard")
     for command in (command for name, command in commands.choices.items() if name not in without_config):
         command.add_argument(
             "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="change a setting"
@@ -194,6 +234,53 @@ def _evaluate(options: argparse.Namespace) -> None:
         describing=describing if options.bundle else None,
         dataset=options.dataset,
     )
+
+
+def _baseline(options: argparse.Namespace) -> None:
+    from training.baselines.run import Asked, run
+    from training.config import TrainingConfig, load_config
+
+    asked = Asked.load(load_config(TrainingConfig, options.config, options.changes), options.dataset)
+    limits = {"max_new_tokens": options.max_new_tokens, "batch_size": options.batch_size}
+    path = run(options.name, asked, options.out, **limits)
+    print(f"{path}: score it with `python -m training evaluate --predictions {path}`")
+
+
+def _table(options: argparse.Namespace) -> None:
+    from training.tiny.table import SYSTEMS, run
+
+    run(
+        options.config,
+        options.changes,
+        options.frozen,
+        options.out,
+        options.report or options.out / "results",
+        seeds=options.seeds,
+        systems=options.systems or SYSTEMS,
+    )
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from training.evaluate import Scoring
+    from training.evaluation.scores import METRICS
+    from training.reproduce import SYSTEMS, run
+
+    run(
+        options.experiment,
+        options.data,
+        options.out,
+        options.changes,
+        systems=options.systems or SYSTEMS,
+        scoring=Scoring(metrics=tuple(options.metrics or METRICS), tokenizer=options.tokenizer),
+        max_new_tokens=options.max_new_tokens,
+        batch_size=options.batch_size,
+    )
+
+
+def _privacy(options: argparse.Namespace) -> None:
+    from training import privacy
+
+    print(privacy.run(options.config, options.report)[1].read_text(encoding="utf-8"))
 
 
 def _page(options: argparse.Namespace) -> None:

@@ -24,8 +24,6 @@ class FewShot:
         seed: Of the draw.
     """
 
-    name = "few-shot"
-
     def __init__(
         self,
         vlm: SteeredVLM,

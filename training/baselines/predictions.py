@@ -1,7 +1,7 @@
 """Asking a system everything, into a predictions file that an interrupted run goes on with."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ PREDICTIONS, PARTIAL, SETTINGS = "predictions.jsonl", "predictions.partial.jsonl
 
 def predict(
     vlm: SteeredVLM,
-    system: System,
+    name: str,
+    build: Callable[[], System],
     people: Sequence[Person],
     folder: Path,
     settings: Mapping[str, Any],
@@ -36,7 +37,8 @@ def predict(
 
     Args:
         vlm: The frozen VLM.
-        system: How it is prompted.
+        name: The system's.
+        build: Makes the system; called only if there is a question left.
         people: Who is asked what.
         folder: Where to.
         settings: All that the predictions depend on, as plain JSON; lines made with others are refused.
@@ -51,16 +53,17 @@ def predict(
         InvalidImageError: An image cannot be read.
     """
     questions = [(person, question) for person in people for question in person.asked]
-    unanswered = [attrs.evolve(question.unanswered, system=system.name) for _, question in questions]
+    unanswered = [attrs.evolve(question.unanswered, system=name) for _, question in questions]
     folder.mkdir(parents=True, exist_ok=True)
-    _check_settings(folder / SETTINGS, {**settings, "system": system.name, "max_new_tokens": max_new_tokens})
+    _check_settings(folder / SETTINGS, {**settings, "system": name, "max_new_tokens": max_new_tokens})
     whole, partial = folder / PREDICTIONS, folder / PARTIAL
     if whole.exists():
         if _answered(whole, unanswered) < len(unanswered):
             raise TrainingError(f"{whole}: lacks answers; delete it, or choose another folder")
         return whole
     done = _answered(partial, unanswered)
-    bar = tqdm(total=len(questions), initial=done, desc=f"{system.name}: descriptions", mininterval=1.0)
+    system = build()
+    bar = tqdm(total=len(questions), initial=done, desc=f"{name}: descriptions", mininterval=1.0)
     with partial.open("a", encoding="utf-8") as file, bar:
         for prompts in _prompts(vlm, system, questions[done:], batch_size):
             for ids in greedy(vlm, prompts, max_new_tokens, batch_size=batch_size):

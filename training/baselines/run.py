@@ -16,7 +16,7 @@ from training.baselines.prompt_tuning import tune
 from training.baselines.system import SoftTokens, System
 from training.baselines.text_statistics import TextStatistics
 from training.baselines.zero_shot import ZeroShot
-from training.config import ConfigError, PromptTuningConfig, TrainingConfig
+from training.config import ConfigError, PromptTuningConfig, Stage2Config, TrainingConfig
 from training.data.splits import TRAIN
 from training.evaluation.predictions import References
 from training.vlm import SteeredVLM
@@ -85,7 +85,7 @@ def _prompt_tuning(setting: Setting) -> System:
             learned.append((people, tokens))
     everybody = [person for people, _ in learned for person in people]
     soft_tokens = torch.cat([tokens for _, tokens in learned])
-    return SoftTokens("prompt tuning", setting.vlm, setting.style, everybody, soft_tokens)
+    return SoftTokens(setting.vlm, setting.style, everybody, soft_tokens)
 
 
 BASELINES: Mapping[str, Callable[[Setting], System]] = {
@@ -96,71 +96,111 @@ BASELINES: Mapping[str, Callable[[Setting], System]] = {
 }
 
 
-def run(
-    name: str,
-    config: TrainingConfig,
-    folder: Path,
-    *,
-    max_new_tokens: int = 512,
-    batch_size: int = 16,
-    dataset: str | None = None,
-) -> Path:
+@attrs.frozen(eq=False)
+class Asked:
+    """Everybody who is asked something in a samples file, and the frozen VLM that is to answer.
+
+    Attributes:
+        config: Names both.
+        parts: The frozen parts that read samples.
+        vlm: On the device where it is to run.
+        people: Who is asked what.
+        samples: All samples of the file.
+    """
+
+    config: TrainingConfig
+    parts: runs.FrozenParts
+    vlm: SteeredVLM
+    people: Sequence[Person]
+    samples: Sequence[Sample]
+
+    @classmethod
+    def load(cls, config: TrainingConfig, dataset: str | None = None) -> "Asked":
+        """Reads the samples, then loads the frozen parts.
+
+        Args:
+            config: `stage2` has the prompt's style and the VLM's precision.
+            dataset: What to call the data set; see `References.of`.
+        """
+        if config.stage2 is None:
+            raise ConfigError("stage2: missing; it says which style the prompts are of, and the VLM's precision")
+        samples = read_samples(config.samples)
+        people = people_of(samples, References.of(Path(config.samples), samples, dataset))
+        parts = runs.FrozenParts.load(config)
+        vlm = runs.load_vlm(config, parts.tokenizer).to("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(config, parts, vlm, people, samples)
+
+    @property
+    def stage2(self) -> Stage2Config:
+        """The settings that say how the VLM is asked."""
+        assert self.config.stage2 is not None
+        return self.config.stage2
+
+    def settings(self) -> dict[str, object]:
+        """What any system's predictions depend on, beside the system."""
+        return {
+            "vlm": self.config.vlm,
+            "image size": self.config.image_size,
+            "style": self.stage2.style,
+            "bf16": self.stage2.bf16,
+            "seed": self.config.seed,
+            "max_description_tokens": self.config.max_description_tokens,
+            "samples": hashlib.sha256(Path(self.config.samples).read_bytes()).hexdigest(),
+        }
+
+
+def run(name: str, asked: Asked, folder: Path, *, max_new_tokens: int = 512, batch_size: int = 16) -> Path:
     """Asks a baseline everything that a samples file asks of anybody.
 
     Args:
         name: One of `BASELINES`.
-        config: Names the samples and the frozen VLM; `stage2` has the prompt's style and the VLM's precision.
+        asked: Who is asked what, by which VLM.
         folder: Gets `predictions.jsonl`, and what is trained.
         max_new_tokens: The most tokens of a description (paper: 512).
         batch_size: Questions at a time.
-        dataset: What to call the data set; see `References.of`.
 
     Returns:
         The predictions file.
 
     Raises:
-        ConfigError: Settings are missing, or do not fit the frozen parts.
-        InvalidSampleError: The samples cannot be read, or ask nothing.
-        TrainingError: The VLM cannot be loaded, or the folder holds something else.
+        ConfigError: Settings are missing.
+        TrainingError: The folder holds something else.
     """
-    if config.stage2 is None:
-        raise ConfigError("stage2: missing; it says which style the prompts are of, and the VLM's precision")
-    samples = read_samples(config.samples)
-    references = References.of(Path(config.samples), samples, dataset)
-    people = people_of(samples, references)
-    tokenizer = runs.FrozenParts.load(config).tokenizer
-    vlm = runs.load_vlm(config, tokenizer).to("cuda" if torch.cuda.is_available() else "cpu")
+    config = asked.config
     setting = Setting(
-        vlm=vlm,
-        style=config.stage2.style,
-        people=people,
-        others=others_than(people, samples),
+        vlm=asked.vlm,
+        style=asked.stage2.style,
+        people=asked.people,
+        others=others_than(asked.people, asked.samples),
         folder=folder,
         max_new_tokens=max_new_tokens,
         max_description_tokens=config.max_description_tokens,
         seed=config.seed,
         tuning=config.prompt_tuning,
-        bf16=config.stage2.bf16,
+        bf16=asked.stage2.bf16,
         feature_cache=config.feature_cache,
     )
-    system = BASELINES[name](setting)
-    settings = {
-        "vlm": config.vlm,
-        "image size": config.image_size,
-        "style": config.stage2.style,
-        "bf16": config.stage2.bf16,
-        "seed": config.seed,
-        "max_description_tokens": config.max_description_tokens,
-        "samples": hashlib.sha256(Path(config.samples).read_bytes()).hexdigest(),
-    }
+    built: list[System] = []
+
+    def build() -> System:
+        built.append(BASELINES[name](setting))
+        return built[0]
+
+    settings = asked.settings()
     if name == "prompt-tuning" and config.prompt_tuning is not None:
-        settings["prompt_tuning"] = attrs.asdict(
-            config.prompt_tuning, filter=lambda field, _: not field.metadata.get("aside")
-        )
-    path = predict(vlm, system, people, folder, settings, max_new_tokens=max_new_tokens, batch_size=batch_size)
-    if isinstance(system, FewShot) and system.shortened:
-        print(f"{name}: {system.shortened} prompts held fewer samples than asked for: the VLM's context is full")
+        settings["prompt_tuning"] = without_asides(config.prompt_tuning)
+    path = predict(
+        asked.vlm, name, build, asked.people, folder, settings, max_new_tokens=max_new_tokens, batch_size=batch_size
+    )
+    for system in built:
+        if isinstance(system, FewShot) and system.shortened:
+            print(f"{name}: {system.shortened} prompts held fewer samples than asked for: the VLM's context is full")
     return path
+
+
+def without_asides(config: attrs.AttrsInstance) -> dict[str, object]:
+    """A configuration as plain values, without what changes no result."""
+    return attrs.asdict(config, filter=lambda field, _: not field.metadata.get("aside"))
 
 
 def others_than(people: Sequence[Person], samples: Sequence[Sample]) -> list[list[str]]:

@@ -13,8 +13,6 @@ from training.vlm import SteeredVLM
 class System(Protocol):
     """A way to prompt the frozen VLM for one person's description."""
 
-    name: str
-
     def prompt(self, person: Person, image: SeenImage) -> Prompt:
         """The prompt that asks for this person's description of an image."""
         ...
@@ -24,15 +22,13 @@ class SoftTokens:
     """A soft token a person in the persona's prompt, wherever it comes from: DEPER's adapter, or tuning.
 
     Args:
-        name: The system's.
         vlm: The frozen VLM.
         style: The prompt's style.
         people: Those who are asked.
         soft_tokens: (people, hidden).
     """
 
-    def __init__(self, name: str, vlm: SteeredVLM, style: str, people: Sequence[Person], soft_tokens: Tensor) -> None:
-        self.name = name
+    def __init__(self, vlm: SteeredVLM, style: str, people: Sequence[Person], soft_tokens: Tensor) -> None:
         self._vlm, self._question = vlm, vlm.steered_prompt(style)
         self._soft_tokens = dict(zip((person.name for person in people), soft_tokens, strict=True))
 

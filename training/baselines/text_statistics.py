@@ -23,8 +23,6 @@ class TextStatistics:
         words: The most words in a persona.
     """
 
-    name = "text statistics"
-
     def __init__(
         self,
         vlm: SteeredVLM,

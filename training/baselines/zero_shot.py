@@ -13,8 +13,6 @@ class ZeroShot:
         style: The prompt's style.
     """
 
-    name = "zero-shot"
-
     def __init__(self, vlm: SteeredVLM, style: str) -> None:
         self._vlm, self._question = vlm, vlm.template.without_persona(style)
 

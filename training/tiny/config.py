@@ -2,7 +2,7 @@
 
 import attrs
 
-from training.config import Stage1Config, Stage2Config, positive
+from training.config import PromptTuningConfig, Stage1Config, Stage2Config, positive
 from training.network.config import NetworkConfig
 
 
@@ -68,7 +68,7 @@ class ViewersConfig:
 
 @attrs.frozen(kw_only=True)
 class TinyConfig:
-    """All settings of `python -m training tiny`."""
+    """All settings of `python -m training tiny`, and those of the baseline that is trained, for the table."""
 
     seed: int = 0
     vlm: VLMSizes
@@ -80,3 +80,4 @@ class TinyConfig:
     network: NetworkConfig
     stage1: Stage1Config
     stage2: Stage2Config
+    prompt_tuning: PromptTuningConfig

@@ -18,7 +18,7 @@ from pydeper import DeperModel, Persona, Sample
 from pydeper.vlm import DecodingOptions, VisionLanguageModel
 from training.data.simulated import TRAITS, Viewer, mentioned_shapes
 from training.evaluation.bootstrap import bootstrap_mean, bootstrap_statistic
-from training.evaluation.captions import bleu4_from_statistics, bleu_statistics, cider
+from training.evaluation.captions import Tokenizer, bleu4_from_statistics, bleu_statistics, cider
 from training.evaluation.object_sequence_score import object_sequence_score
 from training.evaluation.probes import transfer_probe
 from training.evaluation.report import Figure
@@ -30,7 +30,7 @@ from training.vlm import SteeredVLM
 STYLE = "description"
 MAX_NEW_TOKENS = 96
 SCORERS = ("bleu4", "rouge_l", "cider")
-TOKENIZER = "words"
+TOKENIZER: Tokenizer = "words"
 
 
 @attrs.frozen(eq=False)
@@ -188,7 +188,6 @@ _INPUTS = {
 
 def _score(texts: list[str], references: list[str], people: list[str], images: list[int]) -> dict[str, Figure]:
     statistics = bleu_statistics(texts, references, tokenizer=TOKENIZER)
-    looked = viewing_agreement([mentioned_shapes(t) for t in texts], [mentioned_shapes(r) for r in references])
     identified = subject_identification(images, people, texts, references, tokenizer=TOKENIZER, scorers=SCORERS)
     credits = np.mean([identified.credits[scorer] for scorer in SCORERS], axis=0)
     return {
@@ -196,12 +195,20 @@ def _score(texts: list[str], references: list[str], people: list[str], images: l
         "CIDEr": bootstrap_mean(cider(texts, references, tokenizer=TOKENIZER).pairs, people),
         "OSS": bootstrap_mean(object_sequence_score(texts, references).pairs, people),
         "CLS": bootstrap_mean(credits, [people[row] for row in identified.rows]),
-        "first object": bootstrap_mean(looked.first_right, people, weights=looked.first_asked),
+        **looking(texts, references, people),
+    }
+
+
+def looking(texts: Sequence[str], references: Sequence[str], people: Sequence[str]) -> dict[str, Figure]:
+    """How far descriptions follow the order in which people look, see `viewing_agreement`; intervals over people."""
+    looked = viewing_agreement([mentioned_shapes(t) for t in texts], [mentioned_shapes(r) for r in references])
+    return {
+        "first object": _share(looked.first_right, looked.first_asked, people),
         "pairwise order": _share(looked.orders_right, looked.orders_asked, people),
     }
 
 
-def _share(right: np.ndarray, asked: np.ndarray, people: list[str]) -> Figure:
+def _share(right: np.ndarray, asked: np.ndarray, people: Sequence[str]) -> Figure:
     """A pooled share with its interval; None where fewer than 2 people said anything that could be judged."""
     judged = {person for person, count in zip(people, asked, strict=True) if count}
     return bootstrap_mean(right, people, weights=asked) if len(judged) > 1 else None

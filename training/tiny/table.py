@@ -1,0 +1,294 @@
+"""`python -m training table`: baselines, DEPER and its ablations side by side in the tiny world, over several seeds.
+
+The frozen parts, the people and the scenes are those of `python -m training tiny`, made once. A seed is one of
+training: of weights, batches and dropout. What is done is kept, system by system and seed by seed, and not done again.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+
+from pydeper.errors import InvalidArgumentError
+from pydeper.samples import Sample
+from training import loop
+from training.ablations import ABLATIONS
+from training.baselines.people import Person, Question
+from training.baselines.predictions import predict
+from training.baselines.run import BASELINES, Setting, without_asides
+from training.baselines.system import SoftTokens, System
+from training.config import load_config
+from training.data.encoded import EncodedDataset, encode_dataset
+from training.data.simulated import Viewer
+from training.evaluation.bootstrap import Interval
+from training.evaluation.predictions import Prediction, read_predictions
+from training.evaluation.report import Figure, write_report
+from training.evaluation.scores import score_systems
+from training.network.image_encoder import ImageEncoder
+from training.network.text_table import TextTable
+from training.stage1 import Stage1Task, embed
+from training.stage2 import Stage2Task
+from training.tiny import make
+from training.tiny.config import TinyConfig
+from training.tiny.evaluation import MAX_NEW_TOKENS, STYLE, TOKENIZER, looking
+from training.tiny.people import People, simulate_people, support_samples
+from training.tiny.pretraining import trait_tokens
+from training.vlm import SteeredVLM
+
+METRICS = ("BLEU-4", "CIDEr", "ROUGE-L", "OSS", "CLS")
+"""METEOR, the fourth scorer of CLS, needs Java."""
+
+DEPER, CEILING, TUNING = "DEPER", "ceiling", "prompt-tuning"
+SEEDLESS = ("zero-shot", "text-statistics", "few-shot", CEILING)
+SYSTEMS = (
+    "zero-shot",
+    "text-statistics",
+    "few-shot",
+    TUNING,
+    DEPER,
+    *(f"{DEPER}, {name}" for name in ABLATIONS),
+    CEILING,
+)
+"""What can be in the table; "ceiling" has everybody's true traits as the soft token."""
+
+_BATCH = 64
+
+
+@attrs.frozen(eq=False)
+class World:
+    """What all systems and seeds share.
+
+    Attributes:
+        vlm: Frozen.
+        image_encoder: Frozen.
+        text_table: The VLM's.
+        people: Who was simulated.
+        asked: As many seen people as unseen ones, and the unseen ones; all are asked about every test scene.
+        training: The samples of all seen people.
+        known: The samples that the personas of `asked` are made from, person after person.
+    """
+
+    vlm: SteeredVLM
+    image_encoder: ImageEncoder
+    text_table: TextTable
+    people: People
+    asked: list[Person]
+    training: EncodedDataset
+    known: EncodedDataset
+
+    @classmethod
+    def make(cls, config: TinyConfig, frozen: Path) -> "World":
+        """Loads the frozen parts from the folder of a `python -m training tiny`, or makes there what it lacks."""
+        vlm = make.pretrain_vlm(config, frozen)
+        image_encoder = ImageEncoder(make.pretrain_image_encoder(config, frozen))
+        people = simulate_people(config.viewers, make.seed_of(config, make.Seeds.VIEWERS))
+        asked = _asked(people)
+
+        def encode(samples: Sequence[Sample]) -> EncodedDataset:
+            return encode_dataset(samples, vlm.tokenizer, image_encoder, make.persona_config(config))
+
+        return cls(
+            vlm=vlm,
+            image_encoder=image_encoder,
+            text_table=TextTable(vlm.model.get_input_embeddings().weight.detach().clone()),
+            people=people,
+            asked=asked,
+            training=encode(people.training),
+            known=encode([sample for person in asked for sample in person.known]),
+        )
+
+
+def run(
+    config_file: Path,
+    changes: Sequence[str],
+    frozen: Path,
+    folder: Path,
+    report: Path,
+    *,
+    seeds: int = 3,
+    systems: Sequence[str] = SYSTEMS,
+) -> None:
+    """Makes the table: `tiny-table-seen` and `tiny-table-unseen`, and how far seeds differ in `tiny-table-seeds`.
+
+    Args:
+        config_file: A configuration of the tiny model.
+        changes: Changes to it, as after `--set`; `stage1.steps` and `stage2.steps` set the budget.
+        frozen: Folder of the tiny model's frozen parts.
+        folder: Gets trainings and predictions, one folder a system and seed.
+        report: Gets the tables.
+        seeds: How many trainings of each system that is trained.
+        systems: Some of `SYSTEMS`.
+
+    Raises:
+        ConfigError: The configuration cannot be used.
+        InvalidArgumentError: A system is unknown, or there are no seeds.
+        TrainingError: The folder holds something else.
+    """
+    if unknown := [system for system in systems if system not in SYSTEMS]:
+        raise InvalidArgumentError(f"systems: {unknown[0]!r} is none of {', '.join(map(repr, SYSTEMS))}")
+    if seeds < 1:
+        raise InvalidArgumentError(f"seeds is {seeds}; at least 1 is needed")
+    config = load_config(TinyConfig, config_file, changes)
+    world = World.make(config, frozen)
+    todo = [(seed, system) for seed in range(seeds) for system in systems if seed == 0 or system not in SEEDLESS]
+    answers: dict[str, list[list[Prediction]]] = {system: [] for system in systems}
+    for number, (seed, system) in enumerate(todo, 1):
+        print(f"{system}, seed {seed} ({number} of {len(todo)})", flush=True)
+        ablation = ABLATIONS[system.removeprefix(f"{DEPER}, ")].settings if system.startswith(f"{DEPER}, ") else ()
+        variant = load_config(TinyConfig, config_file, [*changes, *ablation])
+        answers[system].append(answer(world, variant, system, seed, folder))
+    for system in set(systems) & set(SEEDLESS):
+        answers[system] *= seeds
+    facts = {
+        "command": "python -m training table",
+        "held-out scenes": len(world.people.test_scenes),
+        "trainings": f"{seeds} of each system that is trained",
+        "steps": f"stage 1 {config.stage1.steps}, stage 2 {config.stage2.steps}, prompt tuning "
+        f"{config.prompt_tuning.steps} (unseen people {config.prompt_tuning.unseen_steps})",
+        "decoding": f"greedy, at most {MAX_NEW_TOKENS} tokens",
+        "tokenizer of the metrics": TOKENIZER,
+        "CLS": "without the scorer METEOR",
+        "intervals": "95 %, bootstrap over people, all trainings of a person together",
+    }
+    _write(report, answers, facts, seeds)
+
+
+def answer(world: World, config: TinyConfig, system: str, seed: int, folder: Path) -> list[Prediction]:
+    """What a system, trained with this seed, says of every test scene for everybody who is asked.
+
+    Args:
+        world: What all systems share.
+        config: The configuration, ablated where the system is.
+        system: One of `SYSTEMS`.
+        seed: Of the training.
+        folder: Where trainings and predictions are kept.
+    """
+    own = folder / system.replace(", ", "-").replace(" ", "-") / f"seed-{seed}"
+    build, depends = _builder(world, config, system, seed, own)
+    frozen = {part: config_of(config, part) for part in ("seed", "vlm", "vision", "language", "viewers")}
+    settings = {**frozen, "training seed": seed, **{part: config_of(config, part) for part in depends}}
+    path = predict(
+        world.vlm, system, build, world.asked, own, settings, max_new_tokens=MAX_NEW_TOKENS, batch_size=_BATCH
+    )
+    return read_predictions(path)
+
+
+def config_of(config: TinyConfig, part: str) -> Any:
+    """A part of the configuration as plain values, without what changes no result."""
+    value = getattr(config, part)
+    return without_asides(value) if attrs.has(type(value)) else value
+
+
+def _builder(
+    world: World, config: TinyConfig, system: str, seed: int, own: Path
+) -> tuple[Callable[[], System], tuple[str, ...]]:
+    """How the system is made, and the parts of the configuration that it depends on beside the frozen ones."""
+    if system == CEILING:
+        return lambda: SoftTokens(world.vlm, STYLE, world.asked, _true_traits(world)), ()
+    if system in BASELINES:
+        setting = Setting(
+            vlm=world.vlm,
+            style=STYLE,
+            people=world.asked,
+            others=(),
+            folder=own,
+            max_new_tokens=MAX_NEW_TOKENS,
+            seed=seed,
+            tuning=config.prompt_tuning,
+            bf16=config.stage2.bf16,
+        )
+        return lambda: BASELINES[system](setting), ("prompt_tuning",) if system == TUNING else ()
+    depends = ("image_encoder", "encoder", "network", "stage1", "stage2")
+    return lambda: SoftTokens(world.vlm, STYLE, world.asked, train(world, config, seed, own)), depends
+
+
+def train(world: World, config: TinyConfig, seed: int, folder: Path) -> torch.Tensor:
+    """Trains DEPER, both stages, or goes on where an interrupted run left off.
+
+    Returns:
+        (people, hidden), a soft token for everybody who is asked: the adapter's of the mean of their known z_s.
+    """
+    first, second = (seed * 1000 + make.seed_of(config, stage) for stage in (make.Seeds.STAGE1, make.Seeds.STAGE2))
+    stage1 = Stage1Task(config.network, config.stage1, world.training, world.text_table, first)
+    loop.run(stage1, config.stage1, first, folder / "stage-1")
+    stage2 = Stage2Task(stage1.deper, config.stage2, world.training, world.text_table, world.vlm, second)
+    loop.run(stage2, config.stage2, second, folder / "stage-2")
+    vectors = embed(stage1.deper, world.text_table, world.known)
+    ends = np.cumsum([len(person.known) for person in world.asked])[:-1]
+    personas = np.stack([own.mean(axis=0) for own in np.split(vectors, ends)])
+    with torch.no_grad():
+        soft_tokens: torch.Tensor = stage2.adapter.eval()(torch.from_numpy(personas))
+    return soft_tokens
+
+
+def _true_traits(world: World) -> torch.Tensor:
+    viewers = {viewer.name: viewer for viewer in (*world.people.seen, *world.people.unseen)}
+    with torch.no_grad():
+        return trait_tokens(world.vlm, [viewers[person.name].words() for person in world.asked])
+
+
+def _asked(people: People) -> list[Person]:
+    """As many seen people as unseen ones, so that CLS chooses among equally many."""
+    images = people.test_images()
+
+    def person(viewer: Viewer, known: Sequence[Sample], dataset: str) -> Person:
+        questions = []
+        for number, (scene, image) in enumerate(zip(people.test_scenes, images, strict=True)):
+            text = viewer.describe(scene)
+            unanswered = Prediction(dataset, "", f"scene-{number}", viewer.name, "", text)
+            questions.append(Question(Sample(image, text, subject=viewer.name), unanswered))
+        return Person(viewer.name, tuple(known), tuple(questions), seen=dataset == "seen")
+
+    seen = people.seen[: len(people.unseen)]
+    own = [[sample for sample in people.training if sample.subject == viewer.name] for viewer in seen]
+    support = support_samples(people, 0, len(people.support[0][0]))
+    return [
+        *(person(viewer, known, "seen") for viewer, known in zip(seen, own, strict=True)),
+        *(person(viewer, known, "unseen") for viewer, known in zip(people.unseen, support, strict=True)),
+    ]
+
+
+# --- scores
+
+
+def _write(folder: Path, answers: Mapping[str, list[list[Prediction]]], facts: dict[str, Any], seeds: int) -> None:
+    spread: dict[str, dict[str, Figure]] = {system: {} for system in answers if system not in SEEDLESS}
+    for group in ("seen", "unseen"):
+        by_seed = {
+            system: [[row for row in rows if row.dataset == group] for rows in per_seed]
+            for system, per_seed in answers.items()
+        }
+        title = f"Tiny world, people {'seen in training' if group == 'seen' else 'not seen in training'}"
+        write_report(folder, f"tiny-table-{group}", score(by_seed), title=title, facts=facts)
+        alone = (
+            [score({system: [by_seed[system][seed]] for system in spread}) for seed in range(seeds)] if spread else []
+        )
+        for system in spread:
+            for metric in alone[0][system]:
+                values = [_estimate(scores[system][metric]) for scores in alone]
+                spread[system][f"{metric}, {group}"] = float(np.std(values, ddof=1)) if seeds > 1 else None
+    if spread and seeds > 1:
+        title = "Tiny world, standard deviation between trainings that differ in their seed alone"
+        write_report(folder, "tiny-table-seeds", spread, title=title, facts=facts)
+
+
+def score(by_seed: Mapping[str, Sequence[Sequence[Prediction]]]) -> dict[str, dict[str, Figure]]:
+    """All metrics of all systems; a system's predictions of several trainings are so many more images.
+
+    Args:
+        by_seed: System -> for each training, its predictions; all systems answer the same questions in one order.
+    """
+    trainings = list(next(iter(by_seed.values())))
+    images = [f"{number}/{row.image}" for number, rows in enumerate(trainings) for row in rows]
+    subjects = [row.subject for rows in trainings for row in rows]
+    references = [row.reference for rows in trainings for row in rows]
+    texts = {system: [row.prediction for rows in per_seed for row in rows] for system, per_seed in by_seed.items()}
+    scores = score_systems(images, subjects, references, texts, tokenizer=TOKENIZER, metrics=METRICS)
+    return {system: {**scores.systems[system], **looking(own, references, subjects)} for system, own in texts.items()}
+
+
+def _estimate(figure: Figure) -> float:
+    return figure.estimate if isinstance(figure, Interval) else float("nan") if figure is None else float(figure)
