@@ -67,6 +67,8 @@ def test_pixels_are_of_the_upright_image(name: str, size: tuple[int, int], tmp_p
     assert [fixation.box for fixation in sample.trajectory or ()] == [pytest.approx((0.5, 0.25, 1.0, 0.75))]
     with pytest.raises(InvalidSampleError, match=r"fixation 0: box .* far outside the image, read as fractions"):
         list(read_deper_json(path, images))
+    with pytest.raises(InvalidSampleError, match=r"fixation 0: box .* within one pixel; it must be of fractions"):
+        list(read_deper_json(write(tmp_path, [entry()]), images, boxes="pixels"))
 
 
 def test_boxes_a_little_over_the_edge_are_clipped(tmp_path: Path, images: Path) -> None:

@@ -71,7 +71,7 @@ def read_deper_json(
     def read(entry: Any, place: str) -> Sample:
         if not isinstance(entry, dict):
             raise InvalidSampleError(f"must be an object {{…}}, not {kind(entry)}")
-        report.unread.update(entry.keys() - _FIELDS)
+        report.unread.update(sorted(entry.keys() - _FIELDS))
         image = folder.find(field(entry, "name", str, "the name of an image"))
         size = upright_size(image) if boxes == "pixels" else (1, 1)
         return Sample(
@@ -114,6 +114,8 @@ def _inside(box: Any, size: tuple[int, int], report: ReadReport, place: str) -> 
     if not all(-_MARGIN <= value <= 1 + _MARGIN for value in (x1, y1, x2, y2)):
         units = "fractions of the image" if size == (1, 1) else f"pixels of an image of {size[0]}×{size[1]}"
         raise InvalidSampleError(f"box {box} lies far outside the image, read as {units}; say which boxes are given")
+    if size != (1, 1) and max(box) <= 1:
+        raise InvalidSampleError(f"box {box} lies within one pixel; it must be of fractions: say which boxes are given")
     clipped = tuple(min(max(value, 0.0), 1.0) for value in (x1, y1, x2, y2))
     if clipped != (x1, y1, x2, y2):
         report.change("boxes clipped to the image", place)

@@ -75,7 +75,7 @@ def read_localized_narratives(
 
     def read(line: bytes, place: str) -> Sample:
         record = parse_object(line)
-        report.unread.update(record.keys() - _FIELDS)
+        report.unread.update(sorted(record.keys() - _FIELDS))
         image = folder.find(_image_name(record, image_pattern))
         fixations: list[Fixation] = []
         for points, times in _strokes(record):
