@@ -9,8 +9,10 @@ import torch
 from conftest import SmallVLM, random_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_runs import config_file, log_of, parts  # noqa: F401 – fixtures
 from torch import Tensor
 
+from training.__main__ import main
 from training.data.feature_cache import MemoryStore
 from training.prefix import DescriptionLoss
 from training.vlm import SteeredVLM
@@ -171,3 +173,16 @@ def test_attention_without_masks_is_refused(sdpa, monkeypatch):
     monkeypatch.setattr(sdpa.model.config.text_config, "_attn_implementation_internal", "flash_attention_2")
     with pytest.raises(ValueError, match="load with sdpa or eager"):
         DescriptionLoss(sdpa, Features(sdpa).of)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler, about itself
+def test_compiled_steps_are_the_plain_ones(config_file, tmp_path):  # noqa: F811
+    for stage in ("stage1", "stage2"):
+        logs = []
+        for compiled in ("false", "true"):
+            out = ["--out", str(tmp_path / compiled), "--set", f"{stage}.compile={compiled}"]
+            dropout = ["--set", "network.dropout=0.0"]  # compiled code draws other masks
+            assert main([stage, "--config", str(config_file), *out, *dropout]) == 0
+            logs.append([line["loss"] for line in log_of(tmp_path / compiled / stage.replace("stage", "stage-"))])
+        assert logs[0] == pytest.approx(logs[1], rel=1e-4)
