@@ -242,5 +242,5 @@ def check_fit(splits: Splits, members: Iterable[Member], source: str) -> None:
             first = min(samples)
             raise SplitsError(
                 f"{source}: does not fit the data: {len(samples)} samples are {where}, such as {first.key!r} of "
-                f"{first.subject!r}. Give the same source and options again, name another splits file, or delete this one"
+                f"{first.subject!r}. Give the same source and options again, another splits file, or delete this one"
             )
