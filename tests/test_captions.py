@@ -147,6 +147,21 @@ def test_figures_worked_out_by_hand():
     assert cider(["a b c d", "x"], ["a b c d", "y"], tokenizer="split").pairs == pytest.approx([10.0, 0.0])
 
 
+@pytest.mark.parametrize("metric", PLAIN_METRICS)
+@given(corpus=corpora, order=st.randoms(use_true_random=False))
+@settings(max_examples=30)
+def test_scores_are_bounded_and_the_order_of_pairs_does_not_matter(metric, corpus, order):
+    best = 10.0 if metric is cider else 1.0
+    scores = metric(*corpus, tokenizer="split")
+    assert ((scores.pairs >= 0) & (scores.pairs <= best + 1e-9)).all()
+    assert 0 <= scores.corpus <= best + 1e-9
+    rows = order.sample(range(len(scores.pairs)), len(scores.pairs))
+    shuffled = metric(*([side[row] for row in rows] for side in corpus), tokenizer="split")
+    np.testing.assert_allclose(shuffled.pairs, scores.pairs[rows], rtol=1e-12, atol=1e-12)
+    assert shuffled.corpus == pytest.approx(scores.corpus)
+    assert (metric(corpus[1], corpus[1], tokenizer="split").pairs >= scores.pairs - 1e-9).all()
+
+
 @given(corpus=corpora)
 @settings(max_examples=40)
 def test_bleu_statistics_add_up_to_the_corpus_score(corpus):

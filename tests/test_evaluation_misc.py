@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pycocoevalcap.bleu.bleu import Bleu
 
 from pydeper.errors import InvalidArgumentError
-from training.evaluation.bootstrap import Interval, bootstrap_mean, bootstrap_statistic
+from training.evaluation.bootstrap import Interval, bootstrap_mean, bootstrap_statistic, bootstrap_sums
 from training.evaluation.captions import bleu4, bleu4_from_statistics, bleu_statistics
 from training.evaluation.human_consistency import human_consistency
 from training.evaluation.probes import probe_trait, probe_traits, transfer_probe
@@ -44,6 +44,17 @@ def test_human_consistency_does_not_compare_a_person_with_themselves():
     text = "the same five words here"
     result = human_consistency(["x"] * 3, ["ana", "ana", "ben"], [text, text, "nothing alike"], tokenizer="words")
     assert result.mean < 1e-3
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.sampled_from(["", "a dog", "a dog on a mat"]))))
+def test_human_consistency_is_a_share_that_the_order_of_rows_does_not_change(rows):
+    rows = [*rows, (9, 0, "a red dog on a mat"), (9, 1, "a dog on a mat")]
+    there, back = (
+        human_consistency(*map(list, zip(*order, strict=True)), tokenizer="split") for order in (rows, rows[::-1])
+    )
+    assert 0 <= there.mean <= 1 + 1e-12
+    assert there.mean == pytest.approx(back.mean)
+    assert set(there.images) == set(back.images)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +151,21 @@ def test_corpus_bleu_has_an_interval():
     interval = bootstrap_statistic(lambda rows: bleu4_from_statistics(statistics[rows].sum(axis=0)), range(12))
     assert interval.estimate == bleu4(candidates, references, tokenizer="words").corpus
     assert interval.low < interval.estimate < interval.high
+
+
+def test_sums_give_the_interval_of_the_statistic_they_belong_to():
+    generator = np.random.default_rng(4)
+    statistics = generator.integers(0, 9, size=(40, 10)).astype(float)
+    people = generator.integers(0, 6, 40).tolist()
+    fast = bootstrap_sums(statistics, bleu4_from_statistics, people, resamples=200, seed=5)
+    slow = bootstrap_statistic(
+        lambda rows: float(bleu4_from_statistics(statistics[rows].sum(axis=0))), people, resamples=200, seed=5
+    )
+    assert (fast.estimate, fast.low, fast.high) == pytest.approx((slow.estimate, slow.low, slow.high))
+    with pytest.raises(InvalidArgumentError, match="clusters has 3"):
+        bootstrap_sums(statistics, bleu4_from_statistics, [1, 2, 3])
+    with pytest.raises(InvalidArgumentError, match="1 clusters"):
+        bootstrap_sums(statistics, bleu4_from_statistics, [1] * 40)
 
 
 def test_clusters_without_weight_say_nothing():

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -6,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nltk.stem.porter import PorterStemmer
 
+from benchmarks.object_sequence_score import PlainScore, all_pairs, make_descriptions
 from pydeper.errors import InvalidArgumentError
 from training.evaluation import object_sequence_score as oss
 from training.evaluation import wordnet
 from training.evaluation.checks import MissingRequirementError
 from training.evaluation.object_sequence_score import noun_sequences, object_sequence_score, score_sequences
-from training.evaluation.wordnet import wordnet_lemmas
+from training.evaluation.wordnet import nltk_lemmas, wordnet_lemmas
 
 # "couch" and "lounge" share a lemma, "couch" and "frame" another, "lounge" and "frame" none; "run…" share a stem.
 LEMMAS = {
@@ -130,6 +134,41 @@ def test_real_wordnet_through_the_plain_definition():
     np.testing.assert_allclose(score_sequences(*sides), expected, atol=1e-12)
 
 
+def test_very_long_sequences_and_texts():
+    generator = np.random.default_rng(0)
+    long, other = (list(generator.choice(WORDS, size=length)) for length in (70, 2000))
+    scores = score_sequences([long, long, [], ["dog"]], [long, other, long, long], lemmas=lemmas)
+    np.testing.assert_allclose(scores[:1], 1.0)
+    assert 60 / 2000 <= scores[1] <= 70 / 2000
+    assert scores[2] == 0.0
+    assert scores[3] == pytest.approx(plain_score(["dog"], long))
+    (nouns,) = noun_sequences(["The dog is " + 1_000_000 * "o"])  # more than spaCy takes with its parser
+    assert nouns[0] == "dog"
+
+
+def test_texts_of_other_scripts_and_odd_characters():
+    texts = ["\x00", "😀😀", "Собака на траве.", "一只狗", "a\u2028dog\x85", "||| dog |||", "\n\n"]
+    scores = object_sequence_score(texts, texts, lemmas=lemmas)
+    assert scores.pairs.tolist() == [1.0] * len(texts)
+    assert (object_sequence_score(texts, texts[::-1], lemmas=lemmas).pairs >= 0).all()
+
+
+@pytest.mark.parametrize("source", ["meteor", "nltk"])
+def test_equals_a_plain_loop_over_spacy_and_nltk(source):
+    if source == "nltk":
+        try:
+            nltk_lemmas()
+        except MissingRequirementError as error:
+            pytest.skip(str(error))
+    plain = PlainScore(source)
+    pairs = [*all_pairs(make_descriptions(2, 2), 2), ("", "A dog."), ("A dog.", ""), ("", "It is small."), ("", "")]
+    expected = [plain.score(plain.nouns(candidate), plain.nouns(reference)) for candidate, reference in pairs]
+    lemmas_of = nltk_lemmas() if source == "nltk" else wordnet_lemmas()
+    found = object_sequence_score(*map(list, zip(*pairs, strict=True)), lemmas=lemmas_of).pairs
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert 0.1 < found.mean() < 0.9
+
+
 @pytest.mark.parametrize(
     ("candidates", "references", "message"),
     [
@@ -173,3 +212,44 @@ def test_a_jar_without_wordnet_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setattr(wordnet, "find_coco_file", lambda relative: jar)
     with pytest.raises(MissingRequirementError, match="pip install"):
         wordnet_lemmas.__wrapped__()
+
+
+@pytest.fixture
+def no_caches():
+    """What a metric keeps once it is loaded is loaded anew, before and after."""
+    kept = [oss._load_pipeline, oss._stemmer, wordnet.nltk_lemmas]
+    for function in kept:
+        function.cache_clear()
+    yield
+    for function in kept:
+        function.cache_clear()
+
+
+@pytest.mark.usefixtures("no_caches")
+@pytest.mark.parametrize(
+    ("module", "call", "message"),
+    [
+        ("spacy", lambda: noun_sequences(["a dog"]), "finding nouns needs spaCy"),
+        ("nltk.stem.porter", lambda: score_sequences([["dog"]], [["dog"]], lemmas=lemmas), "Porter stems need nltk"),
+        ("nltk.corpus", nltk_lemmas, "WordNet needs nltk"),
+    ],
+)
+def test_a_missing_package_is_an_error_with_the_pip_line(monkeypatch, module, call, message):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingRequirementError, match=rf"{message}; run `pip install"):
+        call()
+
+
+def test_missing_nltk_data_is_an_error_that_says_how_to_get_it(tmp_path):
+    program = """
+from training.evaluation.wordnet import nltk_lemmas
+try:
+    nltk_lemmas()
+except RuntimeError as error:
+    print(error)
+"""
+    environment = {**os.environ, "NLTK_DATA": str(tmp_path), "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("nltk's WordNet is not installed")
+    assert str(tmp_path) in done.stdout
+    assert "run `python -m nltk.downloader wordnet`, or point NLTK_DATA at" in done.stdout

@@ -7,7 +7,6 @@ gets a table of the systems side by side (`OUT/NAME.json`, `.md`, `.png`) and on
 
 import contextlib
 import hashlib
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,13 +16,19 @@ import attrs
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from pydeper import DeperModel, Persona, Sample, bundle, read_samples
-from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidArgumentError, InvalidSampleError
 from training.data.splits import QUERY, SEEN_SPLITS, SPLITS, SUPPORT, TEST, TRAIN, UNSEEN_SPLITS, VAL
 from training.evaluation.captions import Tokenizer
 from training.evaluation.chart import write_chart
 from training.evaluation.meteor import one_program
-from training.evaluation.predictions import Prediction, References, by_dataset, image_name, read_predictions
+from training.evaluation.predictions import (
+    Prediction,
+    PredictionsFile,
+    References,
+    by_dataset,
+    image_name,
+    read_predictions,
+)
 from training.evaluation.report import format_table, write_report
 from training.evaluation.scores import METRICS, Scores, score_systems
 from training.evaluation.wordnet import Lemmas, Source, nltk_lemmas, wordnet_lemmas
@@ -166,7 +171,7 @@ def describe(
         "manifest": hashlib.sha256((opened.folder / bundle.MANIFEST).read_bytes()).hexdigest(),
         "samples": hashlib.sha256(references.path.read_bytes()).hexdigest(),
     }
-    predictions = _PredictionsFile(folder, settings, unanswered)
+    predictions = PredictionsFile(folder, settings, unanswered)
     if rest := questions[len(predictions.done) :]:
         personas = {subject: Persona.from_samples(own, model=model) for subject, own in support.items()}
         with tqdm(total=len(questions), initial=len(predictions.done), unit="description", disable=None) as progress:
@@ -182,7 +187,7 @@ def describe(
                 answers = dict(zip(once, texts, strict=True))
                 predictions.append([answers[question] for question in asking])
                 progress.update(len(chunk))
-        predictions.finish()
+    predictions.finish()
     facts: dict[str, object] = {
         "model": f"{model.model_id}, persona encoder {model.config.persona_encoder.fingerprint[:19]}",
         "personas": _persona_facts(support, samples),
@@ -240,61 +245,6 @@ def _persona_facts(support: Mapping[str, Sequence[Sample]], samples: Sequence[Sa
             spread = str(min(sizes)) if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
             kinds.append(f"{len(sizes)} {name} people, from {spread} {split} samples each")
     return "; ".join(kinds)
-
-
-class _PredictionsFile:
-    """Predictions on disk while they are made: answers are appended to a partial file, which is renamed when whole."""
-
-    def __init__(self, folder: Path, settings: Mapping[str, object], unanswered: Sequence[Prediction]) -> None:
-        """Takes up what an earlier run with the same settings has left in the folder."""
-        self._unanswered = unanswered
-        self._whole, self._partial = folder / "predictions.jsonl", folder / "predictions.partial.jsonl"
-        _check_settings(folder / "predictions.settings.json", settings, self._whole.exists() or self._partial.exists())
-        if not self._whole.exists() and self._partial.exists():
-            written = self._partial.read_bytes()
-            if cut := len(written) - (written.rfind(b"\n") + 1):  # the run was stopped within a line
-                with self._partial.open("r+b") as file:
-                    file.truncate(len(written) - cut)
-        found = self._whole if self._whole.exists() else self._partial
-        self.done = read_predictions(found) if found.exists() and found.stat().st_size else []
-        for number, (done, asked) in enumerate(zip(self.done, unanswered, strict=False), start=1):
-            if attrs.evolve(done, prediction="") != asked:
-                raise InvalidArgumentError(f"{found}:{number}: is not what this run would write; use another --out")
-        if len(self.done) > len(unanswered) or (found == self._whole and len(self.done) != len(unanswered)):
-            raise InvalidArgumentError(f"{found}: has {len(self.done)} lines, not {len(unanswered)}; use another --out")
-
-    def append(self, texts: Sequence[str]) -> None:
-        """Adds the answers to the next questions."""
-        asked = self._unanswered[len(self.done) : len(self.done) + len(texts)]
-        answered = [attrs.evolve(row, prediction=text) for row, text in zip(asked, texts, strict=True)]
-        with self._partial.open("ab") as file:
-            file.write("".join(row.line() for row in answered).encode())
-        self.done += answered
-
-    def finish(self) -> None:
-        """Gives the file, now whole, its name."""
-        self._partial.replace(self._whole)
-
-
-def _check_settings(path: Path, settings: Mapping[str, object], begun: bool) -> None:
-    encoded = json.dumps(settings, ensure_ascii=False, indent=1) + "\n"
-    if not begun:
-        with atomic_path(path) as temporary:
-            temporary.write_text(encoded, encoding="utf-8")
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidArgumentError(
-            f"{path.parent}: holds predictions but not how they were made ({error}); use another --out"
-        ) from error
-    now = json.loads(encoded)
-    for name in now | before:
-        if now.get(name) != before.get(name):
-            raise InvalidArgumentError(
-                f"{path}: the predictions there were made with {name} {before.get(name)!r}, not {now.get(name)!r}; use "
-                "another --out, or delete them"
-            )
 
 
 # --- scoring and reporting

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import attrs
 
+from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidArgumentError, InvalidSampleError
 from pydeper.samples import Sample
 from training.data.splits import SEEN_SPLITS, UNSEEN_SPLITS
@@ -212,3 +213,77 @@ def by_dataset(predictions: Iterable[Prediction]) -> dict[str, dict[str, list[Pr
 
 def _question(prediction: Prediction) -> tuple[str, str, str]:
     return prediction.image, prediction.subject, prediction.reference
+
+
+class PredictionsFile:
+    """Predictions on disk while they are made, so that an interrupted run goes on where it stopped.
+
+    The folder's `predictions.partial.jsonl` grows by append and becomes `predictions.jsonl` when it is whole;
+    `predictions.settings.json` tells how they were made, and other settings are refused.
+
+    Attributes:
+        done: The predictions so far, the first of those asked for.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, object], unanswered: Sequence[Prediction]) -> None:
+        """Takes up what an earlier run has left in the folder.
+
+        Args:
+            folder: Where the files are; it must exist.
+            settings: All that the predictions depend on, as plain JSON.
+            unanswered: What is asked, in the order in which it will be answered; `prediction` is empty.
+
+        Raises:
+            InvalidArgumentError: The folder holds predictions that were made with other settings, or of other samples.
+        """
+        self._unanswered = unanswered
+        self._whole, self._partial = folder / "predictions.jsonl", folder / "predictions.partial.jsonl"
+        _check_settings(folder / "predictions.settings.json", settings, self._whole.exists() or self._partial.exists())
+        if not self._whole.exists() and self._partial.exists():
+            written = self._partial.read_bytes()
+            if cut := len(written) - (written.rfind(b"\n") + 1):  # the run was stopped within a line
+                with self._partial.open("r+b") as file:
+                    file.truncate(len(written) - cut)
+        found = self._whole if self._whole.exists() else self._partial
+        self.done = read_predictions(found) if found.exists() and found.stat().st_size else []
+        for number, (done, asked) in enumerate(zip(self.done, unanswered, strict=False), start=1):
+            if attrs.evolve(done, prediction="") != asked:
+                raise InvalidArgumentError(f"{found}:{number}: is not what this run would write; use another --out")
+        if len(self.done) > len(unanswered) or (found == self._whole and len(self.done) != len(unanswered)):
+            raise InvalidArgumentError(f"{found}: has {len(self.done)} lines, not {len(unanswered)}; use another --out")
+
+    def append(self, texts: Sequence[str]) -> None:
+        """Writes the answers to the next questions."""
+        asked = self._unanswered[len(self.done) : len(self.done) + len(texts)]
+        answered = [attrs.evolve(row, prediction=text) for row, text in zip(asked, texts, strict=True)]
+        with self._partial.open("ab") as file:
+            file.write("".join(row.line() for row in answered).encode())
+        self.done += answered
+
+    def finish(self) -> None:
+        """Gives the file, now whole, its name; one that has it already stays as it is."""
+        if len(self.done) != len(self._unanswered):
+            raise InvalidArgumentError(f"{self._partial}: {len(self.done)} of {len(self._unanswered)} are answered")
+        if self._partial.exists():
+            self._partial.replace(self._whole)
+
+
+def _check_settings(path: Path, settings: Mapping[str, object], begun: bool) -> None:
+    encoded = json.dumps(settings, ensure_ascii=False, indent=1) + "\n"
+    if not begun:
+        with atomic_path(path) as temporary:
+            temporary.write_text(encoded, encoding="utf-8")
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidArgumentError(
+            f"{path.parent}: holds predictions but not how they were made ({error}); use another --out"
+        ) from error
+    now = json.loads(encoded)
+    for name in now | before:
+        if now.get(name) != before.get(name):
+            raise InvalidArgumentError(
+                f"{path}: the predictions there were made with {name} {before.get(name)!r}, not {now.get(name)!r}; use "
+                "another --out, or delete them"
+            )
