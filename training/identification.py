@@ -228,6 +228,7 @@ def subset(data: EncodedDataset, chosen: NDArray[np.bool_]) -> EncodedDataset:
         image_of=data.image_of[chosen],
         descriptions=list(itertools.compress(data.descriptions, chosen)),
         subject_of=data.subject_of[chosen],
+        shard_of=None if data.shard_of is None else data.shard_of[chosen],
     )
 
 

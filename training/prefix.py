@@ -105,11 +105,10 @@ class DescriptionLoss:
         mask = _attention_bias(sizes, length, embeds.dtype)
         hidden = embeds
         for index, layer in enumerate(self._layers):
-            # Padded layer by layer: all layers of a batch at once would be copied a second time.
-            stacked = pad_sequence([p.keys_and_values[index].permute(2, 0, 1, 3) for p in prefixes], batch_first=True)
-            past = _Past(*stacked.permute(2, 0, 3, 1, 4))
 
-            def run(hidden: Tensor, layer: Callable[..., Tensor] = layer, past: _Past = past) -> Tensor:
+            def run(hidden: Tensor, layer: Callable[..., Tensor] = layer, index: int = index) -> Tensor:
+                # One layer's at a time, and in here: keys and values of all would be held twice.
+                past = _stack(prefixes, index)
                 return layer(hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=past)
 
             hidden = self._recomputed(run, hidden)
@@ -202,6 +201,12 @@ class _Past:
 
     def update(self, keys: Tensor, values: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
         return torch.cat([self.keys.to(keys), keys], dim=2), torch.cat([self.values.to(values), values], dim=2)
+
+
+def _stack(prefixes: Sequence[_Prefix], layer: int) -> _Past:
+    """One layer's keys and values of a batch, prefixes padded on the right."""
+    rows = [prefix.keys_and_values[layer].permute(2, 0, 1, 3) for prefix in prefixes]
+    return _Past(*pad_sequence(rows, batch_first=True).permute(2, 0, 3, 1, 4))
 
 
 def _attention_bias(sizes: Tensor, length: int, dtype: torch.dtype) -> Tensor:
