@@ -93,6 +93,11 @@ def places(tree: Any) -> Iterator[tuple[Any, Any]]:
         yield from places(value)
 
 
+def one_of(draw: st.DrawFn, tree: Any) -> tuple[Any, Any]:
+    found = list(places(tree))
+    return found[draw(st.integers(0, len(found) - 1))]
+
+
 RAW = ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5000, "-" + "9" * 30, "[" * 2000 + "]" * 2000, '"\\ud800"']
 
 
@@ -102,18 +107,18 @@ def rewritten(draw: st.DrawFn, tree: Any) -> bytes:
     changed = {"root": copy.deepcopy(tree)}
     raw = {}
     for _ in range(draw(st.integers(1, 3))):
-        container, key = draw(st.sampled_from(list(places(changed))))
+        container, key = one_of(draw, changed)
         match draw(st.integers(0, 5)):
             case 0 | 1:
-                container[key] = draw(ODD)
+                container[key] = copy.deepcopy(draw(ODD))
             case 2:
                 del container[key]
                 changed.setdefault("root", None)
             case 3:
-                other, name = draw(st.sampled_from(list(places(changed))))
+                other, name = one_of(draw, changed)
                 container[key] = copy.deepcopy(other[name])
             case 4 if isinstance(container, dict):
-                container[draw(st.text(max_size=4))] = draw(ODD)
+                container[draw(st.text(max_size=4))] = copy.deepcopy(draw(ODD))
             case _:
                 mark = f"@{len(raw)}@"
                 raw[mark] = draw(st.sampled_from(RAW))
