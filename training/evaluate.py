@@ -153,49 +153,74 @@ def describe(
     support = _support(samples, {str(target.subject) for target in targets}, references.path)
     opened = bundle.open_bundle(asked.bundle)
     model = DeperModel(opened)
-    systems = {model.model_id: True} | ({f"{model.model_id}, no persona": False} if asked.zero_shot else {})
-    questions = [(system, steered, target) for system, steered in systems.items() for target in targets]
-    unanswered = [
-        Prediction(
-            dataset=references.dataset_of(target),
-            system=system,
-            image=image_name(target.image, references.path.parent),
-            subject=str(target.subject),
-            prediction="",
-            reference=str(target.description),
-        )
-        for system, _, target in questions
-    ]
+    questions = _questions(targets, model.model_id, True, references)
+    if asked.zero_shot:
+        questions += _questions(targets, f"{model.model_id}, no persona", False, references)
     settings = attrs.asdict(asked) | {
         "bundle": model.model_id,
         "manifest": hashlib.sha256((opened.folder / bundle.MANIFEST).read_bytes()).hexdigest(),
         "samples": hashlib.sha256(references.path.read_bytes()).hexdigest(),
     }
-    predictions = PredictionsFile(folder, settings, unanswered)
+    predictions = PredictionsFile(folder, settings, [question.unanswered for question in questions])
     if rest := questions[len(predictions.done) :]:
         personas = {subject: Persona.from_samples(own, model=model) for subject, own in support.items()}
-        with tqdm(total=len(questions), initial=len(predictions.done), unit="description", disable=None) as progress:
-            for start in range(0, len(rest), _AT_ONCE):
-                chunk = rest[start : start + _AT_ONCE]
-                asking = [(str(target.image), str(target.subject) if steered else None) for _, steered, target in chunk]
-                once = list(dict.fromkeys(asking))
-                texts = model.describe_batch(
-                    [(image, None if subject is None else personas[subject]) for image, subject in once],
-                    style=asked.style,
-                    max_new_tokens=asked.max_new_tokens,
-                )
-                answers = dict(zip(once, texts, strict=True))
-                predictions.append([answers[question] for question in asking])
-                progress.update(len(chunk))
+        _answer(rest, model, personas, asked, predictions)
     predictions.finish()
     facts: dict[str, object] = {
         "model": f"{model.model_id}, persona encoder {model.config.persona_encoder.fingerprint[:19]}",
-        "personas": _persona_facts(support, samples),
+        "personas": _persona_facts(support),
         "decoding": f"greedy, at most {asked.max_new_tokens} tokens, style {asked.style!r}",
     }
     if left_out:
         facts["left out"] = f"{left_out} samples without a description"
     return predictions.done, facts
+
+
+@attrs.frozen
+class _Question:
+    """What is asked of the model: an image, for a person or (None) for nobody, and the prediction that will hold it."""
+
+    image: str
+    person: str | None
+    unanswered: Prediction
+
+
+def _questions(targets: Sequence[Sample], system: str, steered: bool, references: References) -> list[_Question]:
+    questions = []
+    for target in targets:
+        subject = str(target.subject)
+        unanswered = Prediction(
+            dataset=references.dataset_of(target),
+            system=system,
+            image=image_name(target.image, references.path.parent),
+            subject=subject,
+            prediction="",
+            reference=str(target.description),
+        )
+        questions.append(_Question(str(target.image), subject if steered else None, unanswered))
+    return questions
+
+
+def _answer(
+    questions: Sequence[_Question],
+    model: DeperModel,
+    personas: Mapping[str, Persona],
+    asked: Describing,
+    predictions: PredictionsFile,
+) -> None:
+    done = len(predictions.done)
+    with tqdm(total=done + len(questions), initial=done, unit="description", disable=None) as progress:
+        for start in range(0, len(questions), _AT_ONCE):
+            chunk = [(question.image, question.person) for question in questions[start : start + _AT_ONCE]]
+            once = list(dict.fromkeys(chunk))  # without a persona, an image has one description for all its people
+            texts = model.describe_batch(
+                [(image, None if person is None else personas[person]) for image, person in once],
+                style=asked.style,
+                max_new_tokens=asked.max_new_tokens,
+            )
+            answers = dict(zip(once, texts, strict=True))
+            predictions.append([answers[question] for question in chunk])
+            progress.update(len(chunk))
 
 
 def _targets(samples: Sequence[Sample], splits: Sequence[str], path: Path) -> tuple[list[Sample], int]:
@@ -237,7 +262,7 @@ def _support(samples: Sequence[Sample], people: set[str], path: Path) -> dict[st
     return support
 
 
-def _persona_facts(support: Mapping[str, Sequence[Sample]], samples: Sequence[Sample]) -> str:
+def _persona_facts(support: Mapping[str, Sequence[Sample]]) -> str:
     kinds = []
     for name, split in (("seen", TRAIN), ("unseen", SUPPORT)):
         sizes = [len(own) for own in support.values() if own[0].split == split]
