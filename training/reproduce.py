@@ -1,14 +1,14 @@
 """`python -m training reproduce EXPERIMENT`: an experiment of the paper, from its data to its table.
 
 Everything is the commands that there are, in turn: prepare, stage1, stage2, the baselines, and the scores of evaluate,
-with the paper's figures (`paper.toml`) beside them. What is done is kept in the experiment's folder, and not done again:
+with the paper's figures (`paper.toml`) beside them. What is done is kept in the experiment's folder, not done again:
 
     OUT/data        the prepared data set
     OUT/SYSTEM      one folder a system: its training, and predictions.jsonl
     OUT/results     tables and pictures
 
-Training on several devices: `accelerate launch -m training stage1 --config … --out OUT/DEPER`, likewise stage2, with the
-same settings; this command then goes on from there.
+Training on several devices: `accelerate launch -m training stage1 --config … --out OUT/DEPER`, likewise stage2, with
+the same settings; this command then goes on from there.
 """
 
 import argparse
@@ -279,7 +279,7 @@ def _experiment(name: str) -> tuple[Path, Source]:
 def _prepare(source: Source, data: Path, folder: Path) -> None:
     if source.prepare is None:
         raise InvalidArgumentError(
-            f"{data}: holds no samples.jsonl; make one with `python -m training prepare FORMAT … --out DIR`, and name DIR"
+            f"{data}: holds no samples.jsonl; make one with `python -m training prepare FORMAT … --out DIR`, name DIR"
         )
     kind, *arguments = source.prepare
     if source.narratives is not None:

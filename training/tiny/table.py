@@ -255,7 +255,9 @@ def _asked(people: People) -> list[Person]:
 
 
 def _write(folder: Path, answers: Mapping[str, list[list[Prediction]]], facts: dict[str, Any], seeds: int) -> None:
-    spread: dict[str, dict[str, Figure]] = {system: {} for system in answers if system not in SEEDLESS}
+    spread: dict[str, dict[str, Figure]] = {}
+    if seeds > 1:
+        spread = {system: {} for system in answers if system not in SEEDLESS}
     for group in ("seen", "unseen"):
         by_seed = {
             system: [[row for row in rows if row.dataset == group] for rows in per_seed]
@@ -263,14 +265,12 @@ def _write(folder: Path, answers: Mapping[str, list[list[Prediction]]], facts: d
         }
         title = f"Tiny world, people {'seen in training' if group == 'seen' else 'not seen in training'}"
         write_report(folder, f"tiny-table-{group}", score(by_seed), title=title, facts=facts)
-        alone = (
-            [score({system: [by_seed[system][seed]] for system in spread}) for seed in range(seeds)] if spread else []
-        )
-        for system in spread:
+        # Each training scored by itself, to see how much the seed alone moves a figure.
+        alone = [score({system: [by_seed[system][seed]] for system in spread}) for seed in range(seeds) if spread]
+        for system, deviations in spread.items():
             for metric in alone[0][system]:
-                values = [_estimate(scores[system][metric]) for scores in alone]
-                spread[system][f"{metric}, {group}"] = float(np.std(values, ddof=1)) if seeds > 1 else None
-    if spread and seeds > 1:
+                deviations[f"{metric}, {group}"] = _deviation([scores[system][metric] for scores in alone])
+    if spread:
         title = "Tiny world, standard deviation between trainings that differ in their seed alone"
         write_report(folder, "tiny-table-seeds", spread, title=title, facts=facts)
 
@@ -290,5 +290,8 @@ def score(by_seed: Mapping[str, Sequence[Sequence[Prediction]]]) -> dict[str, di
     return {system: {**scores.systems[system], **looking(own, references, subjects)} for system, own in texts.items()}
 
 
-def _estimate(figure: Figure) -> float:
-    return figure.estimate if isinstance(figure, Interval) else float("nan") if figure is None else float(figure)
+def _deviation(figures: Sequence[Figure]) -> float | None:
+    """Standard deviation of the estimates; None where a training has none."""
+    values = [figure.estimate if isinstance(figure, Interval) else figure for figure in figures]
+    measured = [value for value in values if value is not None]
+    return float(np.std(measured, ddof=1)) if len(measured) == len(values) else None

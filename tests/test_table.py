@@ -1,0 +1,92 @@
+"""`python -m training table` at a toy budget: every system, two seeds, and nothing done twice."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from training.__main__ import main
+from training.evaluation.predictions import Prediction
+from training.tiny import table
+
+pytestmark = pytest.mark.timeout(900)
+
+SMALL = [
+    *("vision.scenes=66", "vision.steps=1", "language.scenes=66", "language.steps=1", "language.batch_size=8"),
+    *("encoder.scenes=66", "encoder.steps=1", "stage1.steps=2", "stage2.steps=2", "stage2.batch_size=4"),
+    *("stage1.batch_size=8", "prompt_tuning.steps=2", "prompt_tuning.unseen_steps=1", "prompt_tuning.batch_size=4"),
+    *("viewers.groups=2", "viewers.orders_per_group=2", "viewers.samples=3", "viewers.support=2"),
+    *("viewers.support_draws=1", "viewers.unseen_groups=1", "viewers.unseen_orders_per_group=2"),
+    *("viewers.test_scenes=2", "vlm.layers=1", "vlm.vision_depth=1"),
+]
+
+
+def run(folder: Path, *more: str) -> int:
+    changes = [part for change in SMALL for part in ("--set", change)]
+    places = ["--frozen", str(folder / "frozen"), "--out", str(folder / "table"), "--report", str(folder / "report")]
+    return main(["table", *places, *changes, *more])
+
+
+def result(folder: Path, name: str) -> dict[str, dict[str, dict[str, float]]]:
+    return json.loads((folder / f"report/{name}.json").read_text())["results"]
+
+
+@pytest.mark.slow
+def test_every_system_and_seed_is_in_the_table_and_is_made_once(tmp_path, monkeypatch, capsys):
+    assert run(tmp_path, "--seeds", "2") == 0
+    metrics = [*table.METRICS, "first object", "pairwise order"]
+    for people in ("seen", "unseen"):
+        rows = result(tmp_path, f"tiny-table-{people}")
+        assert list(rows) == list(table.SYSTEMS)
+        assert all(list(figures) == metrics for figures in rows.values())
+    assert "DEPER, no FiLM" in result(tmp_path, "tiny-table-seeds")
+    assert "zero-shot" not in result(tmp_path, "tiny-table-seeds")
+    predictions = {path.parent: path.read_bytes() for path in (tmp_path / "table").glob("*/seed-*/predictions.jsonl")}
+    assert len(predictions) == 2 * len(table.SYSTEMS) - len(table.SEEDLESS)
+    before = (tmp_path / "report/tiny-table-unseen.json").read_bytes()
+
+    def fail(*_, **__):
+        raise AssertionError("done already")
+
+    monkeypatch.setattr(table, "train", fail)
+    assert run(tmp_path, "--seeds", "2") == 0
+    assert (tmp_path / "report/tiny-table-unseen.json").read_bytes() == before
+    # Other settings are another table.
+    assert run(tmp_path, "--systems", "DEPER", "--seeds", "1", "--set", "stage1.steps=3") == 2
+    assert "other settings (stage1 was" in capsys.readouterr().err
+    assert run(tmp_path, "--systems", "zero-shot", "--seeds", "1", "--set", "stage1.steps=3") == 0
+
+
+def answers(*texts: str, people: str = "ab") -> list[Prediction]:
+    """Everybody describes two scenes; `texts` are in the order of people, then scenes."""
+    rows = [(person, scene) for person in people for scene in range(2)]
+    return [
+        Prediction(
+            "seen", "x", f"scene-{scene}", person, text, f"I can see a {'red' if person == 'a' else 'blue'} star."
+        )
+        for (person, scene), text in zip(rows, texts, strict=True)
+    ]
+
+
+def test_trainings_of_a_system_are_pooled():
+    pytest.importorskip("spacy")
+    right = answers(*["I can see a red star."] * 2, *["I can see a blue star."] * 2)
+    wrong = answers(*["I can see a blue star."] * 2, *["I can see a red star."] * 2)
+    scores = table.score({"good": [right, right], "mixed": [right, wrong], "bad": [wrong, wrong]})
+    cls = {system: scores[system]["CLS"].estimate for system in scores}
+    assert cls == {"good": 1.0, "mixed": 0.5, "bad": 0.0}
+    assert scores["good"]["BLEU-4"].estimate == pytest.approx(1.0, abs=1e-6)
+    assert scores["bad"]["first object"].estimate == 1.0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--systems", "DEPER, no film"], "systems: 'DEPER, no film' is none of 'zero-shot'"),
+        (["--seeds", "0"], "seeds is 0; at least 1 is needed"),
+    ],
+)
+def test_what_there_is_not_is_named(tmp_path, capsys, more, message):
+    assert run(tmp_path, *more) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "frozen").exists()
