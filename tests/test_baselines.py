@@ -11,7 +11,7 @@ from conftest import PROMPTS, random_image
 
 import pydeper
 from pydeper import Sample
-from pydeper.errors import InvalidSampleError
+from pydeper.errors import InvalidArgumentError, InvalidSampleError
 from pydeper.readers import write_samples
 from training.baselines.few_shot import FewShot
 from training.baselines.people import Person, people_of
@@ -25,7 +25,6 @@ from training.config import OptimisationConfig
 from training.data.splits import QUERY, SUPPORT, TEST, TRAIN
 from training.evaluation.predictions import References, read_predictions
 from training.generation import SeenImage, see
-from training.loop import TrainingError
 from training.vlm import SteeredVLM, vision_config, vlm_config
 
 STYLE = "description"
@@ -270,12 +269,12 @@ def test_an_interrupted_run_goes_on_with_the_next_line(steered, people, tmp_path
 
 def test_predictions_of_other_settings_or_samples_are_refused(steered, people, tmp_path):
     path = describe(steered, people, tmp_path)
-    with pytest.raises(TrainingError, match=r"other settings \(seed was 0, is 1\)"):
+    with pytest.raises(InvalidArgumentError, match=r"were made with seed 0, not 1"):
         describe(steered, people, tmp_path, seed=1)
-    with pytest.raises(TrainingError, match=r"predictions.jsonl:1: answers another question"):
+    with pytest.raises(InvalidArgumentError, match=r"predictions.jsonl:1: is not what this run would write"):
         describe(steered, people[::-1], tmp_path)
-    with pytest.raises(TrainingError, match="6 lines for 4 questions"):
+    with pytest.raises(InvalidArgumentError, match="has 6 lines, not 4"):
         describe(steered, people[:2], tmp_path)
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
-    with pytest.raises(TrainingError, match="lacks answers"):
+    with pytest.raises(InvalidArgumentError, match="has 3 lines, not 6"):
         describe(steered, people, tmp_path)

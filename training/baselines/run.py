@@ -164,7 +164,7 @@ def run(name: str, asked: Asked, folder: Path, *, max_new_tokens: int = 512, bat
 
     Raises:
         ConfigError: Settings are missing.
-        TrainingError: The folder holds something else.
+        InvalidArgumentError: The folder holds other predictions.
     """
     config = asked.config
     setting = Setting(
