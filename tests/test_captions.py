@@ -159,7 +159,8 @@ def test_scores_are_bounded_and_the_order_of_pairs_does_not_matter(metric, corpu
     shuffled = metric(*([side[row] for row in rows] for side in corpus), tokenizer="split")
     np.testing.assert_allclose(shuffled.pairs, scores.pairs[rows], rtol=1e-12, atol=1e-12)
     assert shuffled.corpus == pytest.approx(scores.corpus)
-    assert (metric(corpus[1], corpus[1], tokenizer="split").pairs >= scores.pairs - 1e-9).all()
+    # Nothing fits a reference better than itself, but for what COCO's smoothing leaves where no word is right.
+    assert (metric(corpus[1], corpus[1], tokenizer="split").pairs >= scores.pairs - 1e-7).all()
 
 
 @given(corpus=corpora)
