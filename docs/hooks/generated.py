@@ -1,0 +1,118 @@
+"""What the reference says of commands and settings, made from the code itself when the site is built.
+
+A page marks the place: ``<!-- commands: MODULE -->`` becomes the help of every command of ``MODULE.main``, and
+``<!-- settings: MODULE.CLASS -->`` a table of an attrs class: key, type, default, and what its docstring says.
+"""
+
+import argparse
+import contextlib
+import inspect
+import os
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import attrs
+
+if TYPE_CHECKING:
+    from mkdocs.structure.files import Files
+
+_WIDTH = "92"
+_MARK = re.compile(r"^<!-- (commands|settings): ([\w.]+) -->$", re.M)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Fills in the marked places of a page; called by MkDocs."""
+    make = {"commands": commands_text, "settings": settings_text}
+    return _MARK.sub(lambda mark: make[mark[1]](mark[2]), markdown)
+
+
+def on_files(files: "Files", config: Any) -> "Files":
+    """Adds the changelog, which lies beside the docs, to the pages; called by MkDocs."""
+    from mkdocs.structure.files import File
+
+    changelog = Path(config["config_file_path"]).parent / "CHANGELOG.md"
+    files.append(File.generated(config, "changelog.md", abs_src_path=str(changelog)))
+    return files
+
+
+# --- commands
+
+
+def commands_text(module: str) -> str:
+    """The help of a program's commands as Markdown, a section each."""
+    with mock.patch.dict(os.environ, {"COLUMNS": _WIDTH}):
+        return "\n\n".join(
+            f"### {parser.prog} {{#{re.sub(r'[^a-z0-9]+', '-', parser.prog)}}}\n\n```text\n{parser.format_help()}```"
+            for parser in with_subcommands(parser_of(module))
+        )
+
+
+def parser_of(module: str) -> argparse.ArgumentParser:
+    """The parser with which a module's `main` reads its arguments."""
+    caught: list[argparse.ArgumentParser] = []
+
+    def catch(parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        caught.append(parser)
+        raise SystemExit
+
+    with mock.patch.object(argparse.ArgumentParser, "parse_args", catch), contextlib.suppress(SystemExit):
+        import_module(module).main([])
+    return caught[0]
+
+
+def with_subcommands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """A parser and all below it."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from with_subcommands(inner)
+
+
+# --- settings
+
+
+def settings_text(name: str) -> str:
+    """The keys of an attrs class as a Markdown table; those it inherits are in the table of the class they are from."""
+    module, _, attribute = name.rpartition(".")
+    kind = getattr(import_module(module), attribute)
+    meanings = meanings_of(kind)
+    rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    for field in attrs.fields(kind):
+        if not field.inherited:
+            meaning = meanings.get(field.name, "").replace("|", r"\|")
+            rows.append(f"| `{field.name}` | {_type(field.type)} | {_default(field)} | {meaning} |")
+    return "\n".join(rows)
+
+
+def meanings_of(kind: type) -> dict[str, str]:
+    """What a class's docstring says under "Attributes:", by name."""
+    _, _, section = inspect.getdoc(kind).partition("\nAttributes:\n")  # type: ignore[union-attr]
+    section = re.split(r"\n\S", section)[0]
+    parts = re.findall(r"^    (\w+): (.*?)(?=^    \w|\Z)", section, flags=re.S | re.M)
+    return {name: " ".join(text.split()) for name, text in parts}
+
+
+def _type(kind: Any) -> str:
+    if attrs.has(kind):
+        return "table"
+    text = inspect.formatannotation(kind)
+    for name, plain in (("str", "text"), ("float", "number"), ("int", "whole number"), ("bool", "true or false")):
+        text = re.sub(rf"\b{name}\b", plain, text)
+    text = re.sub(r"dict\[text, (\w+)\]", r"table of \1s", text).removesuffix(" | None")
+    return re.sub(r"^[\w.]+ \| None$", "table", text) if "Config" in text else text
+
+
+def _default(field: "attrs.Attribute[Any]") -> str:
+    if field.default is attrs.NOTHING:
+        return "required"
+    value = field.default.factory() if isinstance(field.default, attrs.Factory) else field.default  # type: ignore[arg-type]
+    if value is None:
+        return "none"
+    if attrs.has(type(value)):
+        return "its defaults"
+    return f"`{str(value).lower() if isinstance(value, bool) else value!r}`".replace("'", '"')
