@@ -55,7 +55,8 @@ def not_negative(_: Any, attribute: "attrs.Attribute[Any]", value: float) -> Non
         raise ConfigError(f"{attribute.name}: must be >= 0, got {value!r}")
 
 
-CAPTION_METRICS = ("bleu4", "cider", "rouge_l")
+METEOR = "meteor"
+CAPTION_METRICS = ("bleu4", "cider", "rouge_l", METEOR)
 # Settings that do not shape the loss curve: a run may go on with others.
 ASIDE = {"aside": True}
 
@@ -141,10 +142,13 @@ class Stage2Config(OptimisationConfig):
         prefix_cache_gib: The most memory, in GiB, of prefixes (keys and values of image and prompt) that are kept from
             step to step; an image's are 8 MB with Qwen2-VL-2B.
         checkpointing: Compute the VLM's activations again in the backward pass instead of holding them.
+        shard_vlm: Share out the layers of a VLM that fits no single device over all processes; each layer is put
+            together while it runs. Its image encoder and its tables stay whole in every process.
         caption_samples: In an evaluation, how many samples of "val" are described, greedily, and scored; 0: none.
         caption_tokens: The most tokens of such a description.
         selection: What an evaluation is worth: the weighted sum of these of its figures; the best step's weights are
-            kept. The paper selects by a weighted sum of caption metrics; losses want negative weights.
+            kept. The paper selects by a weighted sum of caption metrics, METEOR among them, which needs Java here;
+            losses want negative weights.
     """
 
     adapter_learning_rate: float = attrs.field(default=5e-4, validator=positive)
@@ -153,6 +157,7 @@ class Stage2Config(OptimisationConfig):
     style: str = "description"
     prefix_cache_gib: float = attrs.field(default=1.0, validator=not_negative, metadata=ASIDE)
     checkpointing: bool = attrs.field(default=False, metadata=ASIDE)
+    shard_vlm: bool = attrs.field(default=False, metadata=ASIDE)
     caption_samples: int = attrs.field(default=64, validator=not_negative, metadata=ASIDE)
     caption_tokens: int = attrs.field(default=128, validator=positive, metadata=ASIDE)
     selection: dict[str, float] = attrs.field(
@@ -168,6 +173,8 @@ class Stage2Config(OptimisationConfig):
                 f"selection: {', '.join(captions)} needs caption_samples > 0; or select by losses, "
                 "as in selection = {description = -1.0}"
             )
+        if self.shard_vlm and self.compile:
+            raise ConfigError("shard_vlm: sharded layers are not compiled; set compile = false")
 
 
 @attrs.frozen(kw_only=True)

@@ -14,7 +14,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    InitProcessGroupKwargs,
+    parse_flag_from_env,
+)
 from torch import Tensor, nn
 
 from training.errors import TrainingError
@@ -41,10 +46,13 @@ def open_accelerator(*, cpu: bool = False) -> Accelerator:
     ]
     accelerator = Accelerator(cpu=cpu, kwargs_handlers=handlers)
     kind = accelerator.distributed_type
+    # On a CPU Accelerate itself passes over what it was asked for.
+    if parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        kind = DistributedType.FSDP
     if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise TrainingError(
-            f"accelerate is configured for {kind.value}; what is trained here is small, and every process "
-            "holds all of it and of the frozen VLM. Configure plain multi-GPU (`accelerate config`)"
+            f"accelerate is configured for {kind.value}; what is trained here is small, and every process holds all of "
+            "it. Configure plain multi-GPU (`accelerate config`); stage2.shard_vlm = true shares out the frozen VLM"
         )
     if accelerator.mixed_precision not in ("no", "bf16"):
         raise TrainingError(f"accelerate is configured for {accelerator.mixed_precision}; choose bf16 or no")

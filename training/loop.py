@@ -170,6 +170,8 @@ class _Run:
                 done, last = step + 1, step + 1 == config.steps
                 if self.evaluate and (done % config.evaluate_every == 0 or last):
                     self._evaluation(done, log)
+                    # An evaluation may be long: nobody who asks during one waits for another step.
+                    asked = asked or self._asked(received)
                 if done % config.checkpoint_every == 0 or last or asked:
                     self._save(done, log)
                 if asked and not last:
@@ -197,9 +199,11 @@ class _Run:
         if done % config.log_every == 0 or done == config.steps:
             figures = {key: round(value, 6) for key, value in losses.items()}
             log.step(done, figures | {"gradient_norm": round(norm, 4), "rate": round(rate(step, config), 6)})
-        if stops == 0:
-            return 0
-        return received[-1] if received else signal.SIGTERM
+        return _signal(stops, received)
+
+    def _asked(self, received: list[int]) -> int:
+        stops = torch.tensor(len(received), device=self.accelerator.device)
+        return _signal(int(add_up(stops)), received)
 
     def _dropout_seed(self, step: int) -> int:
         # Masks of its own in every process; those of the first are those of a run on one.
@@ -269,6 +273,13 @@ class _Run:
             f"{self.task.name}: step {step}: the loss or its gradient is not finite ({told}, gradient norm {norm:.4g})"
             f"; {where}.{named or ' Lower the learning rate, or look at its samples.'}"
         )
+
+
+def _signal(stops: float, received: Sequence[int]) -> int:
+    """The signal that asks to stop where any process got one (`stops` > 0); 0: none."""
+    if stops == 0:
+        return 0
+    return received[-1] if received else signal.SIGTERM
 
 
 @contextmanager

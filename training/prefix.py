@@ -20,6 +20,7 @@ from transformers import DynamicCache
 
 from pydeper.vlm.prompt import rotary_positions
 from training.data.feature_cache import MemoryStore
+from training.sharding import uneven_passes
 from training.vlm import IGNORED, SteeredVLM
 
 _PREFIXES_AT_A_TIME = 16
@@ -56,7 +57,7 @@ class DescriptionLoss:
         self._kept: MemoryStore[_Prefix] = MemoryStore(cache_bytes)
         if (kind := vlm.model.config.text_config._attn_implementation) not in ("sdpa", "eager"):
             raise ValueError(f"attention {kind!r} takes no mask of the shape (B, 1, S, P + S); load with sdpa or eager")
-        self._layers: Sequence[Callable[..., Tensor]] = list(vlm.model.model.language_model.layers)
+        self._layers: Sequence[Callable[..., Tensor]] = vlm.decoder_layers
         if compile:
             self._layers = [torch.compile(layer, dynamic=True) for layer in self._layers]
         self._prefix_of = lru_cache(maxsize=1024)(self._numbered_prefix)
@@ -137,11 +138,12 @@ class DescriptionLoss:
         """The prefix of every row; an image that several rows share is computed once, and maybe kept from before."""
         found = {int(image): self._kept.get(str(image)) for image in images}
         missing = [image for image, prefix in found.items() if prefix is None]
-        for start in range(0, len(missing), _PREFIXES_AT_A_TIME):
-            some = missing[start : start + _PREFIXES_AT_A_TIME]
-            for image, prefix in zip(some, self._prefill(self.features(some)), strict=True):
-                self._kept.put(str(image), prefix)
-                found[image] = prefix
+        with uneven_passes(self.vlm.decoder_layers):  # every process misses others
+            for start in range(0, len(missing), _PREFIXES_AT_A_TIME):
+                some = missing[start : start + _PREFIXES_AT_A_TIME]
+                for image, prefix in zip(some, self._prefill(self.features(some)), strict=True):
+                    self._kept.put(str(image), prefix)
+                    found[image] = prefix
         return [prefix for image in images if (prefix := found[int(image)]) is not None]
 
     @torch.no_grad()

@@ -27,6 +27,8 @@ from training.loop import TrainingError
 from training.network.deper import Deper
 from training.network.image_encoder import ImageEncoder
 from training.network.text_table import TextTable
+from training.selection import check_requirements
+from training.sharding import shard_layers
 from training.stage1 import Stage1Task, embed
 from training.stage2 import Stage2Task
 from training.vlm import SteeredVLM, vision_config, vlm_config
@@ -86,7 +88,9 @@ def stage2(config: TrainingConfig, folder: Path) -> None:
     Raises:
         InvalidSampleError: The samples cannot be read, or name no subjects.
         ConfigError: There are no settings of stage 2, or sizes that are not those of the frozen parts.
-        TrainingError: Stage 1 is missing or unfinished, or a frozen part cannot be loaded.
+        TrainingError: Stage 1 is missing or unfinished, or a frozen part cannot be loaded, or there is nobody to share
+            the VLM with.
+        MissingRequirementError: METEOR is to choose the step, and it cannot run here.
     """
     settings = config.stage2
     if settings is None:
@@ -96,12 +100,17 @@ def stage2(config: TrainingConfig, folder: Path) -> None:
             f"{stage1_folder(folder)}: holds no finished stage 1 of {config.stage1.steps} steps; run "
             "`python -m training stage1` with the same --config and --out first"
         )
+    if settings.evaluate_every:
+        check_requirements(settings.selection)
     accelerator = open_accelerator()
     parts = FrozenParts.load(config).to(accelerator.device)
     data, held_out = encode(config, settings, parts, accelerator)
     deper = Deper(config.network, len(data.subjects))
     loop.load_state(stage1_folder(folder), deper, "deper")
-    vlm = load_vlm(config, parts.tokenizer).to(accelerator.device)
+    vlm = load_vlm(config, parts.tokenizer)
+    if settings.shard_vlm:
+        shard_layers(vlm.decoder_layers, accelerator.device)
+    vlm.to(accelerator.device)
     _tell(accelerator, "stage 2", data, held_out)
     with _in_turn(config, accelerator):
         task = Stage2Task(

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.config import Stage2Config
+from training.config import METEOR, Stage2Config
 from training.data.encoded import EncodedDataset, batch_rows, by_length, dropped_modalities
 from training.data.feature_cache import ImageFeatures, open_store
 from training.distributed import ALONE, Mean, Share, add_counts, device_of, gather_objects, overall, step_means
+from training.generation import Prompt, SeenImage, greedy, image_ids
 from training.loop import TrainingError, step_generator
 from training.losses import ContrastiveLoss
 from training.network.adapter import Adapter
@@ -26,6 +27,7 @@ from training.network.deper import Deper
 from training.network.text_table import TextTable
 from training.prefix import DescriptionLoss
 from training.selection import caption_figures
+from training.sharding import uneven_passes
 from training.stage1 import network_inputs
 from training.vlm import SteeredVLM
 
@@ -97,11 +99,11 @@ class Stage2Task:
                 "feature_cache: stage 2 on shards needs one: its targets lie in any shard at any time; name a folder"
             )
         store = open_store(feature_cache, vlm.model.model.visual, attrs.asdict(vlm.config.vision))
-        features = ImageFeatures(data.images, vlm.image_maps, store, _IMAGES_AT_A_TIME)
-        features.fill(name="VLM image features")
+        self.features = ImageFeatures(data.images, vlm.image_maps, store, _IMAGES_AT_A_TIME)
+        self.features.fill(name="VLM image features")
         self.description_loss = DescriptionLoss(
             vlm,
-            features.of,
+            self.features.of,
             config.style,
             bf16=config.bf16,
             cache_bytes=int(config.prefix_cache_gib * 2**30),
@@ -145,7 +147,8 @@ class Stage2Task:
             for row in range(self.count, len(self.data))
             if len(self._validation_targets[int(self.data.subject_of[row])])
         ]
-        passes = (self._validation_means(rows) for rows in self.share.batches(sources, self.config.batch_size))
+        with uneven_passes(self.vlm.decoder_layers):
+            passes = [self._validation_means(rows) for rows in self.share.batches(sources, self.config.batch_size)]
         return self._weigh(overall(passes, MEANS, device_of(self.adapter))) | self._caption_figures()
 
     def rows(self, step: int) -> list[int]:
@@ -201,18 +204,35 @@ class Stage2Task:
             return {}
         chosen = described[np.linspace(0, len(described) - 1, count).round().astype(int)]
         mine = chosen[self.share.process :: self.share.processes]
-        pairs = [(self._describe(int(row)), str(self.data.descriptions[row])) for row in mine]
-        candidates, references = zip(*gather_objects(pairs), strict=True)
-        return caption_figures(candidates, references, [text for text in self.data.descriptions if text is not None])
+        references = [str(self.data.descriptions[row]) for row in mine]
+        pairs = gather_objects(list(zip(self._describe(mine), references, strict=True)))
+        candidates, references = ([pair[i] for pair in pairs] for i in (0, 1))
+        corpus = [text for text in self.data.descriptions if text is not None]
+        meteor = METEOR in self.config.selection
+        # One process scores for all: METEOR's program takes 2 GB.
+        scored = [] if self.share.process else [caption_figures(candidates, references, corpus, with_meteor=meteor)]
+        figures: dict[str, float] = gather_objects(scored)[0]
+        return figures
 
-    def _describe(self, row: int) -> str:
-        """A sample's image in the style of its subject, whose persona is the mean z_s of up to 100 training samples."""
+    def _describe(self, rows: np.ndarray) -> list[str]:
+        """Samples' images in the style of their subjects, greedily."""
+        prompts = [self._prompt(int(row)) for row in rows]
+        with (
+            torch.autocast(self.vlm.model.device.type, torch.bfloat16, enabled=self.config.bf16),
+            uneven_passes(self.vlm.decoder_layers),
+        ):
+            described = greedy(self.vlm, prompts, self.config.caption_tokens)
+        return [str(self.vlm.tokenizer.decode(ids)) for ids in described]
+
+    def _prompt(self, row: int) -> Prompt:
+        """Asks for a sample's image in the style of its subject: the mean z_s of up to 100 training samples."""
         own = np.flatnonzero(self.data.subject_of[: self.count] == self.data.subject_of[row])[:_PERSONA_SAMPLES]
         persona = self._subject_embedding(own, [None] * len(own)).mean(0, keepdim=True)
-        image = self.data.images.open(int(self.data.image_of[row]))
-        with torch.autocast(self.vlm.model.device.type, torch.bfloat16, enabled=self.config.bf16):
-            ids = self.vlm.greedy(image, self.adapter(persona)[0], self.config.style, self.config.caption_tokens)
-        return str(self.vlm.tokenizer.decode(ids))
+        image, merge = self.features[int(self.data.image_of[row])], self.vlm.config.vision.merge_size
+        grid = np.array([1, image.shape[0] * merge, image.shape[1] * merge])
+        seen = SeenImage(image.flatten(0, 1), grid)
+        ids = [*image_ids(self.vlm, seen), *self.vlm.steered_prompt(self.config.style)]
+        return Prompt(ids, [seen], self.adapter(persona)[0])
 
     def _step_draws(self, step: int) -> list[Draw]:
         """What every part of a step is made of, in all processes together."""

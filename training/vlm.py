@@ -56,6 +56,11 @@ class SteeredVLM(nn.Module):
         self.config = config
         self.template = PromptTemplate(prompts, config, tokenizer)
 
+    @property
+    def decoder_layers(self) -> list[nn.Module]:
+        """The layers of the language model: most of the parameters."""
+        return list(self.model.model.language_model.layers)
+
     @torch.no_grad()
     def image_maps(self, images: Sequence[Image.Image], batch_size: int = 64) -> list[Tensor]:
         """Vision features of images as maps: (rows, columns, hidden) of each, in the dtype of the vision encoder."""
