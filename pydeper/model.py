@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 import numpy as np
@@ -14,7 +15,7 @@ from pydeper.batch import ROWS_AT_ONCE, Pair, in_groups, named_pairs, read_pairs
 from pydeper.bundle import Bundle
 from pydeper.config import BundleConfig, Precision
 from pydeper.devices import check_device, explain_device, installed_runtimes, providers_for
-from pydeper.errors import BundleError, IncompatiblePersonaError, InvalidArgumentError
+from pydeper.errors import IncompatiblePersonaError, InvalidArgumentError
 from pydeper.image_cache import ImageCache, content_key
 from pydeper.images import ImageLike, open_image
 from pydeper.memory import memory_explained
@@ -22,9 +23,10 @@ from pydeper.persona import Persona, checked_samples, short
 from pydeper.persona_encoder import PersonaEncoder
 from pydeper.report import ModelReport, image_facts
 from pydeper.samples import Sample
-from pydeper.vlm import EncodedImage, Generation, VisionLanguageModel, open_session, open_vlm
+from pydeper.vlm import EncodedImage, Generation, VisionLanguageModel, open_vlm
 from pydeper.vlm.decoding import DecodingOptions
 from pydeper.vlm.image_patches import resized_shape
+from pydeper.vlm.session import check_names, check_shape, open_session
 
 
 class DescribeOptions(TypedDict, total=False):
@@ -486,16 +488,13 @@ def default_model() -> DeperModel:
         return _default_models[name]
 
 
-def _check_adapter(session: Any, config: BundleConfig, path: "PathLike[str]") -> None:
-    shapes = {value.name: value.shape for value in [*session.get_inputs(), *session.get_outputs()]}
-    for name, size in (
-        ("subject_embedding", config.persona_encoder.subject_embedding_size),
-        ("soft_token", config.vlm.hidden_size),
+def _check_adapter(session: Any, config: BundleConfig, path: Path) -> None:
+    check_names(path, session, ["subject_embedding"], ["soft_token"])
+    for name, size, key in (
+        ("subject_embedding", config.persona_encoder.subject_embedding_size, "persona_encoder.subject_embedding_size"),
+        ("soft_token", config.vlm.hidden_size, "vlm.hidden_size"),
     ):
-        if name not in shapes or shapes[name][-1] != size:
-            raise BundleError(
-                f"{path}: {name} must be of shape (B, {size}), as config.json says, got {shapes.get(name, 'none')}"
-            )
+        check_shape(path, session, name, (None, size), key)
 
 
 _T = TypeVar("_T")

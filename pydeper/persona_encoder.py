@@ -12,11 +12,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from pydeper.config import PersonaEncoderConfig
-from pydeper.errors import BundleError, InvalidArgumentError, InvalidImageError, InvalidSampleError
+from pydeper.errors import InvalidArgumentError, InvalidImageError, InvalidSampleError
 from pydeper.preprocess import EncodedSample, collate, encode_sample
 from pydeper.samples import Sample
-from pydeper.vlm import open_session
-from pydeper.vlm.session import CPU
+from pydeper.vlm.session import CPU, check_names, check_shape, open_session
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -52,18 +51,9 @@ class PersonaEncoder:
         self._tokenizer = tokenizer
         self._readers = min(threads or os.cpu_count() or 1, _MOST_READERS)
         self._session: Any = open_session(path, providers=providers, threads=threads)
-        inputs = tuple(sorted(value.name for value in self._session.get_inputs()))
-        outputs = {value.name: value.shape for value in self._session.get_outputs()}
-        if inputs != tuple(sorted(INPUTS)) or OUTPUT not in outputs:
-            raise BundleError(
-                f"{path}: must take {', '.join(INPUTS)} and give {OUTPUT}, but takes {', '.join(inputs)} and gives "
-                f"{', '.join(outputs)}: export it again with `export/persona_encoder.py`"
-            )
-        if outputs[OUTPUT][-1] != config.subject_embedding_size:
-            raise BundleError(
-                f"{path}: gives {OUTPUT} of shape {outputs[OUTPUT]}, but config.json says "
-                f"persona_encoder.subject_embedding_size = {config.subject_embedding_size}"
-            )
+        check_names(path, self._session, INPUTS, [OUTPUT])
+        size = config.subject_embedding_size
+        check_shape(path, self._session, OUTPUT, (None, size), "persona_encoder.subject_embedding_size")
 
     @property
     def providers(self) -> list[str]:

@@ -6,12 +6,14 @@ from typing import Any
 
 import attrs
 import numpy as np
+import onnx
 import pytest
 import reference
 import torch
 from conftest import SmallVLM, random_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import helper
 from tokenizers import Tokenizer
 
 from pydeper.config import Prompts, PromptStyle
@@ -382,7 +384,10 @@ def test_files_of_another_size(small_vlm: SmallVLM, folder_copy: Path) -> None:
         ({"vocab_size": 999}, r"shape \(999, 64\), got float16 of shape"),
         ({"num_layers": 3}, r"lacks the input past_key_values.2.key, .* \(and 1 more\)"),
         ({"num_layers": 1}, r"wants the input past_key_values.1.key, which pydeper does not know \(and 1 more\)"),
-        ({"head_dim": 8}, r"past_key_values.0.key is of shape .*: the decoder is of another model"),
+        (
+            {"head_dim": 8},
+            r"past_key_values.0.key is of shape .* \(vlm.*head_dim\): the file is",
+        ),
     ):
         config = attrs.evolve(small_vlm.config, **change)
         with pytest.raises(BundleError, match=message):
@@ -406,3 +411,18 @@ def test_sessions_explain_themselves(small_vlm: SmallVLM, monkeypatch: pytest.Mo
         patch.setattr(session, "_installed", lambda name: True)
         with pytest.raises(RuntimeMissingError, match=r"both installed.*pip uninstall"):
             open_session(path)
+
+
+def test_a_graph_whose_output_is_one_number(small_vlm: SmallVLM, folder_copy: Path) -> None:
+    path = folder_copy / "vision_encoder.onnx"
+    node = helper.make_node("ReduceMax", ["pixel_values"], ["image_features"], keepdims=0)
+    output = helper.make_tensor_value_info("image_features", onnx.TensorProto.FLOAT, [])
+    graph = helper.make_graph([node], "another", onnx.load(path).graph.input, [output])
+    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString())
+    with pytest.raises(BundleError, match=r"image_features is of shape \[\], .* \['any', 64\] \(vlm\.hidden_size\)"):
+        Qwen2VLRuntime(folder_copy, small_vlm.config, small_vlm.prompts, small_vlm.tokenizer, threads=1)
+
+
+def test_opening_a_model_leaves_the_threads_arithmetic_alone(small_vlm: SmallVLM) -> None:
+    open_session(small_vlm.folder / "vision_encoder.onnx")
+    assert np.float32(1e-40) * np.float32(0.5) != 0

@@ -6,11 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pydeper.config import VLMConfig
-from pydeper.errors import BundleError
 from pydeper.vlm.files import VLMFiles
 from pydeper.vlm.kv_cache import GrowingCache, InPlaceCache, KVCache, Prefix
 from pydeper.vlm.prefill import StreamedLayers
-from pydeper.vlm.session import check_names, element_type, open_session
+from pydeper.vlm.session import check_names, check_shape, element_type, open_session
 
 KV_CACHE, IN_PLACE = "pydeper.kv_cache", "in place"
 """Key and value in a decoder file's metadata: one buffer may be given as past and as present."""
@@ -47,7 +46,9 @@ class Decoder:
         )
         self._embeds_type = element_type(self._session, "inputs_embeds")
         self._cache_type = element_type(self._session, self._past[0])
-        self._check_sizes(files)
+        cache_shape = (None, config.num_key_value_heads, None, config.head_dim)
+        check_shape(files.decoder, self._session, "inputs_embeds", (None, None, config.hidden_size), "vlm.hidden_size")
+        check_shape(files.decoder, self._session, self._past[0], cache_shape, "vlm.num_key_value_heads, vlm.head_dim")
         self._on_cuda = "CUDAExecutionProvider" in self._session.get_providers()
         properties = self._session.get_modelmeta().custom_metadata_map
         self.in_place = properties.get(KV_CACHE) == IN_PLACE and not self._on_cuda
@@ -134,23 +135,6 @@ class Decoder:
             numbers = cache.positions[:, None] + np.arange(length)
             return np.ascontiguousarray(np.broadcast_to(numbers, (3, rows, length)))
         return np.ascontiguousarray(np.broadcast_to(positions[:, None, :length], (3, rows, length)))
-
-    def _check_sizes(self, files: VLMFiles) -> None:
-        shapes = {value.name: value.shape for value in self._session.get_inputs()}
-        heads, width, hidden = self._config.num_key_value_heads, self._config.head_dim, self._config.hidden_size
-        for name, wanted in (
-            ("inputs_embeds", (None, None, hidden)),
-            (self._past[0], (None, heads, None, width)),
-        ):
-            found = shapes[name]
-            if len(found) != len(wanted) or any(
-                size is not None and isinstance(there, int) and there != size
-                for size, there in zip(wanted, found, strict=True)
-            ):
-                raise BundleError(
-                    f"{files.decoder}: {name} is of shape {found}, but config.json leads to "
-                    f"{[size or 'any' for size in wanted]}: the decoder is of another model"
-                )
 
 
 def attention_mask(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydeper.config import VLMConfig
 from pydeper.errors import BundleError
 from pydeper.vlm.arrays import map_array
-from pydeper.vlm.session import check_names, open_session
+from pydeper.vlm.session import check_names, check_shape, open_session
 
 Embed = Callable[[Sequence[int] | npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 
@@ -35,11 +35,7 @@ def open_embeddings(path: Path, config: VLMConfig, *, providers: Sequence[str], 
         return lambda ids: table[np.asarray(ids, np.int64)].astype(np.float32)
     session = open_session(path, providers=providers, threads=threads)
     check_names(path, session, ["input_ids"], ["inputs_embeds"])
-    width = session.get_outputs()[0].shape[-1]
-    if isinstance(width, int) and width != config.hidden_size:
-        raise BundleError(
-            f"{path}: gives embeddings of width {width}, but config.json says vlm.hidden_size = {config.hidden_size}"
-        )
+    check_shape(path, session, "inputs_embeds", (None, None, config.hidden_size), "vlm.hidden_size")
 
     def embed(ids: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         (found,) = session.run(["inputs_embeds"], {"input_ids": np.asarray(ids, np.int64)[None]})

@@ -8,6 +8,7 @@ devices have, and need not: a prompt is computed once per image. So the integers
 by layer, and given back to the system after each.
 """
 
+import math
 import mmap
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class StreamedLayers:
         names = layers.dtype.names or ()
         self._session = open_session(path, threads=threads)
         check_names(path, self._session, [*_INPUTS, *names], _OUTPUTS)
-        if layers.shape != (config.num_layers,) or layers.dtype["input_norm"].shape != (config.hidden_size,):
+        if layers.shape != (config.num_layers,) or _size(layers, "input_norm") != config.hidden_size:
             raise BundleError(
                 f"{weights}: must hold {config.num_layers} layers of width {config.hidden_size}, as config.json says; "
                 "it is of another model"
@@ -77,3 +78,8 @@ class StreamedLayers:
             start = self._layers.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data + layer * size
             page = start // mmap.PAGESIZE * mmap.PAGESIZE
             file.madvise(mmap.MADV_DONTNEED, page, start + size - page)
+
+
+def _size(layers: npt.NDArray[np.void], name: str) -> int:
+    """How many numbers a layer has by this name; 0 where there are none."""
+    return math.prod(layers.dtype[name].shape) if name in (layers.dtype.names or ()) else 0

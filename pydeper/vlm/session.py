@@ -41,8 +41,6 @@ def open_session(path: Path, *, providers: Sequence[str] = CPU, threads: int | N
     check_model(path)
     options = runtime.SessionOptions()
     options.log_severity_level = 3
-    # Vanishing activations are slow to compute with and mean nothing.
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
@@ -71,6 +69,29 @@ def check_names(path: Path, session: Any, inputs: Sequence[str], outputs: Sequen
             )
         if kind == "input" and (unknown := [name for name in found if name not in needed]):
             raise BundleError(f"{path}: wants the {kind} {unknown[0]}, which pydeper does not know{_more(unknown)}")
+
+
+def check_shape(path: Path, session: Any, name: str, wanted: Sequence[int | None], key: str) -> None:
+    """Refuses a graph whose input or output is of another shape than `config.json` leads to.
+
+    Args:
+        path: The graph's file, for the message.
+        session: The graph.
+        name: Of an input or output that it has.
+        wanted: The sizes; None for one that may be any. Where the graph leaves a size open, it fits.
+        key: What `config.json` calls them, for the message.
+
+    Raises:
+        BundleError: It is of another shape; gives both.
+    """
+    found = next(value.shape for value in [*session.get_inputs(), *session.get_outputs()] if value.name == name)
+    if len(found) != len(wanted) or any(
+        size is not None and isinstance(there, int) and there != size for size, there in zip(wanted, found, strict=True)
+    ):
+        raise BundleError(
+            f"{path}: {name} is of shape {found}, but config.json leads to "
+            f"{['any' if size is None else size for size in wanted]} ({key}): the file is of another model"
+        )
 
 
 def element_type(session: Any, name: str) -> type[np.floating[Any]]:

@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydeper.config import VLMConfig
-from pydeper.errors import BundleError
-from pydeper.vlm.session import check_names, element_type, open_session
+from pydeper.vlm.session import check_names, check_shape, element_type, open_session
 
 
 class VisionEncoder:
@@ -32,11 +31,7 @@ class VisionEncoder:
         self._grid_name = "grid_thw" if "grid_thw" in inputs else "image_grid_thw"
         check_names(path, self._session, ["pixel_values", self._grid_name], ["image_features"])
         self._pixels_type = element_type(self._session, "pixel_values")
-        width = self._session.get_outputs()[0].shape[-1]
-        if isinstance(width, int) and width != config.hidden_size:
-            raise BundleError(
-                f"{path}: gives features of width {width}, but config.json says vlm.hidden_size = {config.hidden_size}"
-            )
+        check_shape(path, self._session, "image_features", (None, config.hidden_size), "vlm.hidden_size")
 
     def __call__(
         self, pixel_values: npt.NDArray[np.float32], image_grid_thw: npt.NDArray[np.int64]
