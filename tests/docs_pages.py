@@ -8,9 +8,8 @@ What a block is, is seen from its fence, as a reader sees it:
 - any language with ``title="FILE"``: saved as that file.
 - ``text`` directly below a ``python`` block: the output of that block.
 
-In an output, … stands for anything. Four comments in a page change that, and the first has to give its reason:
-``<!-- not run: REASON -->`` above a block; ``<!-- replaces FILE -->`` above a titled block whose file is there already;
-``<!-- in a clone -->``, for the whole page; ``<!-- slow -->``, for the whole page.
+In an output, … stands for anything. Three comments change that: ``<!-- not run: REASON -->`` above a block;
+``<!-- in a clone -->`` and ``<!-- slow -->`` for the whole page.
 """
 
 import json
@@ -30,7 +29,7 @@ OF_A_CLONE = ("pydeper", "training", "export", "benchmarks", "tests", "docs", "M
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>[\w+-]+)(?P<options>[^\n]*)\n(?P<text>.*?)^(?P=indent)```$", re.S | re.M
 )
-_COMMENT = re.compile(r"<!-- (not run|replaces)(?:: | )?(.*?) -->\s*\Z")
+_NOT_RUN = re.compile(r"<!-- not run: (.*?) -->\s*\Z")
 _TITLE = re.compile(r'title="([^"]+)"')
 
 # Reads requests (JSON lines: a block's code and name), answers with its output; a traceback ends it.
@@ -89,12 +88,9 @@ def blocks(page: str) -> list[Block]:
         if is_output and found[-1].language == "python" and found[-1].title is None:
             found[-1] = attrs.evolve(found[-1], output=text)
             continue
-        comment = _COMMENT.search(between)
-        title = _TITLE.search(match["options"])
-        not_run = comment[2] if comment and comment[1] == "not run" else None
-        found.append(
-            Block(page[: match.start()].count("\n") + 1, match["language"], text, title and title[1], not_run)
-        )
+        title, not_run = _TITLE.search(match["options"]), _NOT_RUN.search(between)
+        line = page[: match.start()].count("\n") + 1
+        found.append(Block(line, match["language"], text, title and title[1], not_run and not_run[1]))
     return found
 
 
@@ -209,7 +205,7 @@ def anchors(page: str) -> set[str]:
     taken: dict[str, int] = {}
     found = set(re.findall(r'<a id="([\w-]+)"', prose))
     for heading in re.findall(r"^#{1,6} (.+?)\s*$", prose, flags=re.M):
-        if own := re.search(r"\{#([\w-]+)\}$", heading):
+        if own := re.search(r"\{ *#([\w-]+) *\}$", heading):
             found.add(own[1])
             continue
         plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")

@@ -1,22 +1,131 @@
-"""README and docs say what is true: snippets run, shown output is real, tables are those of the results."""
+"""README and docs say what is true: what they show runs, links lead somewhere, references are those of the code."""
 
+import contextlib
+import importlib.util
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
+from argparse import ArgumentParser, _SubParsersAction
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
+import attrs
 import pytest
+from docs_pages import DOCS, ROOT, Block, Reader, anchors, blocks, commands, links, matches, pages
+from hub_server import HubServer
 
+import pydeper
+import pydeper.readers
+from training.config import TrainingConfig, load_config
 from training.evaluation.page import refreshed
+from training.tiny.config import TinyConfig
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+README = ROOT / "README.md"
+TEXTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")] + pages()
+# Their commands take data that are not here, weeks or many devices; that the programs know them is checked.
+READ_ONLY = {"scale.md", "design.md", "versioning.md", "privacy.md", "results.md", "real-size.md"}
+FOLLOWED = [
+    page
+    for page in pages()
+    if not page.is_relative_to(DOCS / "results") and page.name not in READ_ONLY
+    if any(block.title or block.language in ("python", "console", "bash") for block in blocks(page.read_text("utf-8")))
+]
+PROGRAMS = {
+    "pydeper": "pydeper.cli",
+    "python -m training": "training.__main__",
+    "python -m export": "export.__main__",
+}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.S | re.M)
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def read(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+# --- what pages show, done
+
+
+def _marked(page: Path) -> object:
+    slow = [pytest.mark.slow, pytest.mark.timeout(1200)] if "<!-- slow -->" in read(page) else []
+    return pytest.param(page, marks=slow, id=name(page))
+
+
+@pytest.mark.parametrize("page", [_marked(page) for page in FOLLOWED])
+def test_a_page_can_be_followed_from_an_empty_folder(page: Path, tmp_path: Path) -> None:
+    with a_hub(tmp_path / ".hub") if page.stem == "publish" else contextlib.nullcontext({}) as hub:
+        done = Reader(tmp_path, **hub).follow(page)
+    assert done == sum(block.not_run is None and runnable(block) for block in blocks(read(page)))
+
+
+@contextlib.contextmanager
+def a_hub(home: Path) -> Iterator[dict[str, str]]:
+    """A stand-in for the Hub, and the environment that leads to it."""
+    server = HubServer()
+    environment = {key: value for key, value in server.environment(home).items() if key.startswith("HF_")}
+    try:
+        yield {**environment, "HF_HUB_OFFLINE": "0"}
+    finally:
+        server.shutdown()
+
+
+def runnable(block: Block) -> bool:
+    return block.title is not None or block.language in ("python", "console", "bash")
+
+
+@pytest.mark.parametrize("page", FOLLOWED, ids=name)
+def test_what_is_not_run_says_why(page: Path) -> None:
+    for block in blocks(read(page)):
+        assert block.not_run is None or len(block.not_run) > 10, f"{name(page)}:{block.line}"
+
+
+@pytest.mark.parametrize(
+    ("page", "complaint"),
+    [
+        ("```python\nprint(1)\n```\n\n```text\n2\n```\n", "--- shown\n2"),
+        ("```python\nprint(nothing)\n```\n", "NameError"),
+        ("```python\nimport warnings\nwarnings.warn('old')\n```\n", "UserWarning"),
+        ("```console\n$ echo one\ntwo\n```\n", "--- shown\ntwo"),
+        ("```console\n$ false\n```\n", "exit status 1"),
+        ("```console\nfalse | true\n```\n", "exit status 1"),
+        ('```python title="a.py"\nraise SystemExit(3)\n```\n\n```console\npython a.py\n```\n', "exit status 3"),
+    ],
+)
+def test_a_page_that_is_wrong_is_found_out(page: str, complaint: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("docs_pages.ROOT", tmp_path)
+    (tmp_path / "page.md").write_text(page)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(AssertionError, match=re.escape(complaint)):
+        Reader(tmp_path / "folder").follow(tmp_path / "page.md")
+
+
+def test_a_reader_keeps_what_the_steps_before_have_made(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("docs_pages.ROOT", tmp_path)
+    (tmp_path / "page.md").write_text(
+        "```console\nmkdir inner\ncd inner\nexport WHO=ana\n```\n\n```console\n$ basename $PWD; echo $WHO  # told\n"
+        "inner\nana\n```\n\n```python\nx = 1\n```\n\n```python\nprint(x + 1)\n```\n\n```text\n2\n```\n\n"
+        "<!-- not run: it would fail -->\n```console\nfalse\n```\n"
+    )
+    (tmp_path / "folder").mkdir()
+    assert Reader(tmp_path / "folder").follow(tmp_path / "page.md") == 4
+
+
+def test_three_dots_stand_for_anything() -> None:
+    assert matches("a … d\n…\nz", "a b c d\ne\nf\nz\n")
+    assert matches("one\n  two", "one\n  two")
+    assert not matches("a … d", "a b c")
+    assert not matches("one", "one\ntwo")
+
+
+# --- README and home
 
 
 @pytest.fixture
@@ -32,44 +141,226 @@ def run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
-def test_the_python_of_the_readme_runs_and_tells_two_people_apart(clone):
-    (program,) = blocks("python")
+def test_the_python_of_the_readme_runs_and_tells_two_people_apart(clone: Path) -> None:
+    (program,) = (block.text for block in blocks(read(README)) if block.language == "python")
     ana, ben = run([sys.executable, "-W", "error", "-c", program], clone).splitlines()
     assert ana != ben
     assert (clone / "ana.safetensors").stat().st_size < 4096
 
 
-def test_the_shell_commands_of_the_readme_run(clone):
-    commands = next(block for block in blocks("console") if "persona create" in block).splitlines()
-    for command in commands:
+def test_the_shell_commands_of_the_readme_run(clone: Path) -> None:
+    (block,) = (block for block in blocks(read(README)) if "persona create" in block.text)
+    for command, _ in commands(block):
         program, *arguments = command.split()
         assert program == "pydeper"
-        output = run([sys.executable, "-m", "pydeper", *arguments], clone)
-        assert output.strip()
+        assert run([sys.executable, "-m", "pydeper", *arguments], clone).strip()
 
 
-def test_the_demo_prints_what_the_readme_shows(clone):
-    shown = next(block for block in blocks("console") if block.startswith("$ make demo"))
+def test_the_demo_prints_what_readme_and_home_show(clone: Path) -> None:
+    (block,) = (block for block in blocks(read(README)) if block.text.startswith("$ make demo"))
     printed = run([sys.executable, "-m", "pydeper", "demo"], clone)
-    for line in shown.splitlines()[1:]:
+    for line in block.text.splitlines()[1:]:
         assert line.strip() in printed
+    quoted = re.findall(r"^> (.+)$", read(DOCS / "index.md"), flags=re.M)
+    assert len(quoted) == 2
+    for text in quoted:
+        assert text in " ".join(printed.split())
+    scene = ROOT / "pydeper/builtin/tiny/demo/scene.png"
+    assert (DOCS / "assets/scene.png").read_bytes() == scene.read_bytes()
 
 
-def test_the_readme_names_only_targets_that_make_knows():
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^make ([\w-]+)", README, flags=re.M):
-        assert re.search(rf"^{target}:", makefile, flags=re.M), target
+@pytest.mark.parametrize("page", ["results.md", "results/scene_description.md", "privacy.md"])
+def test_the_tables_of_a_results_page_are_those_of_the_results(page: str) -> None:
+    text = read(DOCS / page)
+    fresh = refreshed(text, DOCS / "results")
+    assert text == fresh, f"run `python -m training page docs/{page} --results docs/results`"
+    for table in re.findall(r"<!-- results: .*?<!-- end of results -->", text, flags=re.S):
+        assert re.search(r"^Made by `.+`\.", table, flags=re.M), f"{page}: a table without its command\n{table[:200]}"
 
 
-@pytest.mark.parametrize("name", ["results.md", "results/scene_description.md"])
-def test_the_tables_of_a_results_page_are_those_of_the_results(name):
-    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
-    fresh = refreshed(page, ROOT / "docs" / "results")
-    assert page == fresh, f"run `python -m training page docs/{name} --results docs/results`"
+# --- links, paths, commands, whether or not they are run
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_between_pages_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-        if not target.startswith(("http://", "https://")):
-            assert (page.parent / target).exists(), target
+@pytest.mark.parametrize("page", TEXTS, ids=name)
+def test_links_and_anchors_lead_somewhere(page: Path) -> None:
+    for path, anchor in links(read(page)):
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), path
+        if anchor and target.suffix == ".md":
+            generated = cli_anchors() if target.name == "cli.md" else set()
+            assert anchor in anchors(read(target)) | generated, f"{path}#{anchor}"
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=name)
+def test_files_that_are_named_are_there(page: Path) -> None:
+    named = re.findall(
+        r"`((?:pydeper|training|export|tests|benchmarks|docs)/[\w./-]+\.(?:py|toml|md|json))`", read(page)
+    )
+    for path in named:
+        assert (ROOT / path).is_file(), path
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=name)
+def test_the_programs_know_every_command_that_is_shown(page: Path) -> None:
+    text = read(page)
+    shown = [command for block in blocks(text) if block.language in ("console", "bash") for command, _ in commands(block)]
+    for command in shown:
+        check_command(command, whole=True)
+    for command in re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)):
+        check_command(command, whole=False)
+
+
+def check_command(command: str, *, whole: bool) -> None:
+    """Asks the program's own parser; of what is not whole (in prose), only whether there is such a sub-command."""
+    if found := re.search(r"\bmake ([a-z][\w-]*)$", command):
+        makefile = read(ROOT / "Makefile")
+        assert re.search(rf"^{found[1]}:", makefile, flags=re.M), command
+    for module in re.findall(r"python -m (benchmarks[\w.]*)", command):
+        assert importlib.util.find_spec(module), command
+    for extras in re.findall(r"""pip install .*\[([\w,]+)\]["']""", command):
+        project = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]
+        assert set(extras.split(",")) <= set(project["optional-dependencies"]), command
+    command = re.sub(r"^(accelerate launch|ACCELERATE_|torchrun).* -m training", "python -m training", command)
+    for program, module in PROGRAMS.items():
+        if not re.match(rf"{program} [a-z]", command):
+            continue
+        words = shlex.split(re.split(r"\s(?:\||>|2>|&&)\s?", command)[0].removeprefix(program), comments=True)
+        if whole and "…" not in command:
+            parse(module, words, command)
+        else:
+            below = parser_of(module)
+            for word in words:
+                choices = next((a.choices for a in below._actions if isinstance(a, _SubParsersAction)), None)
+                if choices is None:
+                    break
+                assert word in choices, command
+                below = choices[word]
+
+
+def parse(module: str, words: list[str], command: str) -> None:
+    try:
+        parser_of(module).parse_args(words)
+    except SystemExit as stop:
+        assert stop.code == 0, command
+
+
+# --- the reference
+
+
+@cache
+def hooks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_hooks", DOCS / "hooks/generated.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def parser_of(module: str) -> ArgumentParser:
+    parser: ArgumentParser = hooks().parser_of(module)
+    return parser
+
+
+@cache
+def cli_anchors() -> set[str]:
+    return anchors(hooks().on_page_markdown(read(DOCS / "reference/cli.md")))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_commands_page_is_what_help_prints(program: str) -> None:
+    text = hooks().commands_text(PROGRAMS[program])
+    shown = {title: help_text for title, help_text in re.findall(r"### (.+?) \{.*?\n\n```.*?\n(.*?)```", text, flags=re.S)}
+    assert f"<!-- commands: {PROGRAMS[program]} -->" in read(DOCS / "reference/cli.md")
+    assert len(shown) > 5
+    # In processes of their own only the first and the last: each takes a second.
+    for command in (program, list(shown)[-1]):
+        environment = {**os.environ, "COLUMNS": "92", "PYTHONPATH": str(ROOT)}
+        words = [sys.executable, *shlex.split(command.replace("python ", "").replace("pydeper", "-m pydeper")), "--help"]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, check=True)
+        assert done.stdout == shown[command]
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    documented = set(re.findall(r"^::: ([\w.]+)$", read(DOCS / "reference/api.md"), flags=re.M))
+    public = {f"pydeper.{public}" for public in pydeper.__all__ if public != "__version__"}
+    # Read and write samples are names of pydeper itself; the formats' table is explained by its class.
+    readers = {f"pydeper.readers.{public}" for public in pydeper.readers.__all__}
+    readers -= {"pydeper.readers.read_samples", "pydeper.readers.write_samples", "pydeper.readers.REPORT_FORMATS"}
+    assert public | readers <= documented
+    gaze = {"trajectory_from_points", "find_fixations", "IDT", "FixedWindows", "FixationMethod", "box_around"}
+    assert {f"pydeper.gaze.{public}" for public in gaze} <= documented
+
+
+def settings_classes(kind: type) -> Iterator[type]:
+    """A configuration's class, those it inherits from, and those of its tables."""
+    yield from (parent for parent in kind.__mro__ if attrs.has(parent))
+    for field in attrs.fields(kind):
+        for part in (field.type, *getattr(field.type, "__args__", ())):
+            if isinstance(part, type) and attrs.has(part):
+                yield from settings_classes(part)
+
+
+@pytest.mark.parametrize("kind", [TrainingConfig, TinyConfig], ids=lambda kind: kind.__name__)
+def test_every_setting_is_in_the_reference_with_its_meaning(kind: type) -> None:
+    page = read(DOCS / "reference/training-settings.md")
+    for part in dict.fromkeys(settings_classes(kind)):
+        full = f"{part.__module__}.{part.__name__}"
+        assert f"<!-- settings: {full} -->" in page, full
+        table = hooks().settings_text(full)
+        meanings = hooks().meanings_of(part)
+        own = [field.name for field in attrs.fields(part) if not field.inherited]
+        assert re.findall(r"^\| `(\w+)` \|", table, flags=re.M) == own
+        # Sizes and the like may go without; a docstring that explains some explains all.
+        assert set(meanings) in (set(), set(own)), full
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "training/configs").glob("*.toml")), ids=name)
+def test_the_settings_that_ship_are_those_of_the_reference(file: Path) -> None:
+    rendered = hooks().on_page_markdown(read(DOCS / "reference/training-settings.md"))
+    documented = set(re.findall(r"^\| `(\w+)` \|", rendered, flags=re.M))
+    table = tomllib.loads(read(file))
+    keys = set(table) | {key for inner in table.values() if isinstance(inner, dict) for key in inner}
+    assert keys <= documented
+
+
+@pytest.mark.parametrize("page", [page for page in TEXTS if "```toml" in read(page)], ids=name)
+def test_settings_that_are_shown_are_settings(page: Path, tmp_path: Path) -> None:
+    for block in blocks(read(page)):
+        if block.language == "toml":
+            given = tomllib.loads(block.text)
+            whole = "" if "name" in given else 'name = "shown"\nsamples = "some.jsonl"\n'
+            text = re.sub(r"^\[(stage[12])\]$", r"[\1]\nsteps = 1", block.text, flags=re.M)
+            (tmp_path / "shown.toml").write_text(whole + (block.text if "name" in given else text), encoding="utf-8")
+            load_config(TrainingConfig, tmp_path / "shown.toml")
+
+
+# --- the site
+
+
+def test_the_site_builds_and_fetches_nothing_when_it_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="the docs extra is not installed")
+    pytest.importorskip("mkdocstrings_handlers.python", reason="the docs extra is not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    built = list((tmp_path / "site").rglob("*.html"))
+    assert len(built) > len(pages())
+    for file in built:
+        html = file.read_text(encoding="utf-8")
+        fetched = re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=\"(?:https?:)?//[^\"]+", html)
+        fetched += re.findall(r"<link[^>]*rel=\"(?:stylesheet|preconnect|icon)\"[^>]*href=\"(?:https?:)?//[^\"]+", html)
+        assert not fetched, f"{file}: {fetched}"
+    assert not list((tmp_path / "site").rglob("*.py"))
+
+
+def test_the_dockerfile_copies_what_is_there() -> None:
+    (block,) = (block for block in blocks(read(DOCS / "guides/docker.md")) if block.title == "Dockerfile")
+    copied = [word for line in re.findall(r"^COPY (.+) \S+$", block.text, flags=re.M) for word in line.split()]
+    assert len(copied) > 3
+    for path in copied:
+        assert (ROOT / path).exists(), path
+    check_command(re.search(r"^RUN (.+)$", block.text, flags=re.M)[1], whole=True)  # type: ignore[index]

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from unittest import mock
 
 import attrs
@@ -46,7 +46,7 @@ def commands_text(module: str) -> str:
     """The help of a program's commands as Markdown, a section each."""
     with mock.patch.dict(os.environ, {"COLUMNS": _WIDTH}):
         return "\n\n".join(
-            f"### {parser.prog} {{#{re.sub(r'[^a-z0-9]+', '-', parser.prog)}}}\n\n```text\n{parser.format_help()}```"
+            f"### {parser.prog} {{#{re.sub(r'[^a-z0-9]+', '-', parser.prog)}}}\n\n```{{.text .help}}\n{parser.format_help()}```"
             for parser in with_subcommands(parser_of(module))
         )
 
@@ -98,13 +98,13 @@ def meanings_of(kind: type) -> dict[str, str]:
 
 
 def _type(kind: Any) -> str:
-    if attrs.has(kind):
+    if any(attrs.has(part) for part in (kind, *get_args(kind))):
         return "table"
-    text = inspect.formatannotation(kind)
+    text = inspect.formatannotation(kind).removesuffix(" | None")
     for name, plain in (("str", "text"), ("float", "number"), ("int", "whole number"), ("bool", "true or false")):
         text = re.sub(rf"\b{name}\b", plain, text)
-    text = re.sub(r"dict\[text, (\w+)\]", r"table of \1s", text).removesuffix(" | None")
-    return re.sub(r"^[\w.]+ \| None$", "table", text) if "Config" in text else text
+    text = re.sub(r"dict\[text, (\w+)\]", r"table of \1s", text)
+    return re.sub(r"tuple\[(.+?)(?:, \1)+\]", lambda match: f"{match[0].count(match[1])} {match[1]}s", text)
 
 
 def _default(field: "attrs.Attribute[Any]") -> str:
