@@ -1,6 +1,5 @@
-"""A program that trains a small regression, to be killed: `python killed_run.py FOLDER SECONDS_A_FORWARD_PASS`."""
+"""A small regression to be trained in a process that gets killed."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,6 @@ class Regression:
         return {"loss": (self.state(x) - x.sum(-1, keepdim=True)).square().mean()}
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    loop.run(Regression(float(sys.argv[2])), CONFIG, 0, Path(sys.argv[1]))
+def train(folder: Path, pause: float) -> None:
+    """Trains with so many seconds' pause in each forward pass."""
+    loop.run(Regression(pause), CONFIG, 0, folder)

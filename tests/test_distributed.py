@@ -1,34 +1,44 @@
 """Many processes: the same curve as one process with the whole batch, one checkpoint, one stop."""
 
+import copy
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import test_runs
 import torch
+import torch.distributed as dist
 from accelerate.utils import DistributedType
+from processes import together
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
-from training import logs, loop
+from training import logs, loop, runs
 from training.__main__ import main
 from training.distributed import Mean, Share, open_accelerator, step_means
 from training.errors import TrainingError
+from training.sharding import shard_layers, uneven_passes
 
-parts, config_file = test_runs.parts, test_runs.config_file
+parts = test_runs.parts
 
 ROOT = Path(__file__).parent.parent
 STEPS = ["--set", "stage1.steps=10", "--set", "stage2.steps=10", "--set", "stage2.accumulation=2"]
 PLAIN = [*STEPS, "--set", "network.dropout=0.0"]
 
 
-def launch(arguments: list[str], processes: int = 2, **options: object) -> subprocess.Popen[str]:
-    """What `accelerate launch` does for several GPUs of a machine, on the CPU."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+def launch(arguments: list[str], processes: int = 2) -> subprocess.Popen[str]:
+    """The line of docs/scale.md for a CPU, with a free port."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", f"--num_processes={processes}"]
+    launcher += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [*launcher, "-m", "training", *arguments],
@@ -60,39 +70,156 @@ def both(config: Path, folder: Path, batch: int, stage: str) -> list[str]:
     return [stage, "--config", str(config), "--out", str(folder), *PLAIN, *sizes]
 
 
+@pytest.fixture(scope="module")
+def config(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return test_runs.small_config(parts, tmp_path_factory.mktemp("config") / "small.toml")
+
+
+@pytest.fixture(scope="module")
+def two_each(parts: Path) -> Path:
+    """Two samples of each person, so that in stage 2 either can only have the other as its target."""
+    source = parts / "samples/samples.jsonl"
+    path = source.with_name("two_each.jsonl")
+    chosen = [line for line in source.read_text().splitlines() if json.loads(line)["image"] in ("0.png", "1.png")]
+    path.write_text("".join(line + "\n" for line in chosen))
+    return path
+
+
+@pytest.fixture(scope="module")
+def one(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both stages in one process."""
+    folder = tmp_path_factory.mktemp("one")
+    for stage in ("stage1", "stage2"):
+        assert main([*both(config, folder, 4, stage), *EVALUATED]) == 0
+    return folder
+
+
+def test_two_launched_processes_walk_the_curve_of_one_with_twice_the_batch(config, one, tmp_path):
+    output = finish(launch(both(config, tmp_path, 2, "stage1")))
+    assert output.count("stage 1: 12 samples") == 1  # one process speaks
+    assert_same_curve(one / "stage-1", tmp_path / "stage-1")
+    alone, together = (load_file(folder / "stage-1" / loop.CHECKPOINT) for folder in (one, tmp_path))
+    assert alone.keys() == together.keys()
+    for key, tensor in alone.items():
+        if key.startswith("state.contrastive"):
+            torch.testing.assert_close(together[key], tensor, rtol=1e-3, atol=1e-4)
+
+
+# 6 samples to validate on and 3 to describe: neither is the same work for two processes.
+EVALUATED = ["--set", "stage2.evaluate_every=5", "--set", "stage2.caption_samples=3"]
+EVALUATED += ["--set", "stage2.caption_tokens=8"]
+
+
+def stage2(arguments: list[str]) -> None:
+    """Trains, and says how many of the numbers in the decoder's layers are on this process's device."""
+    layers: list[nn.Module] = []
+    load_vlm = runs.load_vlm
+
+    def load_and_remember(*those: Any) -> Any:
+        vlm = load_vlm(*those)
+        layers.extend(vlm.decoder_layers)
+        sys.stdout.write(f"\nwhole {held(layers)}\n")
+        return vlm
+
+    runs.load_vlm = load_and_remember
+    assert main(arguments) == 0
+    sys.stdout.write(f"\nheld {held(layers)}\n")
+
+
+def held(layers: Sequence[nn.Module]) -> int:
+    tensors = [p.to_local() if isinstance(p, DTensor) else p for layer in layers for p in layer.parameters()]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors}
+    return sum(storage.nbytes() for storage in storages.values()) // 4
+
+
 @pytest.mark.parametrize(
-    "stages", [("stage1",), pytest.param(("stage1", "stage2"), marks=pytest.mark.slow)], ids=["1", "1 and 2"]
+    ("changes", "share"),
+    [
+        ([], 1),
+        (["shard_vlm=true"], 2),
+        (["shard_vlm=true", "checkpointing=true", "prefix_cache_gib=0"], 2),
+    ],
+    ids=["whole", "sharded", "sharded, computed again"],
 )
-def test_two_processes_walk_the_curve_of_one_with_twice_the_batch(config_file, tmp_path, stages):
-    for stage in stages:
-        name = stage.replace("stage", "stage-")
-        assert main(both(config_file, tmp_path / "one", 4, stage)) == 0
-        output = finish(launch(both(config_file, tmp_path / "two", 2, stage)))
-        assert output.count(f"{stage[:-1]} {stage[-1]}: 12 samples") == 1  # one process speaks
-        assert_same_curve(tmp_path / "one" / name, tmp_path / "two" / name)
-        alone, together = (load_file(tmp_path / run / name / loop.CHECKPOINT) for run in ("one", "two"))
-        assert alone.keys() == together.keys()
-        for key, tensor in alone.items():
-            if key.startswith("state.contrastive"):
-                torch.testing.assert_close(together[key], tensor, rtol=1e-3, atol=1e-4)
+def test_two_processes_with_a_whole_or_a_shared_vlm_walk_the_curve_of_one(config, one, tmp_path, changes, share):
+    shutil.copytree(one / "stage-1", tmp_path / "stage-1")
+    arguments = [*both(config, tmp_path, 2, "stage2"), *EVALUATED, *(f"--set=stage2.{change}" for change in changes)]
+    printed = together(stage2, arguments, folder=tmp_path)
+    for output in printed:
+        whole, kept = (int(line.split()[1]) for line in output.splitlines() if line.startswith(("whole ", "held ")))
+        assert kept == whole / share
+    assert_same_curve(one / "stage-2", tmp_path / "stage-2")
+    first, second = (logs.read(folder / "stage-2" / logs.EVALUATIONS) for folder in (one, tmp_path))
+    assert [line["step"] for line in second] == [5, 10]
+    for line, twin in zip(first, second, strict=True):
+        for key in line.keys() - {"seconds"}:
+            assert twin[key] == pytest.approx(line[key], rel=1e-4, abs=2e-6), (line["step"], key)
 
 
-def test_accumulation_is_one_large_batch_but_for_the_memory_bank(config_file, tmp_path):
+def run_unevenly() -> None:
+    """Some processes run a sharded decoder more often than others, then all of them once, with gradients."""
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    torch.manual_seed(0)
+    whole = nn.ModuleList(nn.Linear(5, 5, bias=False) for _ in range(3)).requires_grad_(False)
+    layers = copy.deepcopy(whole)
+    shard_layers(layers, torch.device("cpu"))
+
+    def run(layers: nn.ModuleList, x: Tensor) -> Tensor:
+        for layer in layers:
+            x = layer(x).tanh()
+        return x
+
+    for counts in ((0, 3), (2, 0), (1, 1), (0, 0), (4, 1)):
+        with uneven_passes(layers), torch.no_grad():
+            for number in range(counts[rank]):
+                x = torch.full((2, 5), number + 0.5)
+                with uneven_passes(layers):  # a block in a block is part of it
+                    assert torch.equal(run(layers, x), run(whole, x))
+        x = torch.randn(rank + 1, 5, requires_grad=True)
+        ours, theirs = (torch.autograd.grad(run(those, x).square().sum(), x)[0] for those in (layers, whole))
+        assert torch.equal(ours, theirs)
+    with pytest.raises(ZeroDivisionError), uneven_passes(layers):
+        raise ZeroDivisionError  # nobody waits for those who fail
+    with uneven_passes(layers), torch.no_grad():
+        run(layers, x)
+    dist.destroy_process_group()
+
+
+def test_processes_run_shared_layers_unequally_often(tmp_path):
+    together(run_unevenly, folder=tmp_path)
+
+
+def test_alone_there_is_nobody_to_share_with(config, one, tmp_path, capsys):
+    shutil.copytree(one / "stage-1", tmp_path / "stage-1")
+    arguments = [*both(config, tmp_path, 4, "stage2"), "--set=stage2.shard_vlm=true"]
+    assert main(arguments) == 2
+    assert "stage2.shard_vlm: there is one process, and nobody to share the VLM with" in capsys.readouterr().err
+    assert main([*arguments, "--set=stage2.compile=true"]) == 2
+    assert "shard_vlm: sharded layers are not compiled; set compile = false" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("stage", "figure"), [(1, "trajectory"), (2, "description")])
+def test_accumulation_is_one_large_batch_but_for_the_memory_bank(config, one, two_each, tmp_path, stage, figure):
     """The bank cannot hold what later parts will bring, so the contrastive loss is left out."""
-    plain = [*PLAIN, "--set", "stage1.modality_dropout=0", "--set", "stage1.contrastive_weight=0"]
-    for batch, parts_of_a_step in ((8, 1), (2, 4)):
-        sizes = ["--set", f"stage1.batch_size={batch}", "--set", f"stage1.accumulation={parts_of_a_step}"]
+    table = f"stage{stage}"
+    plain = [*PLAIN, f"--set=samples={two_each}"]
+    plain += [f"--set={table}.modality_dropout=0", f"--set={table}.contrastive_weight=0"]
+    for batch, parts_of_a_step in ((4, 1), (1, 4)):
+        sizes = [f"--set={table}.batch_size={batch}", f"--set={table}.accumulation={parts_of_a_step}"]
         folder = tmp_path / f"{parts_of_a_step}"
-        assert main(["stage1", "--config", str(config_file), "--out", str(folder), *plain, *sizes]) == 0
-    curves = [logs.read(tmp_path / run / "stage-1" / loop.LOG) for run in ("1", "4")]
+        if stage == 2:
+            shutil.copytree(one / "stage-1", folder / "stage-1")
+        assert main([table, "--config", str(config), "--out", str(folder), *plain, *sizes]) == 0
+    curves = [logs.read(tmp_path / run / f"stage-{stage}" / loop.LOG) for run in ("1", "4")]
     for line, twin in zip(*curves, strict=True):
-        for key in ("loss", "trajectory", "subject", "accuracy", "gradient_norm"):
+        for key in ("loss", figure, "subject", "accuracy", "gradient_norm"):
             assert twin[key] == pytest.approx(line[key], rel=1e-4, abs=1e-4), (line["step"], key)
 
 
 @pytest.mark.slow
-def test_two_processes_stopped_together_go_on_together(config_file, tmp_path):
-    arguments = both(config_file, tmp_path / "parts", 2, "stage1")
+def test_two_processes_stopped_together_go_on_together(config, tmp_path):
+    arguments = both(config, tmp_path / "parts", 2, "stage1")
     arguments += ["--set", "stage1.steps=150", "--set", "stage1.checkpoint_every=1000"]
     log = tmp_path / "parts/stage-1" / loop.LOG
     process = launch(arguments)
@@ -109,10 +236,10 @@ def test_two_processes_stopped_together_go_on_together(config_file, tmp_path):
 
 
 @pytest.mark.slow
-def test_with_dropout_the_curve_is_that_of_the_number_of_processes(config_file, tmp_path):
+def test_with_dropout_the_curve_is_that_of_the_number_of_processes(config, tmp_path):
     runs = {}
     for name, processes, batch in (("one", 1, 4), ("two", 2, 2), ("again", 2, 2)):
-        arguments = ["stage1", "--config", str(config_file), "--out", str(tmp_path / name), *STEPS]
+        arguments = ["stage1", "--config", str(config), "--out", str(tmp_path / name), *STEPS]
         finish(launch([*arguments, "--set", f"stage1.batch_size={batch}"], processes))
         runs[name] = [line["loss"] for line in logs.read(tmp_path / name / "stage-1" / loop.LOG)]
     assert runs["two"] == runs["again"]
@@ -152,7 +279,14 @@ class _Configured:
 @pytest.mark.parametrize("kind", [DistributedType.FSDP, DistributedType.DEEPSPEED])
 def test_what_accelerate_is_configured_for_in_vain_is_an_error(monkeypatch, kind):
     monkeypatch.setattr("training.distributed.Accelerator", lambda **_: _Configured(kind))
-    with pytest.raises(TrainingError, match=f"accelerate is configured for {kind.value}"):
+    with pytest.raises(TrainingError, match=f"accelerate is configured for {kind.value}.*stage2.shard_vlm = true"):
+        open_accelerator()
+
+
+def test_what_accelerate_passes_over_on_a_cpu_is_an_error(monkeypatch):
+    monkeypatch.setattr("training.distributed.Accelerator", lambda **_: _Configured(DistributedType.MULTI_CPU))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(TrainingError, match="accelerate is configured for FSDP"):
         open_accelerator()
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import together
 from torch import Tensor
 
 from training.losses import ContrastiveLoss, trajectory_loss
@@ -126,14 +126,14 @@ def test_contrastive_loss_refuses_empty_sizes(wrong: dict[str, float]) -> None:
         ContrastiveLoss(**{"num_subjects": 2, "embedding_size": 3, **wrong})  # type: ignore[arg-type]
 
 
-def _one_of_two(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    z, subjects, samples = torch.load(f"{folder}/batch.pt")
+def _one_of_two(folder: Path) -> None:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    z, subjects, samples = torch.load(folder / "batch.pt")
     mine = slice(0, 3) if rank == 0 else slice(3, 5)  # unequal shares, unequal numbers of anchors with a positive
     loss = ContrastiveLoss(3, 4)
     value = loss(z[mine], subjects[mine], samples[mine])
-    torch.save((value, loss.state_dict()), f"{folder}/{rank}.pt")
+    torch.save((value, loss.state_dict()), folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -142,7 +142,7 @@ def test_processes_share_one_bank(tmp_path: Path) -> None:
     # The fourth anchor has no positive: 3 and 1 count, so the processes' own means must not be averaged.
     z, subjects, samples = torch.randn(5, 4), torch.tensor([0, 0, 0, 2, 0]), torch.arange(5)
     torch.save((z, subjects, samples), tmp_path / "batch.pt")
-    mp.spawn(_one_of_two, args=(str(tmp_path),), nprocs=2)
+    together(_one_of_two, tmp_path, folder=tmp_path / "printed")
     alone = ContrastiveLoss(3, 4)
     alone(z, subjects, samples)
     values = []

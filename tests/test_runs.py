@@ -60,7 +60,10 @@ def write_drawn_samples(folder: Path) -> None:
 
 @pytest.fixture
 def config_file(parts: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "small.toml"
+    return small_config(parts, tmp_path / "small.toml")
+
+
+def small_config(parts: Path, path: Path) -> Path:
     path.write_text(f"""
 name = "small"
 samples = {json.dumps(str(parts / "samples/samples.jsonl"))}

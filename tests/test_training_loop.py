@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import attrs
 import killed_run
+import processes
 import pytest
 import torch
 from safetensors import safe_open
@@ -142,16 +144,20 @@ def test_the_learning_rate_climbs_and_falls():
 # --- what a run survives
 
 
-def start(folder: Path, pause: float) -> subprocess.Popen[bytes]:
-    command = [sys.executable, str(Path(__file__).with_name("killed_run.py")), str(folder), str(pause)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def start(folder: Path, pause: float) -> BaseProcess:
+    return processes.start(killed_run.train, folder, pause, output=folder.with_suffix(".txt"))
 
 
-def wait_for_step(process: subprocess.Popen[bytes], folder: Path, step: int) -> None:
+def finish(folder: Path) -> None:
+    process = start(folder, 0)
+    process.join()
+    assert process.exitcode == 0
+
+
+def wait_for_step(process: BaseProcess, folder: Path, step: int) -> None:
     for _ in range(6000):
-        if process.poll() is not None:
-            raise AssertionError(f"the run ended by itself, with {process.returncode}")
+        if process.exitcode is not None:
+            raise AssertionError(f"the run ended by itself, with {process.exitcode}")
         lines = (folder / loop.LOG).read_text().count("\n") if (folder / loop.LOG).exists() else 0
         if lines >= step:
             return
@@ -174,8 +180,8 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_end_bit_by_bit(tmp_path)
     wait_for_step(process, parts, rng.randrange(1, 100))
     time.sleep(rng.random() * 0.02)  # anywhere within a step, a log line or a checkpoint
     process.kill()
-    process.wait()
-    assert start(parts, pause=0).wait() == 0
+    process.join()
+    finish(parts)
     same(tmp_path / "whole", parts)
     assert not list(parts.glob("*.tmp"))
 
@@ -191,9 +197,9 @@ def test_killed_many_times(tmp_path):
             wait_for_step(process, parts, step + 1)
             time.sleep(rng.random() * 0.2)
             process.kill()
-            process.wait()
+            process.join()
             step = len(logs.read(parts / loop.LOG)) + 10
-        assert start(parts, pause=0).wait() == 0
+        finish(parts)
         same(tmp_path / "whole", parts)
 
 
