@@ -1,4 +1,4 @@
-"""The JSON Schemas of the docs: real files fit them, readers accept nothing that they refuse, classes have their keys."""
+"""The docs' JSON Schemas: real files fit them, readers accept nothing that they refuse, classes have their keys."""
 
 import copy
 import json
@@ -103,7 +103,9 @@ def test_the_config_s_schema_has_the_keys_and_types_of_its_classes() -> None:
     whole = SCHEMAS["config"]
     classes = {"BundleConfig": whole, **whole["$defs"]}
     assert set(classes) == {
-        one.__name__ for one in vars(config_module).values() if attrs.has(one) and one.__module__ == config_module.__name__
+        one.__name__
+        for one in vars(config_module).values()
+        if attrs.has(one) and one.__module__ == config_module.__name__
     }
     for name, schema in classes.items():
         kind = getattr(config_module, name)

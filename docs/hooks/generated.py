@@ -46,9 +46,13 @@ def commands_text(module: str) -> str:
     """The help of a program's commands as Markdown, a section each."""
     with mock.patch.dict(os.environ, {"COLUMNS": _WIDTH}):
         return "\n\n".join(
-            f"### {parser.prog} {{#{re.sub(r'[^a-z0-9]+', '-', parser.prog)}}}\n\n```{{.text .help}}\n{parser.format_help()}```"
+            f"### {parser.prog} {{#{_anchor(parser.prog)}}}\n\n```{{.text .help}}\n{parser.format_help()}```"
             for parser in with_subcommands(parser_of(module))
         )
+
+
+def _anchor(program: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", program)
 
 
 def parser_of(module: str) -> argparse.ArgumentParser:
