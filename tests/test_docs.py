@@ -197,10 +197,11 @@ def test_links_and_anchors_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", TEXTS, ids=name)
 def test_files_that_are_named_are_there(page: Path) -> None:
     named = re.findall(
-        r"`((?:pydeper|training|export|tests|benchmarks|docs)/[\w./-]+\.(?:py|toml|md|json))`", read(page)
+        r"`((?:pydeper|training|export|tests|benchmarks|docs|examples)/(?:[\w./-]+\.(?:py|toml|md|json|ipynb)|[\w/]*/))`",
+        read(page),
     )
     for path in named:
-        assert (ROOT / path).is_file(), path
+        assert (ROOT / path).exists(), path
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=name)
