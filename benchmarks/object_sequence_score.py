@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.sides import Side
 from training.evaluation.checks import MissingRequirementError
 from training.evaluation.object_sequence_score import noun_sequences, score_sequences
-from training.evaluation.report import format_table
+from training.evaluation.report import format_table, write_report
 from training.evaluation.wordnet import Source, nltk_lemmas, wordnet_lemmas
 
 Pairs = list[tuple[str, str]]
@@ -52,43 +52,53 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=6, help="(default: %(default)s)")
     parser.add_argument("--people", type=int, default=6, help="who describe each image (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--report", type=Path, metavar="FOLDER", help="also write object-sequence-score.* there")
     options = parser.parse_args()
     described = (
         read_descriptions(options.samples, options.people)[: options.images]
         if options.samples
         else make_descriptions(options.people, options.images)
     )
+    work = {"own": own_pairs(described, options.systems), "all": all_pairs(described, options.systems)}
     source = wordnet_source()
     with Side(PlainSide, source) as plain, Side(FastSide, source) as fast:
-        for name, pairs in {
-            "own": own_pairs(described, options.systems),
-            "all": all_pairs(described, options.systems),
-        }.items():
-            compare(name, pairs, plain, fast, options.runs)
-    print(f"\nWordNet: {source}'s on both sides")
+        rows = {
+            f"{name}, {row}": figures
+            for name, pairs in work.items()
+            for row, figures in compare(pairs, plain, fast, options.runs).items()
+        }
+    texts = {text for pairs in work.values() for pair in pairs for text in pair}
+    facts = {
+        "command": "python -m benchmarks.object_sequence_score --report docs/results",
+        "pairs": ", ".join(f"{name} {len(pairs)}" for name, pairs in work.items()),
+        "texts": f"{len(texts)} of {statistics.mean(len(text.split()) for text in texts):.0f} words",
+        "figures": f"medians of {options.runs} runs, in turn; the scores are equal",
+        "WordNet": f"{source}'s on both sides",
+    }
+    print(format_table(rows), "", *(f"{fact}: {value}" for fact, value in facts.items()), sep="\n")
+    if options.report:
+        write_report(options.report, "object-sequence-score", rows, title="OSS beside a plain loop", facts=facts)
 
 
-def compare(name: str, pairs: Pairs, plain: Side, fast: Side, runs: int) -> None:
-    """Lets both sides do the same work in turn and prints medians."""
+def compare(pairs: Pairs, plain: Side, fast: Side, runs: int) -> dict[str, dict[str, float]]:
+    """Lets both sides do the same work in turn; returns medians in milliseconds a pair, and their ratios."""
     times: dict[str, list[dict[str, float]]] = defaultdict(list)
-    scores = {}
     for _ in range(runs):
+        scores = []
         for label, side in (("plain loop", plain), ("pydeper", fast)):
-            seconds, scores[label] = side.ask("work", pairs)
+            seconds, found = side.ask("work", pairs)
             times[label].append(seconds)
-    difference = max(abs(a - b) for a, b in zip(scores["plain loop"], scores["pydeper"], strict=True))
-    rows: dict[str, dict[str, float]] = {}
-    for label, measured in times.items():
-        rows[f"{label}, ms a pair"] = {
+            scores.append(found)
+        if (difference := max(abs(a - b) for a, b in zip(*scores, strict=True))) > 1e-9:
+            raise SystemExit(f"the sides do not give the same scores: they differ by up to {difference}")
+    rows = {
+        f"{label}, ms a pair": {
             part: 1000 * statistics.median(seconds[part] for seconds in measured) / len(pairs) for part in measured[0]
         }
+        for label, measured in times.items()
+    }
     plain_row, fast_row = rows.values()
-    rows["times as fast"] = {part: plain_row[part] / fast_row[part] for part in fast_row}
-    texts = {text for pair in pairs for text in pair}
-    words = statistics.mean(len(text.split()) for text in texts)
-    print(f"\n{name}: {len(pairs)} pairs of {len(texts)} texts, {words:.0f} words a text, medians of {runs}\n")
-    print(format_table(rows))
-    print(f"\nlargest difference of a score: {difference:.1e}")
+    return rows | {"times as fast": {part: plain_row[part] / fast_row[part] for part in fast_row}}
 
 
 # The two sides

@@ -33,6 +33,7 @@ from training import runs
 from training.config import Stage1Config, Stage2Config, TrainingConfig, load_config
 from training.data.encoded import EncodedDataset, encode_dataset
 from training.data.feature_cache import MemoryStore
+from training.evaluation.report import format_table, write_report
 from training.network.config import NetworkConfig
 from training.network.image_encoder import ImageEncoder
 from training.network.text_table import TextTable
@@ -76,7 +77,7 @@ def main() -> None:
     )
     parser.add_argument("--batch", type=int, help="samples in a step (default: 64, or 2 with --real)")
     parser.add_argument("--runs", type=int, default=5, help="(default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    parser.add_argument("--report", type=Path, metavar="FOLDER", help="also write training-throughput-SIZE.* there")
     options = parser.parse_args()
     if options.real and options.vlm is None:
         parser.error("--real needs --vlm FOLDER; `python -m benchmarks.standin FOLDER` writes one")
@@ -84,16 +85,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pydeper-benchmark-") as temporary:
         parts = real_parts(options.vlm, batch, Path(temporary)) if options.real else tiny_parts(batch, Path(temporary))
         figures = {
-            "stage 1": measure(stage1_sides(parts), batch, options.runs),
-            "stage 2": measure(stage2_sides(parts), batch, options.runs),
+            f"stage {stage}, {name}": row
+            for stage, sides in ((1, stage1_sides), (2, stage2_sides))
+            for name, row in measure(sides(parts), batch, options.runs).items()
         }
-    for title, sides in figures.items():
-        print(f"\n{title}, batch {batch}, {torch.get_num_threads()} threads, medians of {options.runs}")
-        for name, row in sides.items():
-            print(f"  {name:34}" + "".join(f"{value:10.4g} {unit}" for unit, value in row.items()))
-    if options.json:
-        facts = {"size": "real" if options.real else "tiny", "batch": batch, "threads": torch.get_num_threads()}
-        options.json.write_text(json.dumps(facts | figures, indent=2) + "\n", encoding="utf-8")
+    print(format_table(figures))
+    if options.report:
+        size = "real" if options.real else "tiny"
+        command = f"python -m benchmarks.training_throughput --{size}{' --vlm FOLDER' * options.real}"
+        facts = {
+            "command": f"{command} --report docs/results",
+            "batch": batch,
+            "threads": torch.get_num_threads(),
+            "figures": f"medians of {options.runs} steps each, in turn",
+        }
+        name = f"training-throughput-{size}"
+        write_report(options.report, name, figures, title=f"Training steps, {size} sizes", facts=facts)
 
 
 def measure(sides: dict[str, Task], batch: int, runs: int) -> Figures:
