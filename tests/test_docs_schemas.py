@@ -11,6 +11,7 @@ import attrs
 import jsonschema
 import numpy as np
 import pytest
+from docs_pages import blocks, pages
 from safetensors.numpy import save_file
 
 import pydeper
@@ -86,6 +87,18 @@ def a_persona(**changes: Any) -> Persona:
         subject_embedding=vector, encoder_fingerprint="sha256:" + "f" * 64, model_id="org/m", num_samples=5, name="ana"
     )
     return attrs.evolve(made, **changes)
+
+
+def test_samples_that_pages_show_fit() -> None:
+    shown = [
+        json.loads(block.text)
+        for page in (ROOT / "README.md", *pages())
+        for block in blocks(page.read_text(encoding="utf-8"))
+        if block.language == "json"
+    ]
+    assert len(shown) >= 2
+    for sample in shown:
+        jsonschema.validate(sample, SCHEMAS["sample"])
 
 
 # --- classes
