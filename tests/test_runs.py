@@ -1,6 +1,13 @@
 """Both stages from a configuration and files: small random models in transformers' own layout, drawn samples."""
 
 import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import attrs
@@ -20,6 +27,7 @@ from training.config import ConfigError, TrainingConfig, load_config
 from training.data.simulated import sample_scene, sample_viewers
 from training.distributed import Share
 from training.loop import TrainingError
+from training.selection import caption_figures
 
 CONFIGS = Path(__file__).parent.parent / "training" / "configs"
 PEOPLE, SCENES, TRAINING_SCENES = 3, 6, 4
@@ -127,12 +135,54 @@ def test_both_stages_run_from_files_and_go_on_exactly_after_an_interruption(conf
             assert main([stage, "--config", str(config_file), "--out", str(parts)]) == 130
         assert main([stage, "--config", str(config_file), "--out", str(parts)]) == 0
         name = stage.replace("stage", "stage-")
-        log = log_of(whole / name)
-        assert [line["step"] for line in log] == list(range(1, steps + 1))
-        assert log_of(parts / name) == log
-        went_on, uninterrupted = (load_file(folder / name / loop.CHECKPOINT) for folder in (parts, whole))
-        assert went_on.keys() == uninterrupted.keys()
-        assert all(torch.equal(went_on[key], tensor) for key, tensor in uninterrupted.items())
+        assert [line["step"] for line in log_of(whole / name)] == list(range(1, steps + 1))
+        assert_same(whole / name, parts / name)
+
+
+def assert_same(uninterrupted: Path, went_on: Path) -> None:
+    assert log_of(went_on) == log_of(uninterrupted)
+    first, second = (load_file(folder / loop.CHECKPOINT) for folder in (uninterrupted, went_on))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(second[key], tensor) for key, tensor in first.items())
+
+
+def send(arguments: list[str], log: Path, number: int, rng: random.Random) -> tuple[int, str]:
+    """Starts `python -m training` and sends it a signal some steps later, at any moment of one; its code and words."""
+    root = Path(__file__).parent.parent
+    process = subprocess.Popen(
+        [sys.executable, "-m", "training", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    lines = len(logs.read(log)) + rng.randrange(1, 8)
+    while process.poll() is None and len(log.read_bytes().splitlines() if log.exists() else ()) < lines:
+        time.sleep(0.01)
+    time.sleep(rng.random() * 0.02)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+    return process.returncode, output
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(6, marks=pytest.mark.slow)])
+def test_the_command_goes_on_bit_by_bit_after_kill_9_and_ctrl_c(config_file, tmp_path, kills):
+    steps = 25 + 15 * kills
+    changes = [f"--set=stage1.{change}" for change in (f"steps={steps}", "checkpoint_every=3", "evaluate_every=9")]
+    arguments = ["stage1", "--config", str(config_file), *changes, "--out"]
+    rng, log = random.Random(os.getpid()), tmp_path / "parts/stage-1" / loop.LOG
+    for _ in range(kills):
+        assert send([*arguments, str(tmp_path / "parts")], log, signal.SIGKILL, rng)[0] == -signal.SIGKILL
+    code, told = send([*arguments, str(tmp_path / "parts")], log, signal.SIGINT, rng)
+    assert code == 130, told
+    step = len(logs.read(log))
+    assert f"stage 1: stopped by SIGINT after step {step} of {steps}; saved in" in told
+    assert 2 <= step < steps
+    for folder in ("parts", "whole"):
+        assert main([*arguments, str(tmp_path / folder)]) == 0
+    assert_same(tmp_path / "whole/stage-1", tmp_path / "parts/stage-1")
+    assert not list((tmp_path / "parts").rglob("*.tmp"))
 
 
 EVALUATED = ["--set", "stage1.evaluate_every=4", "--set", "stage2.evaluate_every=3"]
@@ -191,6 +241,35 @@ def test_what_cannot_be_validated_is_said_before_training(config_file, parts, tm
     with pytest.raises(TrainingError, match=message):
         runs.stage1(read(config_file, f"samples={path}", "stage1.evaluate_every=2"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+METEOR = ["--set", "stage2.selection={meteor = 2.0, loss = -1.0}"]
+
+
+def test_without_java_meteor_is_missed_before_training(config_file, tmp_path, monkeypatch, capsys):
+    run = ["--config", str(config_file), "--out", str(tmp_path)]
+    assert main(["stage1", *run, "--set", "stage1.steps=1"]) == 0
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert main(["stage2", *run, *EVALUATED, *METEOR, "--set", "stage1.steps=1"]) == 2
+    assert "selection: meteor runs in Java, and there is no `java` on PATH" in capsys.readouterr().err
+    assert not (tmp_path / "stage-2").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("java") is None, reason="METEOR runs in Java")
+def test_meteor_may_choose_the_step(config_file, tmp_path):
+    for stage in ("stage1", "stage2"):
+        assert main([stage, "--config", str(config_file), "--out", str(tmp_path), *EVALUATED, *METEOR]) == 0
+    for figures in logs.read(tmp_path / "stage-2" / logs.EVALUATIONS):
+        assert 0 <= figures["meteor"] <= 1
+        assert figures["score"] == pytest.approx(2 * figures["meteor"] - figures["loss"], abs=2e-6)
+
+
+def test_whoever_describes_as_people_did_has_the_highest_figures():
+    texts = ["a red circle, then a blue square", "the star is small"]
+    figures = caption_figures(texts, texts, texts)
+    assert figures == pytest.approx({"bleu4": 1, "cider": 10, "rouge_l": 1})
+    assert all(value < figures[name] for name, value in caption_figures(texts, texts[::-1], texts).items())
 
 
 @pytest.mark.parametrize(

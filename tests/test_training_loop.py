@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from multiprocessing.process import BaseProcess
@@ -223,6 +222,17 @@ def test_a_signal_saves_the_step_and_says_how_to_go_on(tmp_path, number):
     same(tmp_path / "whole", parts)
 
 
+def test_a_signal_during_an_evaluation_waits_for_no_further_step(tmp_path):
+    def evaluate() -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"loss": 1.0, "accuracy": 0.0}
+
+    with pytest.raises(loop.Interrupted, match="stopped by SIGTERM after step 5 of 12"):
+        loop.run(Regression(), SELECTING, 0, tmp_path, evaluate=evaluate)
+    assert [line["step"] for line in logs.read(tmp_path / logs.EVALUATIONS)] == [5]
+    assert json.loads(metadata_of(tmp_path / loop.CHECKPOINT)["step"]) == 5
+
+
 def test_a_second_ctrl_c_ends_a_run_at_once(tmp_path):
     class Impatient(killed_run.Regression):
         def losses(self, step: int, part: int) -> dict[str, Tensor]:
@@ -399,17 +409,16 @@ def test_tensorboard_gets_what_the_log_gets(tmp_path):
     assert [event.step for event in events.Scalars("val/score")] == [5, 10, 12]
 
 
+def train_and_tell_imports(folder: Path) -> None:
+    loop.run(killed_run.Regression(), killed_run.CONFIG, 0, folder)
+    found = [name for name in sys.modules if name.startswith(("tensorboard", "matplotlib"))]
+    sys.stdout.write(f"\nimported: {found}\n")
+
+
 def test_without_the_switch_tensorboard_is_not_imported(tmp_path):
-    code = "import killed_run, sys, pathlib; from training import loop;" + (
-        "loop.run(killed_run.Regression(), killed_run.CONFIG, 0, pathlib.Path(sys.argv[1]));"
-        "assert not [name for name in sys.modules if name.startswith(('tensorboard', 'matplotlib'))]"
-    )
-    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parent.parent}"}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "samples/s" in done.stderr  # the bar tells rates
+    (printed,) = processes.together(train_and_tell_imports, tmp_path, folder=tmp_path / "printed", processes=1)
+    assert "\nimported: []\n" in printed
+    assert "samples/s" in printed  # the bar tells rates
 
 
 # --- configurations
