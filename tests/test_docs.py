@@ -28,7 +28,8 @@ from training.tiny.config import TinyConfig
 pytest_plugins = ["hub_server"]
 
 README = ROOT / "README.md"
-TEXTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")] + pages()
+TEXTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
+TEXTS += [*sorted((ROOT / "examples").rglob("*.md")), *pages()]
 # Their commands take data that are not here, weeks or many devices; that the programs know them is checked.
 READ_ONLY = {"scale.md", "design.md", "versioning.md", "privacy.md", "results.md", "real-size.md"}
 FOLLOWED = [
@@ -195,6 +196,14 @@ def test_links_and_anchors_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=name)
+def test_a_picture_is_told_to_those_who_do_not_see_it(page: Path) -> None:
+    text = read(page)
+    told = re.findall(r"!\[(.*?)\]\(", text, flags=re.S) + re.findall(r"<img [^>]*?alt=\"(.*?)\"", text, flags=re.S)
+    assert len(told) == len(re.findall(r"!\[|<img ", text))
+    assert all(len(alternative) > 20 for alternative in told)
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=name)
 def test_files_that_are_named_are_there(page: Path) -> None:
     named = re.findall(
         r"`((?:pydeper|training|export|tests|benchmarks|docs|examples)/(?:[\w./-]+\.(?:py|toml|md|json|ipynb)|[\w/]*/))`",
@@ -339,10 +348,12 @@ def test_the_settings_that_ship_are_those_of_the_reference(file: Path) -> None:
 def test_settings_that_are_shown_are_settings(page: Path, tmp_path: Path) -> None:
     for block in blocks(read(page)):
         if block.language == "toml":
-            given = tomllib.loads(block.text)
-            whole = "" if "name" in given else 'name = "shown"\nsamples = "some.jsonl"\n'
-            text = re.sub(r"^\[(stage[12])\]$", r"[\1]\nsteps = 1", block.text, flags=re.M)
-            (tmp_path / "shown.toml").write_text(whole + (block.text if "name" in given else text), encoding="utf-8")
+            shown = block.text
+            if "name" not in tomllib.loads(shown):  # a part of a file, which needs the rest of it
+                shown = re.sub(r"^\[(stage[12])\]$", r"[\1]\nsteps = 1", shown, flags=re.M)
+                shown = 'name = "shown"\nsamples = "some.jsonl"\n' + shown
+                shown += "" if "[stage1]" in shown else "\n[stage1]\nsteps = 1\n"
+            (tmp_path / "shown.toml").write_text(shown, encoding="utf-8")
             load_config(TrainingConfig, tmp_path / "shown.toml")
 
 
