@@ -1,4 +1,4 @@
-"""The command `python -m export`: a VLM from transformers to ONNX, and work on a finished bundle."""
+"""The command `python -m export`: a VLM from transformers to ONNX, a trained model to a bundle, work on a bundle."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from pydeper.bundle import read_config, verify
 from pydeper.errors import PydeperError
 from pydeper.publish import IMAGE_ENCODER_LICENCE
 
-_DESCRIPTION = "Export a vision-language model, or work on a finished bundle."
+_DESCRIPTION = "Export a vision-language model or a trained model, or work on a finished bundle."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m export", description=_DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True)
     _add_vlm(commands)
+    _add_bundle(commands)
     for name, does in (
         ("verify", "check every file against the manifest, and config.json"),
         ("manifest", "write manifest.json anew from the files that are there"),
@@ -74,6 +75,46 @@ def _export_vlm(options: argparse.Namespace) -> str:
     return "\n".join([f"{options.out}: {options.precision}", *(f"  {name}: {x:.4g}" for name, x in figures.items())])
 
 
+def _add_bundle(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    does = "export a finished training run, check it against torch, and put it together with an exported VLM"
+    parser = commands.add_parser("bundle", help=does, description=does)
+    parser.add_argument("run", type=Path, help="the --out of `python -m training stage1` and `stage2`")
+    parser.add_argument("--config", type=Path, required=True, help="the training's configuration")
+    parser.add_argument("--vlm", type=Path, required=True, help="what `python -m export vlm` made of the run's VLM")
+    parser.add_argument("--out", type=Path, required=True, help="the bundle's folder; it must not exist")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp16", help="of the persona encoder")
+    parser.add_argument("--licence", required=True, help="of the bundle: Apache-2.0, or a name of your own")
+    parser.add_argument(
+        "--image-encoder-licence", required=True, metavar="NAME", help="of the image encoder, whose weights go along"
+    )
+    parser.add_argument("--image-encoder-licence-text", type=Path, metavar="FILE", help="its text, to go along")
+    parser.add_argument("--description", help="what the model is, for its card")
+    parser.add_argument(
+        "--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="as given to the training"
+    )
+
+
+def _export_bundle(options: argparse.Namespace) -> str:
+    from export.run import export_run
+    from pydeper.config import ImageEncoderInfo
+    from training.config import TrainingConfig, load_config
+
+    config = load_config(TrainingConfig, options.config, options.changes)
+    differences = export_run(
+        config,
+        options.run,
+        options.vlm,
+        options.out,
+        image_encoder=ImageEncoderInfo(config.image_encoder, options.image_encoder_licence),
+        licence=options.licence,
+        description=options.description,
+        precision=options.precision,
+        image_encoder_licence=options.image_encoder_licence_text,
+    )
+    largest = (f"  {name}, largest difference from torch: {x:.2g}" for name, x in differences.items())
+    return "\n".join([f"{options.out}: {config.name}", *largest])
+
+
 def _add_card(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     does = "write README.md anew from config.json and what the bundle holds, and then the manifest"
     parser = commands.add_parser("card", help=does, description=does)
@@ -100,6 +141,8 @@ def _write_card(options: argparse.Namespace) -> str:
 def _run(options: argparse.Namespace) -> str:
     if options.command == "vlm":
         return _export_vlm(options)
+    if options.command == "bundle":
+        return _export_bundle(options)
     if options.command == "push":
         return run_push(options)
     if options.command == "card":

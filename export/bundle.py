@@ -29,6 +29,9 @@ from pydeper.model import DeperModel
 from pydeper.verified import sha256
 from pydeper.vlm.files import precisions_of
 
+# What `python -m export vlm` writes beside a VLM's files: in a bundle its own tokenizer and config say it.
+_SAID_ELSEWHERE = shutil.ignore_patterns(TOKENIZER, "vlm.json")
+
 
 def assemble(
     target: Path,
@@ -89,7 +92,7 @@ def assemble(
         for name, source in parts.items():
             (building / name).parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
-                shutil.copytree(source, building / name)
+                shutil.copytree(source, building / name, ignore=_SAID_ELSEWHERE)
             else:
                 shutil.copyfile(source, building / name)
         (building / CONFIG).write_text(config.to_json(), encoding="utf-8")
