@@ -11,7 +11,7 @@ from training import loop
 from training.config import OptimisationConfig
 
 CONFIG = OptimisationConfig(
-    steps=120, batch_size=8, accumulation=2, checkpoint_every=7, keep_checkpoints=3, log_every=1, learning_rate=1e-2
+    steps=60, batch_size=8, accumulation=2, checkpoint_every=7, keep_checkpoints=3, log_every=1, learning_rate=1e-2
 )
 
 

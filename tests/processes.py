@@ -22,13 +22,15 @@ def start(function: Callable[..., object], *arguments: object, output: Path, **e
     return process
 
 
-def together(function: Callable[..., object], *arguments: object, folder: Path, processes: int = 2) -> list[str]:
+def together(
+    function: Callable[..., object], *arguments: object, folder: Path, processes: int = 2, **environment: str
+) -> list[str]:
     """Calls a function in several processes that find each other as those of a launcher do; what each has printed."""
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    world = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    world = environment | {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
     world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
     outputs = [folder / f"{rank}.txt" for rank in range(processes)]
     running = [

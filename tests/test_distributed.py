@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import killed_run
 import pytest
 import test_runs
 import torch
 import torch.distributed as dist
 from accelerate.utils import DistributedType
-from processes import together
+from processes import command, together
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -35,9 +36,9 @@ STEPS = ["--set", "stage1.steps=10", "--set", "stage2.steps=10", "--set", "stage
 PLAIN = [*STEPS, "--set", "network.dropout=0.0"]
 
 
-def launch(arguments: list[str], processes: int = 2) -> subprocess.Popen[str]:
+def launch(arguments: list[str]) -> subprocess.Popen[str]:
     """The line of docs/scale.md for a CPU, with a free port."""
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", f"--num_processes={processes}"]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
     launcher += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
@@ -238,9 +239,9 @@ def test_two_processes_stopped_together_go_on_together(config, tmp_path):
 @pytest.mark.slow
 def test_with_dropout_the_curve_is_that_of_the_number_of_processes(config, tmp_path):
     runs = {}
-    for name, processes, batch in (("one", 1, 4), ("two", 2, 2), ("again", 2, 2)):
+    for name, count, batch in (("one", 1, 4), ("two", 2, 2), ("again", 2, 2)):
         arguments = ["stage1", "--config", str(config), "--out", str(tmp_path / name), *STEPS]
-        finish(launch([*arguments, "--set", f"stage1.batch_size={batch}"], processes))
+        together(command, [*arguments, f"--set=stage1.batch_size={batch}"], folder=tmp_path / name, processes=count)
         runs[name] = [line["loss"] for line in logs.read(tmp_path / name / "stage-1" / loop.LOG)]
     assert runs["two"] == runs["again"]
     assert runs["two"] != runs["one"]  # the second process drops other units
@@ -304,20 +305,16 @@ class _Dtypes(nn.Module):
         return y
 
 
-@pytest.mark.slow
+def train_with_dtypes(folder: Path) -> None:
+    task, dtypes = killed_run.Regression(), _Dtypes()
+    task.state[0], task.state[2] = dtypes, nn.Linear(4, 1)
+    loop.run(task, killed_run.CONFIG, 0, folder, accelerator=open_accelerator())
+    sys.stdout.write(f"\ndtypes {dtypes.seen} {dtypes.linear.weight.dtype}\n")
+
+
 @pytest.mark.parametrize(("setting", "dtype"), [("no", torch.float32), ("bf16", torch.bfloat16)])
 def test_mixed_precision_is_what_accelerate_is_configured_for(tmp_path, setting, dtype):
-    code = (
-        "import sys, pathlib, torch, killed_run, test_distributed as t\n"
-        "from training import loop\n"
-        "from training.distributed import open_accelerator\n"
-        "task = killed_run.Regression(); task.state[0] = t._Dtypes()\n"
-        "task.state[2] = torch.nn.Linear(4, 1)\n"
-        "loop.run(task, killed_run.CONFIG, 0, pathlib.Path(sys.argv[1]), accelerator=open_accelerator(cpu=True))\n"
-        "print(task.state[0].seen, task.state[0].linear.weight.dtype)"
+    (printed,) = together(
+        train_with_dtypes, tmp_path / "run", folder=tmp_path, processes=1, ACCELERATE_MIXED_PRECISION=setting
     )
-    environment = {**os.environ, "ACCELERATE_MIXED_PRECISION": setting, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == [str(dtype), "torch.float32"]
+    assert f"\ndtypes {dtype} torch.float32\n" in printed

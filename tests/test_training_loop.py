@@ -176,7 +176,7 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_end_bit_by_bit(tmp_path)
     parts = tmp_path / "parts"
     rng = random.Random(os.getpid())
     process = start(parts, pause=0.002)
-    wait_for_step(process, parts, rng.randrange(1, 100))
+    wait_for_step(process, parts, rng.randrange(1, 50))
     time.sleep(rng.random() * 0.02)  # anywhere within a step, a log line or a checkpoint
     process.kill()
     process.join()
@@ -191,7 +191,7 @@ def test_killed_many_times(tmp_path):
     rng = random.Random(0)
     for attempt in range(5):
         parts, step = tmp_path / f"{attempt}", 0
-        while step < 100:
+        while step < 50:
             process = start(parts, pause=0.001)
             wait_for_step(process, parts, step + 1)
             time.sleep(rng.random() * 0.2)
@@ -214,7 +214,7 @@ def test_a_signal_saves_the_step_and_says_how_to_go_on(tmp_path, number):
             return super().losses(step, part)
 
     before = signal.getsignal(number)
-    with pytest.raises(loop.Interrupted, match=f"stopped by {number.name} after step 10 of 120; saved in"):
+    with pytest.raises(loop.Interrupted, match=f"stopped by {number.name} after step 10 of 60; saved in"):
         loop.run(Signalled(), killed_run.CONFIG, 0, parts)
     assert signal.getsignal(number) is before
     assert json.loads(metadata_of(parts / loop.CHECKPOINT)["step"]) == 10
