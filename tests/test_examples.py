@@ -5,7 +5,9 @@ import contextlib
 import csv
 import io
 import json
+import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -333,7 +335,7 @@ def test_the_notebook_runs_from_top_to_bottom(said, tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=tmp_path,
-        env={"MPLBACKEND": "agg", "MPLCONFIGDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "MPLBACKEND": "agg", "MPLCONFIGDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -348,6 +350,35 @@ def test_the_notebook_is_kept_without_its_outputs():
     for cell in notebook()["cells"]:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
+
+
+# --- the pages
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The commands of a page's first console block, one a line, those of pip left out."""
+    (block, *_) = re.findall(r"^```console\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+    lines = block.replace("\\\n", " ").splitlines()
+    return [shlex.split(line) for line in lines if not line.startswith("pip ")]
+
+
+def test_the_commands_of_the_readmes_run(said, tmp_path):
+    """In a folder that looks like a clone; the server has tests of its own."""
+    shutil.copytree(ROOT / "pydeper" / "builtin", tmp_path / "pydeper" / "builtin")
+    (tmp_path / "examples").symlink_to(EXAMPLES)
+    programs = {"pydeper": [sys.executable, "-m", "pydeper"], "python": [sys.executable], "mkdir": ["mkdir"]}
+    for program, *arguments in [*commands(EXAMPLES / "README.md"), *commands(EXAMPLES / "photo_library" / "README.md")]:
+        command = [*programs[program], *arguments]
+        # -P: `pydeper` is the installed one, not the folder that only looks like a clone.
+        environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "runs" / "captions.csv").read_text(encoding="utf-8"))))
+    assert len(rows) == 2 * 11
+    assert {"photo": "scene.png", "reader": "en-x-ana", "description": said["ana"]} in rows
+    shown = (EXAMPLES / "photo_library" / "README.md").read_text(encoding="utf-8")
+    for language, start in re.findall(r'xml:lang="([\w-]+)">([^…]+)…', shown):
+        assert said["ben" if language == "en-x-ben" else "ana"].startswith(start), language
 
 
 def test_the_readmes_say_that_the_model_knows_drawn_scenes_only():

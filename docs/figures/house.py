@@ -1,6 +1,7 @@
 """The house: its rooms as docs/design.md names them, and the imports between them as the code has them."""
 
 import ast
+import functools
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -38,7 +39,7 @@ def imports(files: dict[str, Path]) -> Edges:
     homes = _public_names(files["pydeper"])
     edges: Edges = set()
     for importer, path in files.items():
-        for module, name in _imported(ast.parse(path.read_text(encoding="utf-8"))):
+        for module, name in _imported(_tree(path)):
             full = f"{module}.{name}" if name else module
             target = homes.get(name) if module == "pydeper" and name in homes else full if full in files else module
             if target in files and target not in ("pydeper", importer):  # the package itself: its version
@@ -51,7 +52,7 @@ def outside(files: dict[str, Path]) -> set[tuple[str, str]]:
     return {
         (importer, module.split(".")[0])
         for importer, path in files.items()
-        for module, _ in _imported(ast.parse(path.read_text(encoding="utf-8")))
+        for module, _ in _imported(_tree(path))
         if module.split(".")[0] not in PACKAGES
     }
 
@@ -137,6 +138,11 @@ def draw() -> str:
             d.text(WIDTH / 2 + 14, y + height + 32, f"imports {PACKAGES[number + 1]}", style="small aside")
         y += height + 54
     return d.svg()
+
+
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
