@@ -27,6 +27,7 @@ from export.tokenizer import bundle_tokenizer, vision_config
 from pydeper.config import Prompts, PromptStyle, VLMConfig
 from pydeper.errors import BundleError
 from pydeper.preprocess import description_ids
+from pydeper.untrusted import is_plain_text
 from pydeper.vlm.image_patches import image_patches
 from pydeper.vlm.prompt import PromptTemplate
 from training.vlm import vlm_config
@@ -78,6 +79,8 @@ SCRIPTS = [
 ]
 # Characters that were assigned when the running Python was made: later ones are not in everybody's tables yet.
 ASSIGNED = st.characters(exclude_categories=["Cs", "Cn"])
+# What a prompt may hold: nothing that commands a terminal.
+PLAIN = ASSIGNED.filter(lambda letter: is_plain_text(letter, breaks=True))
 TEXTS = st.lists(st.sampled_from(SCRIPTS) | st.text(ASSIGNED, max_size=12), max_size=4).map("".join)
 SPELLED = st.lists(
     st.sampled_from([*SPECIAL_TOKENS, "<subj>", "<|subj|>", "<|im_", "end|>", "<sub", "j>", " in ", "\n"])
@@ -203,6 +206,7 @@ def test_a_prompts_own_text_never_holds_special_tokens(
     qwen: Tokenizer, config: VLMConfig, before: str, after: str
 ) -> None:
     before, after = (text.replace("<subj>", "< subj >") for text in (before, after))
+    assume(is_plain_text(before + after, breaks=True))
     assume(f"{before}<subj>{after}".count("<subj>") == 1)  # pieces of it on both sides of the slot can make another
     plain = f"{before} - {after}".replace("<subj>", "")
     template = PromptTemplate(Prompts(before, {"own": PromptStyle(f"{before}<subj>{after}", plain)}), config, qwen)
@@ -221,11 +225,10 @@ def test_a_prompts_own_text_never_holds_special_tokens(
 
 
 @given(
-    st.sampled_from(["You are a helpful assistant.", "", " \n", "Sé breve.", "请简短。"])
-    | st.text(ASSIGNED, max_size=9),
+    st.sampled_from(["You are a helpful assistant.", "", " \n", "Sé breve.", "请简短。"]) | st.text(PLAIN, max_size=9),
     st.sampled_from(["Write a description of this photo in the style of ", "", "\n", "像"])
-    | st.text(ASSIGNED, max_size=9),
-    st.sampled_from(["", ".", "'s", " \n", ": 一句话"]) | st.text(ASSIGNED, max_size=9),
+    | st.text(PLAIN, max_size=9),
+    st.sampled_from(["", ".", "'s", " \n", ": 一句话"]) | st.text(PLAIN, max_size=9),
     st.integers(1, 9),
 )
 @settings(max_examples=100)
@@ -459,9 +462,7 @@ def test_the_resolution_is_the_bundles_choice(repository: Path) -> None:
     expected = Qwen2VLImageProcessorPil.from_pretrained(repository)(images=[image], return_tensors="np")
     np.testing.assert_array_equal(values, expected["pixel_values"])
     np.testing.assert_array_equal(grid, expected["image_grid_thw"])
-    with pytest.raises(
-        BundleError, match=r"^image_size: both sides must be positive multiples .* = 28, got \[448, 450"
-    ):
+    with pytest.raises(BundleError, match=r"^image_size: both sides must be multiples .* = 28 .*, got \[448, 450"):
         vision_config(repository, image_size=(448, 450))
 
 
@@ -471,12 +472,12 @@ def test_the_resolution_is_the_bundles_choice(repository: Path) -> None:
         ({"patch_size": None}, r"patch_size: must be a whole number, got None"),
         ({"patch_size": "14"}, r"patch_size: must be a whole number, got '14'"),
         ({"patch_size": True}, r"patch_size: must be a whole number, got True"),
-        ({"patch_size": 0}, r"patch_size: must be positive, got 0"),
+        ({"patch_size": 0}, r"patch_size: must be a size from 1 to 256, got 0"),
         ({"merge_size": ...}, r"merge_size: must be a whole number, but is missing"),
         ({"temporal_patch_size": 2.5}, r"temporal_patch_size: must be a whole number, got 2.5"),
         ({"image_mean": [0.5, 0.5]}, r"image_mean: must be three numbers, for R, G and B, got \[0.5, 0.5\]"),
         ({"image_std": ...}, r"image_std: must be three numbers, for R, G and B, but is missing"),
-        ({"image_std": [1, 1, 0]}, r"image_std: must be positive numbers"),
+        ({"image_std": [1, 1, 0]}, r"image_std: must be numbers from 1e-6 to 1e6"),
         ({"max_pixels": ...}, r"has neither max_pixels nor size.longest_edge"),
         ({"max_pixels": ..., "size": {"longest_edge": "big"}}, r"size.longest_edge: must be a whole number, got 'big'"),
         ({"max_pixels": 3000}, r"max_pixels: must be at least min_pixels = 3136, got 3000"),
