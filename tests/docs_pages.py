@@ -8,8 +8,9 @@ What a block is, is seen from its fence, as a reader sees it:
 - any language with ``title="FILE"``: saved as that file.
 - ``text`` directly below a ``python`` block: the output of that block.
 
-In an output, … stands for anything. Three comments change that: ``<!-- not run: REASON -->`` above a block;
-``<!-- in a clone -->`` and ``<!-- slow -->`` for the whole page.
+In an output, … stands for anything. Four comments change that: ``<!-- not run: REASON -->`` above a block;
+``<!-- in a clone -->`` and ``<!-- slow -->`` for the whole page; ``<!-- after: PAGE -->`` for a page that goes on in
+the folder that another one has made.
 """
 
 import json
@@ -94,6 +95,17 @@ def blocks(page: str) -> list[Block]:
     return found
 
 
+def runnable(block: Block) -> bool:
+    """Whether a reader has something to do here."""
+    return block.title is not None or block.language in ("python", "console", "bash")
+
+
+def page_before(page: Path) -> Path | None:
+    """The page in whose folder a page goes on, or None."""
+    found = re.search(r"<!-- after: (\S+) -->", page.read_text(encoding="utf-8"))
+    return found and (page.parent / found[1]).resolve()
+
+
 def commands(block: Block) -> list[tuple[str, str | None]]:
     """The commands of a console block, each with its output where one is shown."""
     text = block.text.replace("\\\n", "")
@@ -141,30 +153,30 @@ class Reader:
         text = page.read_text(encoding="utf-8")
         if "<!-- in a clone -->" in text:
             for name in OF_A_CLONE:
-                (self._folder / name).symlink_to(ROOT / name)
+                if not (self._folder / name).exists():
+                    (self._folder / name).symlink_to(ROOT / name)
         done = 0
         try:
             for block in blocks(text):
-                if block.not_run is None:
-                    done += self._do(block, f"{page.relative_to(ROOT)}:{block.line}")
+                if block.not_run is None and runnable(block):
+                    self._do(block, f"{page.relative_to(ROOT)}:{block.line}")
+                    done += 1
         finally:
             if self._session is not None:
                 self._session.communicate()
+                self._session = None
         return done
 
-    def _do(self, block: Block, place: str) -> bool:
+    def _do(self, block: Block, place: str) -> None:
         if block.title is not None:
             path = self._folder / block.title
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text, encoding="utf-8")
         elif block.language == "python":
             self._compare(block.output, self._python(block.text, place), place)
-        elif block.language in ("console", "bash"):
+        else:
             for command, output in commands(block):
                 self._compare(output, self._shell(command, f"{place}: {command}"), f"{place}: {command}")
-        else:
-            return False
-        return True
 
     def _compare(self, shown: str | None, printed: str, place: str) -> None:
         assert shown is None or matches(shown, printed), f"{place}\n--- shown\n{shown}\n--- printed\n{printed}"

@@ -5,7 +5,6 @@ import importlib.util
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -17,7 +16,7 @@ from types import ModuleType
 
 import attrs
 import pytest
-from docs_pages import DOCS, ROOT, Block, Reader, anchors, blocks, commands, links, matches, pages
+from docs_pages import DOCS, ROOT, Reader, anchors, blocks, commands, links, matches, page_before, pages, runnable
 
 import pydeper
 import pydeper.readers
@@ -30,13 +29,13 @@ pytest_plugins = ["hub_server"]
 README = ROOT / "README.md"
 TEXTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
 TEXTS += [*sorted((ROOT / "examples").rglob("*.md")), *pages()]
-# Their commands take data that are not here, weeks or many devices; that the programs know them is checked.
-READ_ONLY = {"scale.md", "design.md", "versioning.md", "privacy.md", "results.md", "real-size.md"}
+# Those of the examples are followed in test_examples.py: one starts a server. Those of docs/results want recordings of
+# people, which are not here; each is beside the figures that it made.
 FOLLOWED = [
     page
-    for page in pages()
-    if not page.is_relative_to(DOCS / "results") and page.name not in READ_ONLY
-    if any(block.title or block.language in ("python", "console", "bash") for block in blocks(page.read_text("utf-8")))
+    for page in TEXTS
+    if not page.is_relative_to(ROOT / "examples") and not page.is_relative_to(DOCS / "results")
+    if any(runnable(block) and block.not_run is None for block in blocks(page.read_text("utf-8")))
 ]
 PROGRAMS = {
     "pydeper": "pydeper.cli",
@@ -56,16 +55,27 @@ def read(page: Path) -> str:
 # --- what pages show, done
 
 
-def _marked(page: Path) -> object:
-    slow = [pytest.mark.slow, pytest.mark.timeout(1200)] if "<!-- slow -->" in read(page) else []
-    return pytest.param(page, marks=slow, id=name(page))
+def _way(page: Path) -> object:
+    """A page, and behind it those that go on in its folder."""
+    way = [page, *(other for other in FOLLOWED if page_before(other) == page)]
+    slow = [pytest.mark.slow, pytest.mark.timeout(1200)] if any("<!-- slow -->" in read(step) for step in way) else []
+    return pytest.param(way, marks=slow, id=" then ".join(map(name, way)))
 
 
-@pytest.mark.parametrize("page", [_marked(page) for page in FOLLOWED])
-def test_a_page_can_be_followed_from_an_empty_folder(page: Path, tmp_path: Path) -> None:
-    with a_hub(tmp_path / ".hub") if page.stem == "publish" else contextlib.nullcontext({}) as hub:
-        done = Reader(tmp_path, **hub).follow(page)
-    assert done == sum(block.not_run is None and runnable(block) for block in blocks(read(page)))
+@pytest.mark.parametrize("way", [_way(page) for page in FOLLOWED if page_before(page) is None])
+def test_a_page_can_be_followed_from_an_empty_folder(way: list[Path], tmp_path: Path) -> None:
+    with a_hub(tmp_path / ".hub") if way[0].stem == "publish" else contextlib.nullcontext({}) as hub:
+        reader = Reader(tmp_path, **hub)
+        for page in way:
+            done = reader.follow(page)
+            assert done == sum(block.not_run is None and runnable(block) for block in blocks(read(page)))
+
+
+def test_a_page_goes_on_from_a_page_that_is_followed() -> None:
+    before = {page: page_before(page) for page in FOLLOWED}
+    assert [page for page in before.values() if page]
+    for first in filter(None, before.values()):
+        assert before[first] is None  # a way has two pages at most
 
 
 @contextlib.contextmanager
@@ -81,11 +91,7 @@ def a_hub(home: Path) -> Iterator[dict[str, str]]:
         server.shutdown()
 
 
-def runnable(block: Block) -> bool:
-    return block.title is not None or block.language in ("python", "console", "bash")
-
-
-@pytest.mark.parametrize("page", FOLLOWED, ids=name)
+@pytest.mark.parametrize("page", TEXTS, ids=name)
 def test_what_is_not_run_says_why(page: Path) -> None:
     for block in blocks(read(page)):
         assert block.not_run is None or len(block.not_run) > 10, f"{name(page)}:{block.line}"
@@ -132,37 +138,15 @@ def test_three_dots_stand_for_anything() -> None:
 # --- README and home
 
 
-@pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    """A folder that looks like a clone to the README's relative paths, and takes what its commands write."""
-    shutil.copytree(ROOT / "pydeper" / "builtin", tmp_path / "pydeper" / "builtin")
-    return tmp_path
-
-
 def run(command: list[str], folder: Path) -> str:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_the_python_of_the_readme_runs_and_tells_two_people_apart(clone: Path) -> None:
-    (program,) = (block.text for block in blocks(read(README)) if block.language == "python")
-    ana, ben = run([sys.executable, "-W", "error", "-c", program], clone).splitlines()
-    assert ana != ben
-    assert (clone / "ana.safetensors").stat().st_size < 4096
-
-
-def test_the_shell_commands_of_the_readme_run(clone: Path) -> None:
-    (block,) = (block for block in blocks(read(README)) if "persona create" in block.text)
-    for command, _ in commands(block):
-        program, *arguments = command.split()
-        assert program == "pydeper"
-        assert run([sys.executable, "-m", "pydeper", *arguments], clone).strip()
-
-
-def test_the_demo_prints_what_readme_and_home_show(clone: Path) -> None:
+def test_the_demo_prints_what_readme_and_home_show(tmp_path: Path) -> None:
     (block,) = (block for block in blocks(read(README)) if block.text.startswith("$ make demo"))
-    printed = run([sys.executable, "-m", "pydeper", "demo"], clone)
+    printed = run([sys.executable, "-m", "pydeper", "demo"], tmp_path)
     for line in block.text.splitlines()[1:]:
         assert line.strip() in printed
     quoted = re.findall(r"^> (.+)$", read(DOCS / "index.md"), flags=re.M)
