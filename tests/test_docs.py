@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -296,6 +297,50 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert {f"pydeper.gaze.{public}" for public in gaze} <= documented
 
 
+def test_every_public_name_is_a_link_of_the_references_first_page() -> None:
+    page = hooks().on_page_markdown(read(DOCS / "reference.md"))
+    linked = set(re.findall(r"\]\(reference/api\.md#([\w.]+)\)", page))
+    assert linked == set(re.findall(r"^::: ([\w.]+)$", read(DOCS / "reference/api.md"), flags=re.M))
+
+
+def test_each_part_of_the_network_is_explained_beside_its_file() -> None:
+    page = read(DOCS / "explanation/how-it-works.md")
+    beside = re.findall(r'<div class="equation"><p>(.+?)</p><code>(.+?)</code></div>', page)
+    assert all((ROOT / file).exists() for _, file in beside)
+    named = {file for _, file in beside} | set(re.findall(r"`(training/network/\w+\.py)`", page))
+    modules = {name(file) for file in (ROOT / "training/network").glob("*.py")}
+    assert modules - named == {"training/network/__init__.py", "training/network/config.py"}
+
+
+def test_the_figures_of_the_real_size_are_those_of_its_benchmark() -> None:
+    page, guide = read(DOCS / "real-size.md"), read(DOCS / "guides/precision-and-speed.md")
+    small, large = (json.loads(read(DOCS / f"results/qwen2_vl_2b{pages}.json")) for pages in ("", "_large_pages"))
+    for figure, file in ((small["ours, first token s"], guide), (small["ours, of which vision s"], guide)):
+        assert f"{figure:.1f} s" in file
+    assert f"{1000 / small['ours, tokens/s']:.0f} ms" in guide
+    speed, first = "tokens/s", "first token s"
+    rows = {
+        "tokens per second while decoding": [
+            f"{small[f'ours, {speed}']:.1f} | {small[f'transformers, {speed}']:.1f}",
+            f"{small['decode against transformers']:.1f}×",
+            f"{large[f'ours, {speed}']:.1f} against {large[f'transformers, {speed}']:.1f}",
+        ],
+        "first token, from the image file": [
+            f"{small[f'ours, {first}']:.2f} s | {small[f'transformers, {first}']:.2f} s",
+            f"{large[f'ours, {first}']:.2f} against {large[f'transformers, {first}']:.2f} s",
+        ],
+        "8 personas on one image, 64 tokens each": [f"{small['8 personas against one, seconds']:.1f}× one"],
+        "decoding against what the memory allows": [f"{small['decode against the roofline']:.2f}"],
+        "loading the model, files verified before": [f"{small['load s']:.1f} s", f"{large['load s']:.1f} s"],
+        "most memory while describing one image": [
+            f"{small['peak GiB of describing one image']:.1f} GiB | {small['transformers, peak GiB']:.1f} GiB"
+        ],
+    }
+    for title, figures in rows.items():
+        (row,) = re.findall(rf"^\| {re.escape(title)} \|.*$", page, flags=re.M)
+        assert all(figure in row for figure in figures), f"{row}: not {figures}"
+
+
 def settings_classes(kind: type) -> Iterator[type]:
     """A configuration's class, those it inherits from, and those of its tables."""
     yield from (parent for parent in kind.__mro__ if attrs.has(parent))
@@ -344,6 +389,11 @@ def test_settings_that_are_shown_are_settings(page: Path, tmp_path: Path) -> Non
 # --- the site
 
 
+def shown_pages() -> list[Path]:
+    """The pages that readers see: of docs/results those that explain, and not the tables which these hold already."""
+    return [page for page in pages() if page.parent.name != "results" or "<!-- results: " in read(page)]
+
+
 def test_the_site_builds_and_fetches_nothing_when_it_is_read(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="the docs extra is not installed")
     pytest.importorskip("mkdocstrings_handlers.python", reason="the docs extra is not installed")
@@ -353,13 +403,18 @@ def test_the_site_builds_and_fetches_nothing_when_it_is_read(tmp_path: Path) -> 
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     built = list((tmp_path / "site").rglob("*.html"))
-    assert len(built) > len(pages())
+    assert {file.parent.name for file in built} >= {page.stem for page in shown_pages()} - {"index", "reference"}
     for file in built:
         html = file.read_text(encoding="utf-8")
         fetched = re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=\"(?:https?:)?//[^\"]+", html)
         fetched += re.findall(r"<link[^>]*rel=\"(?:stylesheet|preconnect|icon)\"[^>]*href=\"(?:https?:)?//[^\"]+", html)
         assert not fetched, f"{file}: {fetched}"
     assert not list((tmp_path / "site").rglob("*.py"))
+    found = {entry["location"] for entry in json.loads(read(tmp_path / "site/search/search_index.json"))["docs"]}
+    public = {f"reference/api/#pydeper.{public}" for public in pydeper.__all__ if public != "__version__"}
+    assert public <= found
+    reference = read(tmp_path / "site/reference/index.html")
+    assert all(f'href="{location.removeprefix("reference/")}"' in reference for location in public)
 
 
 def test_the_dockerfile_copies_what_is_there() -> None:

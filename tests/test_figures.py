@@ -61,6 +61,14 @@ def test_the_persona_map_is_that_of_the_built_in_model():
     assert np.abs(now - then).max() < 2
 
 
+def test_each_group_of_people_is_a_cloud_of_its_own_as_the_persona_map_says():
+    marks = re.findall(r'translate\(([\d.]+) ([\d.]+)\)|cx="([\d.]+)" cy="([\d.]+)"', kept("persona-map"))
+    places = np.array([[float(number) for number in mark if number] for mark in marks])[:108]  # the left one
+    group = np.repeat(np.arange(6), 18)  # six people, three personas each
+    centres = np.stack([places[group == number].mean(0) for number in range(6)])
+    assert np.array_equal(np.linalg.norm(places[:, None] - centres, axis=2).argmin(1), group)
+
+
 def test_nothing_else_lies_beside_the_pictures():
     assert {path.name for path in IMAGES.iterdir()} == {f"{name}.svg" for name in (*QUICK, *SLOW)}
 

@@ -1,7 +1,8 @@
 """What the reference says of commands and settings, made from the code itself when the site is built.
 
-A page marks the place: ``<!-- commands: MODULE -->`` becomes the help of every command of ``MODULE.main``, and
-``<!-- settings: MODULE.CLASS -->`` a table of an attrs class: key, type, default, and what its docstring says.
+A page marks the place: ``<!-- commands: MODULE -->`` becomes the help of every command of ``MODULE.main``,
+``<!-- settings: MODULE.CLASS -->`` a table of an attrs class: key, type, default, and what its docstring says, and
+``<!-- names: PAGE -->`` a table of all that the page documents, each name a link.
 """
 
 import argparse
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
 
 _WIDTH = "92"
-_MARK = re.compile(r"^<!-- (commands|settings): ([\w.]+) -->$", re.M)
+_DOCS = Path(__file__).parent.parent
+_MARK = re.compile(r"^<!-- (commands|settings|names): ([\w./]+) -->$", re.M)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fills in the marked places of a page; called by MkDocs."""
-    make = {"commands": commands_text, "settings": settings_text}
+    make = {"commands": commands_text, "settings": settings_text, "names": names_text}
     return _MARK.sub(lambda mark: make[mark[1]](mark[2]), markdown)
 
 
@@ -75,6 +77,20 @@ def with_subcommands(parser: argparse.ArgumentParser) -> Iterator[argparse.Argum
         if isinstance(action, argparse._SubParsersAction):
             for inner in action.choices.values():
                 yield from with_subcommands(inner)
+
+
+# --- names
+
+
+def names_text(page: str) -> str:
+    """The names that a page documents with ``::: NAME``, by its sections, as a Markdown table of links."""
+    rows = ["| | |", "| --- | --- |"]
+    for section in re.split(r"^## ", (_DOCS / page).read_text(encoding="utf-8"), flags=re.M)[1:]:
+        title = re.sub(r" *\{.*", "", section.partition("\n")[0])
+        names = re.findall(r"^::: ([\w.]+)$", section, flags=re.M)
+        links = (f"[`{name.removeprefix('pydeper.')}`]({page}#{name})" for name in names)
+        rows.append(f"| {title} | {', '.join(links)} |")
+    return "\n".join(rows)
 
 
 # --- settings
