@@ -87,6 +87,9 @@ class OptimisationConfig:
         bucket: Every so many consecutive batches share out their samples by length, so that little is padding;
             1: none do.
         compile: Run what is computed in every step through `torch.compile`: minutes at first, faster after.
+        workers: Processes beside each training process that make the batches of both stages ahead; they read
+            `feature_cache`. 0: each batch is made when its step needs it.
+        prefetch: Batches that each worker makes ahead.
     """
 
     steps: int = attrs.field(validator=positive)
@@ -108,6 +111,8 @@ class OptimisationConfig:
     tensorboard: bool = attrs.field(default=False, metadata=ASIDE)
     bucket: int = attrs.field(default=1, validator=positive)
     compile: bool = attrs.field(default=False, metadata=ASIDE)
+    workers: int = attrs.field(default=0, validator=not_negative, metadata=ASIDE)
+    prefetch: int = attrs.field(default=2, validator=positive, metadata=ASIDE)
 
 
 @attrs.frozen(kw_only=True)
@@ -224,6 +229,12 @@ class TrainingConfig:
     stage1: Stage1Config
     stage2: Stage2Config | None = None
     prompt_tuning: PromptTuningConfig | None = None
+
+    def __attrs_post_init__(self) -> None:
+        stages = {"stage1": self.stage1, "stage2": self.stage2}
+        working = [name for name, stage in stages.items() if stage is not None and stage.workers]
+        if working and self.feature_cache is None:
+            raise ConfigError(f"{working[0]}.workers: need a feature_cache, which they read; name a folder")
 
 
 def _converter() -> cattrs.Converter:

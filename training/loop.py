@@ -45,7 +45,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Task(Protocol):
-    """What the loop trains: modules, their parameters, and the losses of a forward pass."""
+    """What the loop trains: modules, their parameters, and the losses of a forward pass.
+
+    A task may also have a `loader`: a context that is open while the loop runs, such as that of
+    `training.data.batches.BatchLoader`.
+    """
 
     name: str
     state: nn.Module
@@ -96,7 +100,8 @@ def run(
     """
     accelerator = accelerator or open_accelerator(cpu=True)
     folder.mkdir(parents=True, exist_ok=True)
-    _Run(task, config, seed, folder, accelerator, evaluate, samples_of).to_the_end()
+    with getattr(task, "loader", nullcontext()):
+        _Run(task, config, seed, folder, accelerator, evaluate, samples_of).to_the_end()
 
 
 def rate(step: int, config: OptimisationConfig) -> float:

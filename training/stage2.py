@@ -4,10 +4,9 @@ z_s comes from one sample of a person; the description to be produced is that of
 nothing about the picture can leak through the soft token.
 """
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 import numpy as np
@@ -16,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.config import METEOR, Stage2Config
-from training.data.encoded import EncodedDataset, batch_rows, by_length, dropped_modalities
+from training.data.batches import Batch, BatchLoader, Draw, Stage2Batches
+from training.data.encoded import EncodedDataset, NetworkInputs
 from training.data.feature_cache import ImageFeatures, open_store
-from training.distributed import ALONE, Mean, Share, add_counts, device_of, gather_objects, overall, step_means
+from training.distributed import ALONE, Mean, Share, device_of, gather_objects, overall, step_means
 from training.generation import Prompt, SeenImage, greedy, image_ids
 from training.loop import TrainingError, step_generator
 from training.losses import ContrastiveLoss
@@ -28,7 +28,7 @@ from training.network.text_table import TextTable
 from training.prefix import DescriptionLoss
 from training.selection import caption_figures
 from training.sharding import uneven_passes
-from training.stage1 import network_inputs
+from training.stage1 import on_device
 from training.vlm import SteeredVLM
 
 _IMAGES_AT_A_TIME = 16  # the vision tower's activations of one 448×448 image are tens of MB
@@ -38,20 +38,6 @@ MEANS = ("description", "contrast", "subject", "accuracy")
 T = TypeVar("T", Tensor, float)
 
 _PERSONA_SAMPLES = 100  # of a seen subject (paper)
-
-
-class Draw(NamedTuple):
-    """The samples of a forward pass.
-
-    Attributes:
-        rows: (B,) the samples that z_s comes from.
-        targets: (B,) the samples whose descriptions are to be produced.
-        dropped: The modality that each of `rows` loses.
-    """
-
-    rows: np.ndarray
-    targets: np.ndarray
-    dropped: list[str | None]
 
 
 class Stage2Task:
@@ -113,10 +99,17 @@ class Stage2Task:
         self.share, self.count = share, len(data) - held_out
         described = np.array([text is not None for text in data.descriptions])
         is_training = np.arange(len(data)) < self.count
-        self._targets = _targets_by_subject(data, described & is_training)
         self._validation_targets = _rows_by_subject(data, described & ~is_training)
-        self._tokens = [0 if text is None else len(vlm.text_ids(text)) + 1 for text in data.descriptions]
-        self._draws = lru_cache(maxsize=2)(self._draw_together)
+        self.batches = Stage2Batches(
+            data,
+            config,
+            seed,
+            share,
+            self.count,
+            described=_targets_by_subject(data, described & is_training),
+            tokens=[0 if text is None else len(vlm.text_ids(text)) + 1 for text in data.descriptions],
+        )
+        self.loader = BatchLoader(self.batches, config)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See `training.loop.Task`."""
@@ -129,10 +122,9 @@ class Stage2Task:
     def losses(self, step: int, part: int) -> dict[str, Tensor]:
         """See `training.loop.Task`."""
         self.state.train()
-        draws = self._step_draws(step)
-        means = self._means(*(self.share.of(items) for items in draws[part]))
-        totals = add_counts([self._counts(draw.targets) for draw in draws])
-        return self._weigh(step_means(means, totals, len(draws) * self.share.processes))
+        parts = self.config.accumulation
+        batch = self.loader.take(step * parts + part, device_of(self.adapter))
+        return self._weigh(step_means(self._means(batch), batch.totals, parts * self.share.processes))
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -153,28 +145,22 @@ class Stage2Task:
 
     def rows(self, step: int) -> list[int]:
         """The samples of a step, sources and targets, those of all its parts and processes."""
-        return [int(row) for draw in self._step_draws(step) for row in (*draw.rows, *draw.targets)]
+        return [int(row) for draw in self.batches.draws(step) for row in (*draw.rows, *draw.targets)]
 
-    def _counts(self, targets: Sequence[int] | np.ndarray) -> dict[str, int]:
-        """How many things each mean over these samples is over."""
-        samples = dict.fromkeys(("contrast", "subject", "accuracy"), len(targets))
-        return {**samples, "description": sum(self._tokens[row] for row in targets)}
-
-    def _means(self, rows: np.ndarray, targets: np.ndarray, dropped: Sequence[str | None]) -> dict[str, Mean]:
+    def _means(self, batch: Batch) -> dict[str, Mean]:
         device = device_of(self.adapter)
-        subject_embedding = self._subject_embedding(rows, dropped)
-        subjects = torch.from_numpy(self.data.subject_of[rows]).to(device)
+        subject_embedding = self._subject_embedding(batch.inputs)
+        rows, subjects = (torch.from_numpy(own).to(device) for own in (batch.rows, self.data.subject_of[batch.rows]))
         logits = self.head(subject_embedding)
-        texts = [str(self.data.descriptions[target]) for target in targets]
+        texts = [str(self.data.descriptions[target]) for target in batch.targets]
         soft_tokens = self.adapter(subject_embedding)
         values = {
-            "contrast": self.contrastive(subject_embedding, subjects, torch.from_numpy(rows).to(device)),
+            "contrast": self.contrastive(subject_embedding, subjects, rows),
             "subject": F.cross_entropy(logits, subjects),
             "accuracy": (logits.argmax(-1) == subjects).float().mean(),
-            "description": self.description_loss(self.data.image_of[targets], soft_tokens, texts),
+            "description": self.description_loss(self.data.image_of[batch.targets], soft_tokens, texts),
         }
-        counts = self._counts(targets)
-        return {name: Mean(value, counts[name]) for name, value in values.items()}
+        return {name: Mean(value, batch.counts[name]) for name, value in values.items()}
 
     def _weigh(self, means: Mapping[str, T]) -> dict[str, T]:
         config = self.config
@@ -185,17 +171,17 @@ class Stage2Task:
             **{name: means[name] for name in MEANS},
         }
 
-    def _subject_embedding(self, rows: np.ndarray, dropped: Sequence[str | None]) -> Tensor:
-        inputs = network_inputs(self.data, rows, dropped, self.text_table, device_of(self.adapter))
+    def _subject_embedding(self, inputs: NetworkInputs) -> Tensor:
         with torch.no_grad():
-            context = self.encoder.encode(*inputs)
+            context = self.encoder.encode(*on_device(inputs, self.text_table, device_of(self.adapter)))
         return self.encoder.extract(context)
 
     def _validation_means(self, rows: np.ndarray) -> dict[str, Mean]:
         targets = [
-            self._target(int(row), step_generator(self.seed, int(row), 3), self._validation_targets) for row in rows
+            self.batches.target(int(row), step_generator(self.seed, int(row), 3), self._validation_targets)
+            for row in rows
         ]
-        return self._means(rows, np.array(targets), [None] * len(rows))
+        return self._means(self.batches.collate(Draw(rows, [None] * len(rows), np.array(targets))))
 
     def _caption_figures(self) -> dict[str, float]:
         described = np.sort(np.concatenate(self._validation_targets))
@@ -227,40 +213,12 @@ class Stage2Task:
     def _prompt(self, row: int) -> Prompt:
         """Asks for a sample's image in the style of its subject: the mean z_s of up to 100 training samples."""
         own = np.flatnonzero(self.data.subject_of[: self.count] == self.data.subject_of[row])[:_PERSONA_SAMPLES]
-        persona = self._subject_embedding(own, [None] * len(own)).mean(0, keepdim=True)
+        persona = self._subject_embedding(self.data.inputs(own)).mean(0, keepdim=True)
         image, merge = self.features[int(self.data.image_of[row])], self.vlm.config.vision.merge_size
         grid = np.array([1, image.shape[0] * merge, image.shape[1] * merge])
         seen = SeenImage(image.flatten(0, 1), grid)
         ids = [*image_ids(self.vlm, seen), *self.vlm.steered_prompt(self.config.style)]
         return Prompt(ids, [seen], self.adapter(persona)[0])
-
-    def _step_draws(self, step: int) -> list[Draw]:
-        """What every part of a step is made of, in all processes together."""
-        return [self._draw(step * self.config.accumulation + part) for part in range(self.config.accumulation)]
-
-    def _draw(self, number: int) -> Draw:
-        """What the forward passes with this running number, one in every process, are made of."""
-        first = number - number % self.config.bucket
-        return self._draws(first)[number - first]
-
-    def _draw_together(self, first: int) -> list[Draw]:
-        """As many consecutive forward passes as share out their targets by length."""
-        count, bucket = self.count, self.config.bucket
-        size = self.config.batch_size * self.share.processes
-        rows = np.concatenate([batch_rows(count, size, self.seed, number) for number in range(first, first + bucket)])
-        rng = step_generator(self.seed, first, 1)
-        targets = np.array([self._target(int(row), rng, self._targets) for row in rows])
-        dropped = dropped_modalities([self.data.samples[row] for row in rows], self.config.modality_dropout, rng)
-        return [
-            Draw(rows[places], targets[places], [dropped[place] for place in places])
-            for places in by_length(self.data.lengths[targets], bucket, self.seed, first)
-        ]
-
-    def _target(self, row: int, rng: np.random.Generator, targets: Sequence[np.ndarray]) -> int:
-        """Another described sample of the same person; the sample itself only where there is no other."""
-        own = targets[int(self.data.subject_of[row])]
-        others = own[own != row]
-        return int(rng.choice(others if len(others) else own))
 
 
 def _rows_by_subject(data: EncodedDataset, chosen: np.ndarray) -> list[np.ndarray]:

@@ -13,11 +13,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from pydeper.config import PersonaEncoderConfig
-from pydeper.errors import InvalidSampleError
+from pydeper.errors import InvalidSampleError, PydeperError
 from pydeper.preprocess import EncodedSample, collate, encode_text_and_trajectory, persona_pixels
 from pydeper.samples import Sample
-from training.data.feature_cache import ImageFeatures, Images, MemoryStore, SampleImages, open_store
+from training.data.feature_cache import DiskStore, ImageFeatures, Images, MemoryStore, SampleImages, open_store
 from training.data.shards import OPEN_SHARDS, ShardImages
+from training.errors import TrainingError
 from training.loop import step_generator
 from training.network.image_encoder import ImageEncoder
 
@@ -93,6 +94,48 @@ class EncodedDataset:
         arrays = collate(chosen)
         tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
         return NetworkInputs(image_tokens=torch.stack(self.image_tokens.of(self.image_of[rows])), **tensors)
+
+    def for_workers(self) -> "EncodedDataset":
+        """What another process needs for `batch_rows` and `inputs`, to be pickled: no images, no encoder.
+
+        There `inputs` raises FeaturesMissingError where a file of features is missing or damaged.
+
+        Raises:
+            TrainingError: Features are kept in memory, where other processes would need a copy.
+        """
+        features = self.image_tokens
+        if not isinstance(features.store, DiskStore):
+            raise TrainingError(
+                "workers: need a feature_cache: they read the images' features from its files; name a folder, or set "
+                "workers = 0"
+            )
+        images = _FiledImages([self.images.key(number) for number in range(len(self.images))])
+        filed = attrs.evolve(features, images=images, encode=_no_encoder)
+        return attrs.evolve(self, image_tokens=filed, origins=(), descriptions=())
+
+
+class FeaturesMissingError(PydeperError):
+    """A process that has no image encoder would need it."""
+
+
+@attrs.frozen(eq=False)
+class _FiledImages:
+    """Images of which only the features are there; see `training.data.feature_cache.Images`."""
+
+    keys: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def key(self, number: int) -> str:
+        return self.keys[number]
+
+    def open(self, number: int) -> Image.Image:
+        raise FeaturesMissingError(f"{self.keys[number]}: no features in the files")
+
+
+def _no_encoder(_: Sequence[Image.Image]) -> Sequence[Tensor]:
+    raise FeaturesMissingError("there is no image encoder in this process")
 
 
 def encode_dataset(
