@@ -276,7 +276,7 @@ def test_the_commands_page_is_what_help_prints(program: str) -> None:
     assert len(shown) > 5
     # In processes of their own only the first and the last: each takes a second.
     for command in (program, list(shown)[-1]):
-        environment = {**os.environ, "COLUMNS": "92", "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "COLUMNS": hooks()._WIDTH, "PYTHONPATH": str(ROOT)}
         words = [
             sys.executable,
             *shlex.split(command.replace("python ", "").replace("pydeper", "-m pydeper")),

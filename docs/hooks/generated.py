@@ -21,15 +21,17 @@ import attrs
 if TYPE_CHECKING:
     from mkdocs.structure.files import Files
 
-_WIDTH = "92"
+_WIDTH = "88"  # what a page shows on a desktop without scrolling
 _DOCS = Path(__file__).parent.parent
+_INTERVAL = re.compile(r"(?<= \[)(-?\d+\.\d+), (?=-?\d+\.\d+\] )")
 _MARK = re.compile(r"^<!-- (commands|settings|names): ([\w./]+) -->$", re.M)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fills in the marked places of a page; called by MkDocs."""
+    """Fills in the marked places of a page, and keeps intervals in tables on one line; called by MkDocs."""
     make = {"commands": commands_text, "settings": settings_text, "names": names_text}
-    return _MARK.sub(lambda mark: make[mark[1]](mark[2]), markdown)
+    filled = _MARK.sub(lambda mark: make[mark[1]](mark[2]), markdown)
+    return re.sub(r"^\|.*$", lambda row: _INTERVAL.sub("\\1,\u00a0", row[0]), filled, flags=re.M)
 
 
 def on_files(files: "Files", config: Any) -> "Files":
@@ -101,12 +103,13 @@ def settings_text(name: str) -> str:
     module, _, attribute = name.rpartition(".")
     kind = getattr(import_module(module), attribute)
     meanings = meanings_of(kind)
-    rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    rows = [("key", "type", "default", "meaning"), ("---",) * 4]
     for field in attrs.fields(kind):
         if not field.inherited:
             meaning = meanings.get(field.name, "").replace("|", r"\|")
-            rows.append(f"| `{field.name}` | {_type(field.type)} | {_default(field)} | {meaning} |")
-    return "\n".join(rows)
+            rows.append((f"`{field.name}`", _type(field.type), _default(field), meaning))
+    columns = 4 if meanings else 3  # sizes that say by their names what they are
+    return "\n".join(f"| {' | '.join(row[:columns])} |" for row in rows)
 
 
 def meanings_of(kind: type) -> dict[str, str]:
