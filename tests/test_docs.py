@@ -360,6 +360,8 @@ def test_every_setting_is_in_the_reference_with_its_meaning(kind: type) -> None:
         meanings = hooks().meanings_of(part)
         own = [field.name for field in attrs.fields(part) if not field.inherited]
         assert re.findall(r"^\| `(\w+)` \|", table, flags=re.M) == own
+        for default in re.findall(r"^\| `\w+` \| [^|]+ \| `(.+?)` \|", table, flags=re.M):
+            tomllib.loads(f"key = {default}")  # as it can be written into the file
         # Sizes and the like may go without; a docstring that explains some explains all.
         assert set(meanings) in (set(), set(own)), full
 

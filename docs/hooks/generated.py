@@ -8,6 +8,7 @@ A page marks the place: ``<!-- commands: MODULE -->`` becomes the help of every 
 import argparse
 import contextlib
 import inspect
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -138,4 +139,13 @@ def _default(field: "attrs.Attribute[Any]") -> str:
         return "none"
     if attrs.has(type(value)):
         return "its defaults"
-    return f"`{str(value).lower() if isinstance(value, bool) else value!r}`".replace("'", '"')
+    return f"`{_toml(value)}`"
+
+
+def _toml(value: Any) -> str:
+    """A value as one would write it into the file."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key} = {_toml(item)}' for key, item in value.items())}}}"
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value)  # texts, numbers, true and false are written alike in both
