@@ -17,6 +17,7 @@ from types import ModuleType
 
 import attrs
 import pytest
+import yaml
 from docs_pages import DOCS, ROOT, Reader, anchors, blocks, commands, links, matches, page_before, pages, runnable
 
 import pydeper
@@ -242,6 +243,14 @@ def parse(module: str, words: list[str], command: str) -> None:
         parser_of(module).parse_args(words)
     except SystemExit:
         pytest.fail(f"{module} does not know {command!r}")
+
+
+def test_the_citation_is_of_this_version_and_names_the_papers_authors() -> None:
+    citation = yaml.safe_load(read(ROOT / "CITATION.cff"))
+    assert citation["version"] == pydeper.__version__
+    paper = citation["preferred-citation"]
+    assert len(paper["authors"]) == 8
+    assert f"arXiv {paper['url'].rpartition('/')[2]}" in read(README)
 
 
 # --- the reference
