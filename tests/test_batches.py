@@ -48,13 +48,15 @@ def stage1_batches(data: EncodedDataset, workers: int, share: Share = ALONE) -> 
     config = Stage1Config(
         steps=4, batch_size=3, accumulation=2, bucket=2, modality_dropout=0.3, workers=workers, prefetch=1
     )
-    return Stage1Batches(data, config, 7, share, SAMPLES)
+    return Stage1Batches(data=data, config=config, seed=7, share=share, count=SAMPLES)
 
 
 def stage2_batches(data: EncodedDataset, workers: int, share: Share = ALONE) -> Stage2Batches:
     config = Stage2Config(steps=4, batch_size=3, accumulation=2, bucket=2, modality_dropout=0.3, workers=workers)
     tokens = [len(text or "") for text in data.descriptions]
-    return Stage2Batches(data, config, 7, share, SAMPLES, described=[np.arange(SAMPLES)], tokens=tokens)
+    return Stage2Batches(
+        data=data, config=config, seed=7, share=share, count=SAMPLES, described=[np.arange(SAMPLES)], tokens=tokens
+    )
 
 
 def assert_equal(one: Batch, other: Batch) -> None:

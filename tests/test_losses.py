@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from processes import together
 from torch import Tensor
 
-from training.losses import ContrastiveLoss, trajectory_loss
+from training.losses import ContrastiveLoss, batch_contrastive_loss, trajectory_loss
 
 torch.set_num_threads(1)
 TEMPERATURE = 0.07
@@ -61,6 +61,27 @@ def test_contrastive_loss_is_the_plain_sum_over_the_bank(seed: int, capacity: in
         torch.testing.assert_close(actual, expected)
         if expected.requires_grad:
             torch.testing.assert_close(*(torch.autograd.grad(x, z)[0] for x in (actual, expected)))
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 2**31), size=st.integers(1, 9), people=st.integers(1, 5))
+def test_the_contrast_within_a_batch_is_the_plain_sum_over_the_others(seed: int, size: int, people: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(size, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+    subjects = torch.randint(people, (size,), generator=generator)
+    unit = z / z.norm(dim=-1, keepdim=True)
+    losses = []
+    for anchor in range(size):
+        others = [other for other in range(size) if other != anchor]
+        positives = [other for other in others if subjects[other] == subjects[anchor]]
+        if positives:
+            scores = {other: torch.dot(unit[anchor], unit[other]) / TEMPERATURE for other in others}
+            total = torch.logsumexp(torch.stack(list(scores.values())), 0)
+            losses.append(sum(total - scores[other] for other in positives) / len(positives))
+    expected = sum(losses, 0.0 * z.sum()) / max(len(losses), 1)
+    actual = batch_contrastive_loss(z, subjects, TEMPERATURE)
+    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(value, z)[0] for value in (actual, expected)))
 
 
 def test_an_anchor_without_positive_gives_zero_with_a_gradient_path() -> None:

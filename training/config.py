@@ -116,23 +116,66 @@ class OptimisationConfig:
 
 
 @attrs.frozen(kw_only=True)
+class NoiseConfig:
+    """Noise on training samples, drawn anew whenever one is shown, so that few of them are not learned by heart.
+
+    Attributes:
+        words: Chance of each of a description's tokens to be left out; the first stays.
+        boxes: Standard deviation by which each fixation box moves, in widths and heights of the image.
+        durations: Standard deviation of the logarithm of the factor that each duration is multiplied by.
+    """
+
+    words: float = attrs.field(default=0.0, validator=share)
+    boxes: float = attrs.field(default=0.0, validator=not_negative)
+    durations: float = attrs.field(default=0.0, validator=not_negative)
+
+
+@attrs.frozen(kw_only=True)
+class VirtualPeopleConfig:
+    """Virtual people: a person's trajectories, all changed alike, are somebody else's, to be told apart by gaze alone.
+
+    Attributes:
+        weight: Of the supervised contrastive loss between their samples in a forward pass; 0: there are none.
+        people: In a forward pass.
+        samples: Of each.
+        strength: How far they are from those whose trajectories are changed; 1: about as far as real people are apart.
+    """
+
+    weight: float = attrs.field(default=0.0, validator=not_negative)
+    people: int = attrs.field(default=32, validator=positive)
+    samples: int = attrs.field(default=8, validator=positive)
+    strength: float = attrs.field(default=1.0, validator=positive)
+
+
+@attrs.frozen(kw_only=True)
 class Stage1Config(OptimisationConfig):
     """Stage 1: L = λ·L_con + L_traj + L_cls over the whole of DEPER.
 
     Attributes:
         trajectory_weight: Weight of L_traj (paper: 1).
         subject_weight: Weight of L_cls (paper: 1).
+        every_view: Show each sample of a batch three times: whole, without its trajectory, and without its description,
+            instead of dropping modalities at random.
+        noise: Noise on the samples.
+        virtual_people: People made of the training samples' trajectories, for gaze alone.
         selection: What an evaluation is worth: the weighted sum of these of its figures; the best step's weights are
             kept. Losses want negative weights.
     """
 
     trajectory_weight: float = attrs.field(default=1.0, validator=not_negative)
     subject_weight: float = attrs.field(default=1.0, validator=not_negative)
+    every_view: bool = False
+    noise: NoiseConfig = attrs.Factory(NoiseConfig)
+    virtual_people: VirtualPeopleConfig = attrs.Factory(VirtualPeopleConfig)
     selection: dict[str, float] = attrs.field(
         factory=lambda: {"accuracy": 1.0},
         validator=known_figures("accuracy", "loss", "contrast", "trajectory", "subject"),
         metadata=ASIDE,
     )
+
+    def __attrs_post_init__(self) -> None:
+        if self.every_view and self.modality_dropout:
+            raise ConfigError("every_view: shows what modality_dropout would drop; set modality_dropout = 0")
 
 
 @attrs.frozen(kw_only=True)

@@ -67,14 +67,9 @@ class ContrastiveLoss(nn.Module):
             if self.training:
                 self._store(*(_gather(x) for x in (anchors.detach(), subjects, samples)))
             keys, key_subjects, key_samples = self._bank()
-            logits = anchors @ keys.T / self.temperature
             allowed = (key_subjects >= 0) & (key_samples != samples[:, None])
             positive = allowed & (key_subjects == subjects[:, None])
-            # Finite, so that an anchor without any key yields a number to be ignored, not a NaN.
-            log_p = logits.masked_fill(~allowed, torch.finfo(logits.dtype).min / 2).log_softmax(-1)
-            count = positive.sum(-1)
-            losses = -(log_p * positive).sum(-1) / count.clamp(min=1)
-            counted = (count > 0).sum().to(losses.dtype)
+            losses, counted = _anchor_losses(anchors @ keys.T / self.temperature, allowed, positive)
             if self.training:
                 counted = _mean_over_processes(counted)
             return losses.sum() / torch.where(counted > 0, counted, 1)
@@ -102,6 +97,39 @@ class ContrastiveLoss(nn.Module):
         self.queue_subject[slots] = subjects[-self.capacity :]
         self.queue_sample[slots] = samples[-self.capacity :]
         self.stored += len(vectors)
+
+
+def batch_contrastive_loss(subject_embedding: Tensor, subjects: Tensor, temperature: float) -> Tensor:
+    """The supervised contrastive loss of `ContrastiveLoss` with the rest of the batch as keys, and no bank.
+
+    Args:
+        subject_embedding: (B, embedding_size) z_s.
+        subjects: (B,) int64.
+        temperature: t.
+
+    Returns:
+        () in at least float32; zero, with a gradient path, where no anchor has a positive.
+    """
+    with torch.autocast(subject_embedding.device.type, enabled=False):
+        vectors = F.normalize(subject_embedding.to(torch.promote_types(subject_embedding.dtype, torch.float32)), dim=-1)
+        others = ~torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
+        positive = others & (subjects == subjects[:, None])
+        losses, counted = _anchor_losses(vectors @ vectors.T / temperature, others, positive)
+        return losses.sum() / counted.clamp(min=1)
+
+
+def _anchor_losses(logits: Tensor, allowed: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """The contrastive loss of each anchor, 0 where it has no positive, and () how many anchors have one.
+
+    Args:
+        logits: (B, K) similarities of anchors and keys, by the temperature.
+        allowed: (B, K) bool, A(i).
+        positive: (B, K) bool, P(i), within `allowed`.
+    """
+    # Finite, so that an anchor without any key yields a number to be ignored, not a NaN.
+    log_p = logits.masked_fill(~allowed, torch.finfo(logits.dtype).min / 2).log_softmax(-1)
+    count = positive.sum(-1)
+    return -(log_p * positive).sum(-1) / count.clamp(min=1), (count > 0).sum().to(logits.dtype)
 
 
 def _gather(rows: Tensor) -> Tensor:

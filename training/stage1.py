@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.config import Stage1Config
-from training.data.batches import Batch, BatchLoader, Draw, Stage1Batches
+from training.data.batches import Batch, BatchLoader, Draw, Stage1Batches, VirtualBatch
 from training.data.encoded import EncodedDataset, NetworkInputs
 from training.distributed import ALONE, Mean, Share, device_of, overall, step_means
-from training.losses import ContrastiveLoss, box_loss, validity_loss
+from training.losses import ContrastiveLoss, batch_contrastive_loss, box_loss, validity_loss
 from training.network.config import NetworkConfig
 from training.network.deper import Deper
 from training.network.text_table import TextTable
@@ -51,7 +51,7 @@ class Stage1Task:
         torch.manual_seed(seed)
         self.config, self.data, self.text_table, self.seed = config, data, text_table, seed
         self.share, self.count = share, len(data) - held_out
-        self.batches = Stage1Batches(data, config, seed, share, self.count)
+        self.batches = Stage1Batches(data=data, config=config, seed=seed, share=share, count=self.count)
         self.loader = BatchLoader(self.batches, config)
         self.deper = Deper(network, len(data.subjects))
         self.contrastive = ContrastiveLoss(
@@ -69,7 +69,11 @@ class Stage1Task:
         self.state.train()
         parts = self.config.accumulation
         batch = self.loader.take(step * parts + part, device_of(self.deper))
-        return self._weigh(step_means(self._means(batch), batch.totals, parts * self.share.processes))
+        losses = self._weigh(step_means(self._means(batch), batch.totals, parts * self.share.processes))
+        if batch.virtual is not None:
+            virtual = self._virtual_loss(batch.virtual)
+            losses |= {"loss": losses["loss"] + self.config.virtual_people.weight * virtual, "virtual": virtual}
+        return losses
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -100,6 +104,12 @@ class Stage1Task:
             "accuracy": (output.subject_logits.argmax(-1) == subjects).float().mean(),
         }
         return {name: Mean(value, batch.counts[name]) for name, value in values.items()}
+
+    def _virtual_loss(self, batch: VirtualBatch) -> Tensor:
+        inputs = on_device(batch.inputs, self.text_table, device_of(self.deper))
+        vectors = self.deper.persona_encoder(*inputs).subject_embedding
+        people = torch.from_numpy(batch.people).to(vectors.device)
+        return batch_contrastive_loss(vectors, people, self.config.temperature)
 
     def _weigh(self, means: dict[str, T]) -> dict[str, T]:
         config, trajectory = self.config, means["boxes"] + means["validity"]

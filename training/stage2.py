@@ -101,11 +101,11 @@ class Stage2Task:
         is_training = np.arange(len(data)) < self.count
         self._validation_targets = _rows_by_subject(data, described & ~is_training)
         self.batches = Stage2Batches(
-            data,
-            config,
-            seed,
-            share,
-            self.count,
+            data=data,
+            config=config,
+            seed=seed,
+            share=share,
+            count=self.count,
             described=_targets_by_subject(data, described & is_training),
             tokens=[0 if text is None else len(vlm.text_ids(text)) + 1 for text in data.descriptions],
         )

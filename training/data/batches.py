@@ -19,8 +19,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pydeper.errors import PydeperError
-from training.config import OptimisationConfig
-from training.data.encoded import EncodedDataset, NetworkInputs, batch_rows, by_length, dropped_modalities
+from training.config import NoiseConfig, OptimisationConfig, Stage1Config
+from training.data.augmentation import Change, VirtualPeople, noise
+from training.data.encoded import EncodedDataset, NetworkInputs, batch_rows, by_length, dropped_modalities, left_out
 from training.distributed import Share, add_counts
 from training.errors import TrainingError
 from training.loop import step_generator
@@ -42,6 +43,13 @@ class Draw(NamedTuple):
     targets: np.ndarray
 
 
+class VirtualBatch(NamedTuple):
+    """Samples of virtual people, padded, and (V,) whose each is."""
+
+    inputs: NetworkInputs
+    people: np.ndarray
+
+
 class Batch(NamedTuple):
     """What a forward pass of one process needs, on the CPU.
 
@@ -51,6 +59,7 @@ class Batch(NamedTuple):
         targets: (B,) see `Draw`.
         counts: How many things each mean over this batch is over.
         totals: The same of the whole step, all parts and processes.
+        virtual: Samples of virtual people, the same in every process; None where there are none.
     """
 
     inputs: NetworkInputs
@@ -58,9 +67,10 @@ class Batch(NamedTuple):
     targets: np.ndarray
     counts: dict[str, int]
     totals: dict[str, int]
+    virtual: VirtualBatch | None = None
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, kw_only=True)
 class Batches(ABC):
     """A stage's batches by their running numbers.
 
@@ -81,17 +91,18 @@ class Batches(ABC):
     def __getitem__(self, number: int) -> Batch:
         step, part = divmod(number, self.config.accumulation)
         draws = self.draws(step)
-        return self.collate(Draw(*(self.share.of(items) for items in draws[part])), draws)
+        own = Draw(*(self.share.of(items) for items in draws[part]))
+        return self.collate(own, draws, self._change(number, self.share.process * len(own.rows)))
 
     def draws(self, step: int) -> list[Draw]:
         """What every part of a step is made of, in all processes together."""
         parts = self.config.accumulation
         return [self._draw(number) for number in range(step * parts, (step + 1) * parts)]
 
-    def collate(self, draw: Draw, step: Sequence[Draw] = ()) -> Batch:
-        """Makes the batch of a draw, which is one of the step's, or alone."""
+    def collate(self, draw: Draw, step: Sequence[Draw] = (), change: Change | None = None) -> Batch:
+        """Makes the batch of a draw, which is one of the step's, or alone; its samples may be changed before."""
         totals = add_counts([self._counts(other) for other in step or [draw]])
-        inputs = self.data.inputs(draw.rows, draw.dropped)
+        inputs = self.data.inputs(draw.rows, draw.dropped, change)
         return Batch(inputs, draw.rows, draw.targets, self._counts(draw), totals)
 
     def for_workers(self) -> "Batches":
@@ -102,6 +113,10 @@ class Batches(ABC):
     def _size(self) -> int:
         return self.config.batch_size * self.share.processes
 
+    def _change(self, number: int, first: int) -> Change | None:
+        """What becomes of the samples of a forward pass, whose first place in all processes' batch is `first`."""
+        return None
+
     @abstractmethod
     def _draw(self, number: int) -> Draw:
         """What the forward passes with this running number, one in every process, are made of."""
@@ -111,15 +126,42 @@ class Batches(ABC):
         """How many things each mean over these samples is over."""
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, kw_only=True)
 class Stage1Batches(Batches):
     """Stage 1: samples that are to be told apart, and their own trajectories."""
 
+    config: Stage1Config
+
+    def __getitem__(self, number: int) -> Batch:
+        batch = super().__getitem__(number)
+        return batch if not self.config.virtual_people.weight else batch._replace(virtual=self._virtual(number))
+
     def _draw(self, number: int) -> Draw:
         rows = self.data.batch_rows(self.count, self._size, self.seed, number, self.config.bucket)
+        samples = [self.data.samples[row] for row in rows]
+        if self.config.every_view:
+            dropped = [modality for view in (None, "trajectory", "text") for modality in left_out(samples, view)]
+            rows = np.tile(rows, 3)
+            return Draw(rows, dropped, rows)
         rng = step_generator(self.seed, number, 1)
-        dropped = dropped_modalities([self.data.samples[row] for row in rows], self.config.modality_dropout, rng)
-        return Draw(rows, dropped, rows)
+        return Draw(rows, dropped_modalities(samples, self.config.modality_dropout, rng), rows)
+
+    def _change(self, number: int, first: int) -> Change | None:
+        config = self.config.noise
+        return noise(config, self.seed, number, first) if config != NoiseConfig() else None
+
+    def _virtual(self, number: int) -> VirtualBatch:
+        config, rng = self.config.virtual_people, step_generator(self.seed, number, 5)
+        drawn = VirtualPeople.draw(self._looked, config.people, config.samples, config.strength, rng)
+        inputs = self.data.inputs(drawn.rows, ["text"] * len(drawn.rows), drawn.change)
+        return VirtualBatch(inputs, drawn.people)
+
+    @cached_property
+    def _looked(self) -> list[np.ndarray]:
+        """The training samples with a trajectory, of each person who has any."""
+        rows = np.array([row for row in range(self.count) if len(self.data.samples[row].durations)], np.intp)
+        subjects = self.data.subject_of[rows]
+        return [rows[subjects == subject] for subject in np.unique(subjects)]
 
     def _counts(self, draw: Draw) -> dict[str, int]:
         fixations = [
@@ -130,7 +172,7 @@ class Stage1Batches(Batches):
         return {**samples, "boxes": sum(fixations), "validity": sum(count > 0 for count in fixations)}
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, kw_only=True)
 class Stage2Batches(Batches):
     """Stage 2: samples that z_s comes from, and others of the same people, whose descriptions are to be produced.
 

@@ -1,6 +1,6 @@
 """Samples as the network reads them, with the frozen image features computed once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -81,14 +81,22 @@ class EncodedDataset:
         lengths = self.lengths[:count]
         return batch_rows(count, batch_size, seed, batch, lengths=lengths, bucket=bucket, shard_of=shard_of)
 
-    def inputs(self, rows: Sequence[int] | np.ndarray, without: Sequence[str | None] | None = None) -> NetworkInputs:
+    def inputs(
+        self,
+        rows: Sequence[int] | np.ndarray,
+        without: Sequence[str | None] | None = None,
+        change: Callable[[int, EncodedSample], EncodedSample] | None = None,
+    ) -> NetworkInputs:
         """Collates samples.
 
         Args:
             rows: Which samples.
             without: For each, the modality to leave out: "text", "trajectory" or None.
+            change: What to make of the sample at each place, before anything is left out.
         """
         chosen = [self.samples[row] for row in rows]
+        if change is not None:
+            chosen = [change(place, sample) for place, sample in enumerate(chosen)]
         if without is not None:
             chosen = [_drop(sample, modality) for sample, modality in zip(chosen, without, strict=True)]
         arrays = collate(chosen)
@@ -298,12 +306,17 @@ def _epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 def dropped_modalities(samples: Sequence[EncodedSample], chance: float, rng: np.random.Generator) -> list[str | None]:
     """Modality dropout: which of its two modalities each sample loses, if any; what is alone stays."""
     draws = rng.random(len(samples))
-    dropped: list[str | None] = []
-    for sample, draw in zip(samples, draws, strict=True):
-        complete = len(sample.input_ids) > 0 and len(sample.durations) > 0
-        modality = "trajectory" if draw < chance else "text" if draw > 1 - chance else None
-        dropped.append(modality if complete else None)
-    return dropped
+    modalities = ("trajectory" if draw < chance else "text" if draw > 1 - chance else None for draw in draws)
+    return [_spared(sample, modality) for sample, modality in zip(samples, modalities, strict=True)]
+
+
+def left_out(samples: Sequence[EncodedSample], modality: str | None) -> list[str | None]:
+    """This modality for every sample that holds the other one too, to be left out; what is alone stays."""
+    return [_spared(sample, modality) for sample in samples]
+
+
+def _spared(sample: EncodedSample, modality: str | None) -> str | None:
+    return modality if len(sample.input_ids) > 0 and len(sample.durations) > 0 else None
 
 
 def _drop(sample: EncodedSample, modality: str | None) -> EncodedSample:
