@@ -31,6 +31,12 @@ from training.selection import caption_figures
 
 CONFIGS = Path(__file__).parent.parent / "training" / "configs"
 PEOPLE, SCENES, TRAINING_SCENES = 3, 6, 4
+TINY_STAGE1 = (
+    "stage1.steps=2",
+    "stage1.every_view=true",
+    "stage1.modality_dropout=0",
+    "stage1.virtual_people.weight=1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +57,17 @@ def parts(tmp_path_factory, torch_vlm, tokenizer) -> Path:
     return folder
 
 
-def write_drawn_samples(folder: Path) -> None:
+def write_drawn_samples(
+    folder: Path, people: int = PEOPLE, scenes: int = SCENES, training_scenes: int = TRAINING_SCENES
+) -> None:
     folder.mkdir()
     rng = np.random.default_rng(0)
-    viewers = sample_viewers(rng, groups=PEOPLE, orders_per_group=1, prefix="viewer")
+    viewers = sample_viewers(rng, groups=people, orders_per_group=1, prefix="viewer")
     samples = []
-    for number in range(SCENES):
+    for number in range(scenes):
         scene = sample_scene(rng)
         scene.draw().save(folder / f"{number}.png")
-        split = "train" if number < TRAINING_SCENES else "val"
+        split = "train" if number < training_scenes else "val"
         samples += [
             attrs.evolve(viewer.sample(scene, rng, folder / f"{number}.png"), split=split) for viewer in viewers
         ]
@@ -405,7 +413,9 @@ def test_the_configurations_that_ship_are_whole(name):
 def test_identification_from_files(config_file, parts, tmp_path, capsys):
     pytest.importorskip("sklearn")
     arguments = ["identify", "--config", str(config_file), "--data", str(parts / "samples"), "--out", str(tmp_path)]
-    assert main([*arguments, "--selection-folds", "2", "--folds", "3", "--set", "stage1.steps=2"]) == 0
+    protocols = ["--selection-folds", "2", "--folds", "3"]
+    changes = [word for change in TINY_STAGE1 for word in ("--set", change)]
+    assert main([*arguments, *protocols, *changes]) == 0
     for name, held_out in (("small-split", [[12, 6]]), ("small-3-folds", [[12, 6]] * 3)):
         written = json.loads((tmp_path / f"results/{name}.json").read_text())
         assert written["facts"]["samples, training / held out"] == held_out
@@ -413,7 +423,7 @@ def test_identification_from_files(config_file, parts, tmp_path, capsys):
             f"{system}, {modality}"
             for system in ("DEPER", "classical", "difference")
             for modality in ("text + gaze", "text", "gaze")
-        ]
+        ] + ["DEPER, text + gaze less text"]
         for modality in ("text + gaze", "text", "gaze"):
             deper, classical, difference = (
                 written["results"][f"{system}, {modality}"]["1 sample"]["value"]
@@ -422,6 +432,30 @@ def test_identification_from_files(config_file, parts, tmp_path, capsys):
             assert difference == pytest.approx(deper - classical)
     # The drawn viewers word things so differently that a text classifier cannot miss them all.
     assert written["results"]["classical, text"]["1 sample"]["value"] > 1 / PEOPLE
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes")
+def test_new_people_are_identified_from_files(config_file, tmp_path):
+    pytest.importorskip("sklearn")
+    write_drawn_samples(tmp_path / "samples", people=4, scenes=7, training_scenes=5)
+    arguments = ["identify", "--config", str(config_file), "--data", str(tmp_path / "samples"), "--out", str(tmp_path)]
+    protocols = ["--selection-folds", "2", "--new-people", "2", "--draws", "3"]
+    changes = [word for change in TINY_STAGE1 for word in ("--set", change)]
+    assert main([*arguments, *protocols, *changes]) == 0
+    written = json.loads((tmp_path / "results/small-new-people.json").read_text())
+    assert written["facts"]["command"] == " ".join(
+        ["python -m training identify --data FOLDER --out FOLDER", *protocols, *changes]
+    )
+    results = written["results"]
+    systems = ("DEPER", "nearest mean", "fitted anew")
+    assert all(list(row) == ["1 sample", "2 samples"] for row in results.values())
+    for modality in ("text + gaze", "text", "gaze"):
+        values = {system: results[f"{system}, {modality}"]["1 sample"]["value"] for system in systems}
+        assert all(0 <= value <= 1 for value in values.values())
+        for other in systems[1:]:
+            difference = results[f"DEPER less {other}, {modality}"]["1 sample"]["value"]
+            assert difference == pytest.approx(values["DEPER"] - values[other])
+    assert results["nearest mean, text"]["1 sample"]["value"] > 1 / 2
 
 
 def test_identification_needs_both_splits(config_file, parts, tmp_path, capsys):

@@ -74,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     identify.add_argument(
         "--folds", type=int, nargs="*", default=[], metavar="K", help="also measure K-fold over all photographs"
     )
+    identify.add_argument(
+        "--new-people", type=int, default=0, metavar="P", help="also enrol P people at a time who were not trained on"
+    )
+    identify.add_argument(
+        "--draws", type=int, default=100, metavar="N", help="random enrolments of each P people (default: %(default)s)"
+    )
     identify.set_defaults(run=_identify)
 
     evaluate = commands.add_parser(
@@ -204,15 +210,21 @@ def _plots(options: argparse.Namespace) -> None:
 
 
 def _identify(options: argparse.Namespace) -> None:
-    from training import identification
     from training.config import TrainingConfig, load_config
+    from training.identify import Protocols, run
 
     changes = [*options.changes]
     if options.data is not None:
         changes.insert(0, f"samples={json.dumps(str(options.data / 'samples.jsonl'))}")
     config = load_config(TrainingConfig, options.config, changes)
     report = options.report or options.out / "results"
-    identification.run(config, options.out, report, options.selection_folds, options.folds)
+    protocols = Protocols(
+        selection_folds=options.selection_folds,
+        folds=options.folds,
+        new_people=options.new_people,
+        draws=options.draws,
+    )
+    run(config, options.out, report, protocols, options.changes)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

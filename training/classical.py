@@ -1,6 +1,7 @@
 """Who wrote this, who looked like this? Classical answers, to hold DEPER's subject identification against."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,17 +33,27 @@ def text_log_probabilities(
         MissingRequirementError: scikit-learn is not installed.
     """
     _require_sklearn()
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline, make_union
+    from sklearn.pipeline import make_pipeline
 
-    features = make_union(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-        TfidfVectorizer(analyzer="char", ngram_range=(2, 4), lowercase=False, sublinear_tf=True),
-    )
-    model = make_pipeline(features, LogisticRegression(C=regularisation, max_iter=1000))
+    model = make_pipeline(_tf_idf(), LogisticRegression(C=regularisation, max_iter=1000))
     model.fit([_description(sample) for sample in training], [sample.subject for sample in training])
     return np.asarray(model.predict_log_proba([_description(sample) for sample in queries]))
+
+
+def text_vectors(known: Sequence[Sample], samples: Sequence[Sample]) -> NDArray[np.float64]:
+    """TF-IDF vectors as in `text_log_probabilities`, (samples, terms); terms and their weights are those of `known`."""
+    _require_sklearn()
+    features = _tf_idf().fit([_description(sample) for sample in known])
+    return np.asarray(features.transform([_description(sample) for sample in samples]).toarray())
+
+
+def gaze_vectors(known: Sequence[Sample], samples: Sequence[Sample]) -> NDArray[np.float64]:
+    """`gaze_statistics`, (samples, 15), each less its mean over `known` and by its standard deviation there."""
+    reference = np.stack([gaze_statistics(_trajectory(sample)) for sample in known])
+    statistics = np.stack([gaze_statistics(_trajectory(sample)) for sample in samples])
+    vectors: NDArray[np.float64] = (statistics - reference.mean(axis=0)) / reference.std(axis=0).clip(min=1e-12)
+    return vectors
 
 
 def gaze_log_probabilities(training: Sequence[Sample], queries: Sequence[Sample], seed: int = 0) -> NDArray[np.float64]:
@@ -91,6 +102,16 @@ def gaze_statistics(trajectory: Trajectory) -> NDArray[np.float64]:
             steps.mean(),
             steps.max(),
         ]
+    )
+
+
+def _tf_idf() -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_union
+
+    return make_union(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+        TfidfVectorizer(analyzer="char", ngram_range=(2, 4), lowercase=False, sublinear_tf=True),
     )
 
 

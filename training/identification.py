@@ -1,4 +1,4 @@
-"""Subject identification: whose samples are these? Subject embeddings, beside classical answers on the same split.
+"""Subject identification: whose samples are these? Subject embeddings, beside classical answers on the same division.
 
 Everything that is chosen (the decision rule here, the baseline's regularisation there) is chosen by cross-validation
 over the photographs of the training split; the samples of the split "val" decide nothing.
@@ -6,7 +6,6 @@ over the photographs of the training split; the samples of the split "val" decid
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,19 +19,31 @@ import pydeper
 from pydeper.errors import InvalidArgumentError, InvalidSampleError
 from pydeper.samples import Sample
 from training import loop
+from training.centroids import Whitening, centroid_scores, unit
 from training.classical import GAZE_WEIGHT, REGULARISATIONS, gaze_log_probabilities, text_log_probabilities
 from training.config import TrainingConfig
 from training.data.encoded import EncodedDataset
 from training.data.splits import TRAIN, VAL
 from training.evaluation.bootstrap import bootstrap_mean
-from training.evaluation.report import Figure, format_table, write_report
+from training.evaluation.report import Figure
+from training.network.subject_extractor import SubjectHead
 from training.runs import FrozenParts, stage1_folder
 from training.stage1 import Stage1Task, embed
 
-Rule = Literal["head", "centroid"]
-"""How z_s becomes scores: the subject head's logits, or the cosine to the mean of each person's training samples."""
+Rule = Literal["head", "centroid", "whitened", "whitened + gaze"]
+"""How z_s becomes scores.
+
+"head": the subject head's logits. "centroid": the cosine to the mean of each person's training samples. "whitened": the
+same after a whitening by how one person's training samples differ. "whitened + gaze": to that of text and gaze together
+comes that of gaze alone, `GAZE_SHARE` times, because words, which say more, drown gaze in a z_s of both.
+"""
+
+SHRINKAGE = 0.1
+"""Of the whitening; see `training.centroids.Whitening`."""
+GAZE_SHARE = 0.3
 
 Modality = Literal["text + gaze", "text", "gaze"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
 _WITHOUT: dict[Modality, str | None] = {"text + gaze": None, "text": "trajectory", "gaze": "text"}
 
 MOST_SAMPLES = 5
@@ -55,30 +66,6 @@ class Evidence:
 
     vectors: Scores
     decide: Callable[[Scores], Scores]
-
-
-def centroid_scores(queries: Scores, support: Scores, subjects: NDArray[np.integer], count: int) -> Scores:
-    """Cosines between queries and the mean of each person's normalised support vectors.
-
-    Args:
-        queries: (m, k)
-        support: (n, k)
-        subjects: (n,) people, 0 … count - 1, each at least once.
-        count: People.
-
-    Returns:
-        (m, count)
-
-    Raises:
-        InvalidArgumentError: Somebody has no support.
-    """
-    if absent := sorted(set(range(count)) - set(subjects.tolist())):
-        raise InvalidArgumentError(
-            f"people {absent[:5]} have no support; the centroid rule needs at least one sample each"
-        )
-    unit = _unit(support)
-    means = np.stack([unit[subjects == subject].mean(axis=0) for subject in range(count)])
-    return _unit(queries) @ _unit(means).T
 
 
 def groups_of(
@@ -119,9 +106,20 @@ def identify(
         share the highest score, 0 otherwise.
     """
     scores = evidence.decide(np.stack([evidence.vectors[rows].mean(axis=0) for rows in groups]))
-    own = scores[np.arange(len(groups)), [subjects[rows[0]] for rows in groups]]
+    return credits_of(scores, np.array([subjects[rows[0]] for rows in groups]))
+
+
+def credits_of(scores: Scores, right: NDArray[np.integer]) -> NDArray[np.float64]:
+    """What each decision is worth; see `identify`.
+
+    Args:
+        scores: (m, people)
+        right: (m,) the right person.
+    """
     best = scores.max(axis=1)
-    credits: NDArray[np.float64] = (own == best) / (scores == best[:, None]).sum(axis=1)
+    credits: NDArray[np.float64] = (scores[np.arange(len(scores)), right] == best) / (scores == best[:, None]).sum(
+        axis=1
+    )
     return credits
 
 
@@ -182,30 +180,34 @@ class Experiment:
         """The chosen samples."""
         return list(itertools.compress(self.samples, chosen))
 
-    def deper(
-        self, training: NDArray[np.bool_], queries: NDArray[np.bool_], folder: Path
-    ) -> dict[Rule, dict[Modality, Evidence]]:
-        """Trains stage 1 on some samples, or loads it, and reads the evidence of others by either rule.
+    def train(self, training: NDArray[np.bool_], folder: Path) -> "Trained":
+        """Trains stage 1 on some samples, or loads it, and embeds all samples.
 
         One network answers for all modalities; what is not asked for is withheld from it.
         """
-        config, people = self.config, len(self.data.subjects)
-        known, asked = subset(self.data, training), subset(self.data, queries)
-        task = Stage1Task(config.network, config.stage1, known, self.parts.text_table, config.seed)
+        config, table = self.config, self.parts.text_table
+        task = Stage1Task(config.network, config.stage1, subset(self.data, training), table, config.seed)
         loop.run(task, config.stage1, config.seed, folder)
-        evidence: dict[Rule, dict[Modality, Evidence]] = {"head": {}, "centroid": {}}
-        for modality, without in _WITHOUT.items():
-            support, vectors = (embed(task.deper, self.parts.text_table, data, without) for data in (known, asked))
+        vectors = {modality: embed(task.deper, table, self.data, without) for modality, without in _WITHOUT.items()}
+        return Trained(task.deper.subject_head, vectors)
 
-            def by_head(means: Scores) -> Scores:
-                with torch.no_grad():
-                    return np.asarray(task.deper.subject_head(torch.from_numpy(means)))
-
-            def by_centroid(means: Scores, support: Scores = support) -> Scores:
-                return centroid_scores(means, support, known.subject_of, people)
-
-            evidence["head"][modality] = Evidence(vectors, by_head)
-            evidence["centroid"][modality] = Evidence(_unit(vectors), by_centroid)
+    def deper(
+        self, training: NDArray[np.bool_], queries: NDArray[np.bool_], folder: Path
+    ) -> dict[Rule, dict[Modality, Evidence]]:
+        """Trains on some samples and reads the evidence of others by each rule."""
+        trained = self.train(training, folder)
+        known, people = self.data.subject_of[training], len(self.data.subjects)
+        evidence: dict[Rule, dict[Modality, Evidence]] = {rule: {} for rule in get_args(Rule)}
+        for modality, vectors in trained.vectors.items():
+            evidence["head"][modality] = Evidence(vectors[queries], trained.head)
+            evidence["centroid"][modality] = _by_centroid(vectors, training, queries, known, people)
+            whitened = Whitening.fit(vectors[training], known, SHRINKAGE)(vectors)
+            evidence["whitened"][modality] = _by_centroid(whitened, training, queries, known, people)
+        single = evidence["whitened"]
+        evidence["whitened + gaze"] = {
+            **single,
+            "text + gaze": _both(single["text + gaze"], single["gaze"], GAZE_SHARE),
+        }
         return evidence
 
     def classical(
@@ -217,6 +219,24 @@ class Experiment:
         gaze = gaze_log_probabilities(known, asked)
         vectors: dict[Modality, Scores] = {"text + gaze": text + GAZE_WEIGHT * gaze, "text": text, "gaze": gaze}
         return {modality: Evidence(array, _unchanged) for modality, array in vectors.items()}
+
+
+@attrs.frozen(eq=False)
+class Trained:
+    """A trained stage 1 and what it makes of the samples.
+
+    Attributes:
+        subject_head: From z_s to logits of the people.
+        vectors: By modality: (n, subject_embedding_size) z_s of all samples.
+    """
+
+    subject_head: SubjectHead
+    vectors: dict[Modality, Scores]
+
+    @torch.no_grad()
+    def head(self, means: Scores) -> Scores:
+        """The subject head's logits of vectors (m, subject_embedding_size)."""
+        return np.asarray(self.subject_head(torch.from_numpy(means)))
 
 
 def subset(data: EncodedDataset, chosen: NDArray[np.bool_]) -> EncodedDataset:
@@ -264,7 +284,7 @@ def choose(experiment: Experiment, folds: int, folder: Path) -> Choice:
     training = experiment.is_training
     rules: dict[Rule, list[NDArray[np.float64]]] = {rule: [] for rule in get_args(Rule)}
     strengths: dict[float, list[NDArray[np.float64]]] = {strength: [] for strength in REGULARISATIONS}
-    for fold, (known, held_out) in enumerate(_divisions(experiment, folds, within=training)):
+    for fold, (known, held_out) in enumerate(by_photographs(experiment, folds, within=training)):
         subjects = experiment.data.subject_of[held_out]
         singles = groups_of(subjects, 1)
         by_rule = experiment.deper(known, held_out, stage1_folder(folder / str(fold)))
@@ -299,8 +319,8 @@ def measure(
 
     Returns:
         Rows (system, modality) -> columns (1 sample, k samples) -> share of right answers with a 95 % interval over
-        people. k is `MOST_SAMPLES`, or less where nobody has that many held-out samples. The last rows are the
-        differences between DEPER and the classical answer, person by person.
+        people. k is `MOST_SAMPLES`, or less where nobody has that many held-out samples. The last rows are differences,
+        person by person: between DEPER and the classical answer, and between DEPER with gaze and without.
     """
     held_out_each = [experiment.data.subject_of[held_out] for _, held_out in divisions]
     most = min(int(np.bincount(subjects).max()) for subjects in held_out_each)
@@ -320,76 +340,29 @@ def measure(
             for system, by_modality in systems.items():
                 for modality, evidence in by_modality.items():
                     credits.setdefault((system, modality, size), []).append(identify(evidence, subjects, groups))
-    labels = ("DEPER", "classical", "difference")
-    rows: dict[str, dict[str, Figure]] = {f"{a}, {b}": {} for a, b in itertools.product(labels, _WITHOUT)}
-    for size, modality in itertools.product(sizes, _WITHOUT):
-        deper, classical = (np.concatenate(credits[system, modality, size]) for system in labels[:2])
-        for label, values in zip(labels, (deper, classical, deper - classical), strict=True):
-            interval = bootstrap_mean(values, np.concatenate(people[size]).tolist())
-            rows[f"{label}, {modality}"]["1 sample" if size == 1 else f"{size} samples"] = interval
+    pooled = {key: np.concatenate(values) for key, values in credits.items()}
+    rows: dict[str, dict[str, Figure]] = {}
+
+    def add(row: str, values: Callable[[int], NDArray[np.float64]]) -> None:
+        rows[row] = {column(k): bootstrap_mean(values(k), np.concatenate(people[k]).tolist()) for k in sizes}
+
+    for system, modality in itertools.product(("DEPER", "classical"), MODALITIES):
+        add(f"{system}, {modality}", lambda k, key=(system, modality): pooled[*key, k])
+    for modality in MODALITIES:
+        add(f"difference, {modality}", lambda k, m=modality: pooled["DEPER", m, k] - pooled["classical", m, k])
+    add("DEPER, text + gaze less text", lambda k: pooled["DEPER", "text + gaze", k] - pooled["DEPER", "text", k])
     return rows
 
 
-def run(config: TrainingConfig, folder: Path, report: Path, selection_folds: int, folds: Sequence[int]) -> None:
-    """Chooses, trains, measures and reports.
-
-    Args:
-        config: The training.
-        folder: Keeps checkpoints: `stage-1` (training split), `selection` and `folds-K`.
-        report: Gets `NAME-split.json` and `.md` of the fixed split, and `NAME-K-folds.*` of each cross-validation.
-        selection_folds: Folds of the cross-validation within the training split.
-        folds: For each K, K-fold cross-validation over all photographs is measured as well.
-    """
-    options = [f"--selection-folds {selection_folds}", *(["--folds", *map(str, folds)] if folds else [])]
-    experiment = Experiment.load(config)
-    choice = choose(experiment, selection_folds, folder / "selection")
-    training = experiment.is_training
-    everything = np.ones_like(training)
-    protocols = [("split", "fixed split", [(training, ~training)], folder)]
-    protocols += [
-        (
-            f"{k}-folds",
-            f"{k} folds over photographs",
-            _divisions(experiment, k, within=everything),
-            folder / f"folds-{k}",
-        )
-        for k in folds
-    ]
-    for suffix, protocol, divisions, checkpoints in protocols:
-        started = time.perf_counter()
-        rows = measure(experiment, choice, divisions, checkpoints)
-        facts = {
-            "command": " ".join(["python -m training identify --data FOLDER --out FOLDER", *options]),
-            "protocol": protocol,
-            "people": len(experiment.data.subjects),
-            "chance": round(1 / len(experiment.data.subjects), 4),
-            "samples, training / held out": [[int(a.sum()), int(b.sum())] for a, b in divisions],
-            "intervals": "95 %, bootstrap over people",
-            **choice.facts(),
-            "DEPER": summary(config),
-            "seconds": round(time.perf_counter() - started, 1),
-        }
-        title = f"Subject identification: {config.name}, {protocol}"
-        write_report(report, f"{config.name}-{suffix}", rows, title=title, facts=facts)
-        print(f"\n{protocol}\n{format_table(rows)}")
-
-
-def summary(config: TrainingConfig) -> str:
-    """The settings that matter most, in one line."""
-    network, stage = config.network, config.stage1
-    return (
-        f"{config.image_encoder} at {config.image_size} pixels, {config.vlm}, D {network.hidden_size}, "
-        f"z_s {network.subject_embedding_size}, layers {network.encoder_layers} + {network.decoder_layers}, dropout "
-        f"{network.dropout}, {stage.steps} steps of {stage.batch_size * stage.accumulation} samples, rate "
-        f"{stage.learning_rate}, decay {stage.weight_decay}, λ {stage.contrastive_weight}, weight of L_traj "
-        f"{stage.trajectory_weight}, modality dropout {stage.modality_dropout}, seed {config.seed}"
-    )
+def column(samples: int) -> str:
+    """The heading of a column: of how many samples each decision is made."""
+    return "1 sample" if samples == 1 else f"{samples} samples"
 
 
 # --- small parts
 
 
-def _divisions(
+def by_photographs(
     experiment: Experiment, folds: int, within: NDArray[np.bool_]
 ) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
     """Masks (training, held out) over all samples, by photographs; samples outside `within` are in neither."""
@@ -405,10 +378,24 @@ def _rounded(accuracies: Mapping[Any, float]) -> dict[str, float]:
     return {str(choice): round(accuracy, 3) for choice, accuracy in accuracies.items()}
 
 
+def _by_centroid(
+    vectors: Scores,
+    training: NDArray[np.bool_],
+    queries: NDArray[np.bool_],
+    known: NDArray[np.integer],
+    people: int,
+) -> Evidence:
+    return Evidence(unit(vectors[queries]), lambda means: centroid_scores(means, vectors[training], known, people))
+
+
+def _both(first: Evidence, second: Evidence, weight: float) -> Evidence:
+    """The sum of two scores, the second one weighted."""
+    width = first.vectors.shape[1]
+    return Evidence(
+        np.hstack((first.vectors, second.vectors)),
+        lambda means: first.decide(means[:, :width]) + weight * second.decide(means[:, width:]),
+    )
+
+
 def _unchanged(scores: Scores) -> Scores:
     return scores
-
-
-def _unit(vectors: Scores) -> Scores:
-    unit: Scores = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(min=1e-12)
-    return unit

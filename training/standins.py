@@ -23,6 +23,7 @@ from training.network.text_table import TextTable
 
 PREFIX = "standin:"
 EFFICIENTNET = PREFIX + "efficientnet-lite0"
+BLANK = PREFIX + "blank"
 SMOLLM = PREFIX + "smollm2-135m"
 
 # How the TensorFlow model that the weights come from reads its pixels: (x - 127) / 128.
@@ -38,13 +39,18 @@ class StandinError(PydeperError):
 
 
 def load_image_encoder(name: str) -> ImageEncoder:
-    """Loads a stand-in image encoder: one token of 1280 numbers for 32×32 pixels, 7×7 for the usual 224×224.
+    """Loads a stand-in image encoder: one token for 32×32 pixels, 7×7 for the usual 224×224.
+
+    EfficientNet's tokens are of 1280 numbers. "standin:blank" sees nothing: its tokens are 64 zeros each, so a fixation
+    is where, when and how long alone.
 
     Raises:
         StandinError: The name is unknown, or a package is missing.
     """
+    if name == BLANK:
+        return ImageEncoder(_BlankTokens())
     if name != EFFICIENTNET:
-        raise StandinError(f"image_encoder: there is no stand-in {name!r}; there is {EFFICIENTNET!r}")
+        raise StandinError(f"image_encoder: there is no stand-in {name!r}; there are {EFFICIENTNET!r} and {BLANK!r}")
     _find("efficientnet_lite_pytorch")
     code = importlib.import_module("efficientnet_lite_pytorch")
     network = code.EfficientNet.from_name("efficientnet-lite0")
@@ -78,6 +84,19 @@ def load_text_table(name: str) -> tuple[Tokenizer, TextTable]:
 
 class _Tokens(NamedTuple):
     last_hidden_state: Tensor
+
+
+class _BlankTokens(nn.Module):
+    """The same tokens, all zeros, for every image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(64))
+        self.config = SimpleNamespace(hidden_size=64)
+
+    def forward(self, pixel_values: Tensor) -> _Tokens:
+        count, _, height, width = pixel_values.shape
+        return _Tokens(self.token.expand(count, 1 + (height // 32) * (width // 32), -1))
 
 
 class _EfficientNetTokens(nn.Module):
