@@ -36,7 +36,7 @@ TEXTS += [*sorted((ROOT / "examples").rglob("*.md")), *pages()]
 FOLLOWED = [
     page
     for page in TEXTS
-    if not page.is_relative_to(ROOT / "examples") and not page.is_relative_to(DOCS / "results")
+    if not page.is_relative_to(ROOT / "examples")
     if any(runnable(block) and block.not_run is None for block in blocks(page.read_text("utf-8")))
 ]
 PROGRAMS = {

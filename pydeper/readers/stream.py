@@ -65,7 +65,7 @@ class ReadReport:
         return attrs.asdict(self)
 
     def __str__(self) -> str:
-        lines = [f"{self.source}: {self.samples} samples"]
+        lines = [f"{self.source}: {self.samples} sample{'' if self.samples == 1 else 's'}"]
         for title, tallies in (("changed", self.changed), ("passed over", self.passed_over)):
             lines += [f"  {title}: {tally.count} × {what} (first: {tally.first[0]})" for what, tally in tallies.items()]
         if self.unread:

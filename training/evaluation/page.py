@@ -53,8 +53,9 @@ def _block(results: Path, name: str, digits: str | None) -> str:
     rows = {row: {key: _figure(value) for key, value in figures.items()} for row, figures in content["results"].items()}
     facts = "; ".join(f"{fact}: {value}" for fact, value in content["facts"].items() if fact != "command")
     command = content["facts"].get("command")
-    made_by = [f"Made by `{command}`."] if command else []
-    return "\n\n".join([format_table(rows, digits=int(digits or 3)), " ".join([*made_by, f"{facts}."])])
+    said = [f"Made by `{command}`."] if command else []
+    said += [f"{facts}."] if facts else []
+    return "\n\n".join([format_table(rows, digits=int(digits or 3)), " ".join(said)])
 
 
 def _figure(value: dict[str, Any]) -> Figure:
