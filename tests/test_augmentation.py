@@ -18,6 +18,7 @@ from training.data.augmentation import VirtualPeople, VirtualPerson, noise
 from training.data.batches import BatchLoader, Stage1Batches
 from training.data.encoded import EncodedDataset, encode_dataset
 from training.distributed import ALONE, Share
+from training.errors import TrainingError
 from training.network.image_encoder import ImageEncoder
 
 SAMPLES = 12
@@ -167,6 +168,12 @@ def test_virtual_people_are_made_of_training_samples_without_their_words(data):
     assert inputs.fixation_mask.any(dim=1).all()
     real = {len(sample.durations) for sample in data.samples[: made.count]}
     assert int(inputs.fixation_mask.sum(dim=1).max()) <= max(real)
+
+
+def test_virtual_people_need_somebody_who_looked(data):
+    blind = [attrs.evolve(sample, boxes=sample.boxes[:0], durations=sample.durations[:0]) for sample in data.samples]
+    with pytest.raises(TrainingError, match="no training sample has one; set their weight to 0"):
+        batches(attrs.evolve(data, samples=blind))[0]
 
 
 def test_every_view_shows_each_sample_whole_and_each_half_alone(data):

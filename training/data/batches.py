@@ -160,6 +160,10 @@ class Stage1Batches(Batches):
     def _looked(self) -> list[np.ndarray]:
         """The training samples with a trajectory, of each person who has any."""
         rows = np.array([row for row in range(self.count) if len(self.data.samples[row].durations)], np.intp)
+        if not len(rows):
+            raise TrainingError(
+                "virtual_people: are made of trajectories, and no training sample has one; set their weight to 0"
+            )
         subjects = self.data.subject_of[rows]
         return [rows[subjects == subject] for subject in np.unique(subjects)]
 
