@@ -7,10 +7,12 @@ import pytest
 
 from training.__main__ import main
 from training.evaluation.predictions import Prediction
+from training.evaluation.scores import PEOPLE
 from training.tiny import table
 
 pytestmark = pytest.mark.timeout(900)
 
+METRICS = ["BLEU-4", "CIDEr", "ROUGE-L", "OSS", "CLS", "HC"]  # without METEOR no Java is needed
 SMALL = [
     *("vision.scenes=66", "vision.steps=1", "language.scenes=66", "language.steps=1", "language.batch_size=8"),
     *("encoder.scenes=66", "encoder.steps=1", "stage1.steps=2", "stage2.steps=2", "stage2.batch_size=4"),
@@ -24,7 +26,7 @@ SMALL = [
 def run(folder: Path, *more: str) -> int:
     changes = [part for change in SMALL for part in ("--set", change)]
     places = ["--frozen", str(folder / "frozen"), "--out", str(folder / "table"), "--report", str(folder / "report")]
-    return main(["table", *places, *changes, *more])
+    return main(["table", *places, *changes, "--metrics", *METRICS, *more])
 
 
 def result(folder: Path, name: str) -> dict[str, dict[str, dict[str, float]]]:
@@ -34,9 +36,10 @@ def result(folder: Path, name: str) -> dict[str, dict[str, dict[str, float]]]:
 @pytest.mark.slow
 def test_every_system_and_seed_is_in_the_table_and_is_made_once(tmp_path, monkeypatch, capsys):
     assert run(tmp_path, "--seeds", "2") == 0
-    metrics = [*table.METRICS, "first object", "pairwise order"]
+    metrics = [*METRICS, "first object", "pairwise order"]
     for people in ("seen", "unseen"):
         rows = result(tmp_path, f"tiny-table-{people}")
+        assert list(rows.pop(PEOPLE)) == ["HC"]
         assert list(rows) == list(table.SYSTEMS)
         assert all(list(figures) == metrics for figures in rows.values())
     assert "DEPER, no FiLM" in result(tmp_path, "tiny-table-seeds")
@@ -72,7 +75,8 @@ def test_trainings_of_a_system_are_pooled():
     pytest.importorskip("spacy")
     right = answers(*["I can see a red star."] * 2, *["I can see a blue star."] * 2)
     wrong = answers(*["I can see a blue star."] * 2, *["I can see a red star."] * 2)
-    scores = table.score({"good": [right, right], "mixed": [right, wrong], "bad": [wrong, wrong]})
+    scores = table.score({"good": [right, right], "mixed": [right, wrong], "bad": [wrong, wrong]}, METRICS)
+    assert scores.pop(PEOPLE)["HC"].estimate < scores["bad"]["BLEU-4"].estimate < 1
     cls = {system: scores[system]["CLS"].estimate for system in scores}
     assert cls == {"good": 1.0, "mixed": 0.5, "bad": 0.0}
     assert scores["good"]["BLEU-4"].estimate == pytest.approx(1.0, abs=1e-6)
@@ -84,6 +88,7 @@ def test_trainings_of_a_system_are_pooled():
     [
         (["--systems", "DEPER, no film"], "systems: 'DEPER, no film' is none of 'zero-shot'"),
         (["--seeds", "0"], "seeds is 0; at least 1 is needed"),
+        (["--metrics", "CIDEr", "SPICE"], "metrics: 'SPICE' is none of BLEU-4, CIDEr"),
     ],
 )
 def test_what_there_is_not_is_named(tmp_path, capsys, more, message):

@@ -135,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--report", type=Path, help="where the results go (default: OUT/results)")
     table.add_argument("--seeds", type=int, default=3, metavar="N", help="trainings of each (default: %(default)s)")
     table.add_argument("--systems", nargs="+", metavar="SYSTEM", help='some, such as "DEPER, no FiLM" (default: all)')
+    table.add_argument("--metrics", nargs="+", metavar="METRIC", help="some of them (default: all; METEOR needs Java)")
     table.set_defaults(run=_table, interrupted="the same command goes on where it stopped")
 
     reproduce = commands.add_parser("reproduce", help="an experiment of the paper, from its data to its table")
@@ -259,6 +260,7 @@ def _baseline(options: argparse.Namespace) -> None:
 
 
 def _table(options: argparse.Namespace) -> None:
+    from training.evaluation.scores import METRICS
     from training.tiny.table import SYSTEMS, run
 
     run(
@@ -269,6 +271,7 @@ def _table(options: argparse.Namespace) -> None:
         options.report or options.out / "results",
         seeds=options.seeds,
         systems=options.systems or SYSTEMS,
+        metrics=options.metrics or METRICS,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Container, Sequence
 
 from training.config import METEOR
 from training.evaluation.captions import DocumentFrequency, bleu4, cider, rouge_l
-from training.evaluation.checks import find_coco_file, find_java
+from training.evaluation.checks import check_meteor
 from training.evaluation.meteor import meteor
 
 
@@ -15,8 +15,7 @@ def check_requirements(selection: Container[str]) -> None:
         MissingRequirementError: METEOR is to be weighed, and Java or pycocoevalcap is missing.
     """
     if METEOR in selection:
-        find_java(f"selection: {METEOR}")
-        find_coco_file("meteor/meteor-1.5.jar")
+        check_meteor(f"selection: {METEOR}")
 
 
 def caption_figures(

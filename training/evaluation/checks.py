@@ -100,3 +100,16 @@ def find_coco_file(relative: str) -> Path:
         f"{relative} of the package pycocoevalcap is missing (looked in: {', '.join(folders) or 'not installed'}); "
         'run `pip install "pycocoevalcap==1.2"`, or the extra: `pip install -e ".[eval]"`'
     )
+
+
+def check_meteor(purpose: str) -> None:
+    """Says before hours of work that METEOR would lack something.
+
+    Args:
+        purpose: What wants it, such as "selection: meteor".
+
+    Raises:
+        MissingRequirementError: Java or pycocoevalcap is missing.
+    """
+    find_java(purpose)
+    find_coco_file("meteor/meteor-1.5.jar")

@@ -87,12 +87,13 @@ def score_systems(
     *,
     tokenizer: Tokenizer,
     metrics: Sequence[str] = METRICS,
+    scorers: Sequence[str] | None = None,
     lemmas: Lemmas | None = None,
 ) -> Scores:
     """Scores systems that described the same images for the same people.
 
-    BLEU-4 and METEOR are the corpus scores that COCO reports, the others means over samples; CLS is the mean over those
-    of its four scorers that `metrics` names, over images with at least 2 people. HC of a system is how alike its
+    BLEU-4 and METEOR are the corpus scores that COCO reports, the others means over samples; CLS is the mean over its
+    scorers, over images with at least 2 people. HC of a system is how alike its
     descriptions of one image for different people are; people's own is beside it. Intervals are 95 %, bootstrap over
     people (over images for HC); where there is but one person, there is none.
 
@@ -103,6 +104,8 @@ def score_systems(
         systems: System -> n descriptions as predicted.
         tokenizer: See `captions.Tokenizer`.
         metrics: Some of `METRICS`.
+        scorers: Of CLS: BLEU-4, METEOR, ROUGE-L, CIDEr, or some of them; None: those that `metrics` names. METEOR takes
+            minutes where many people described an image, since CLS compares all with all.
         lemmas: Of OSS, see `object_sequence_score.score_sequences`.
 
     Raises:
@@ -113,8 +116,11 @@ def score_systems(
     unknown = [metric for metric in metrics if metric not in METRICS]
     if unknown or not metrics:
         raise InvalidArgumentError(f"metrics is {list(metrics)!r}; choose one or more of {', '.join(METRICS)}")
-    scorers = [scorer for metric, scorer in _CLS_SCORERS.items() if metric in metrics]
-    if "CLS" in metrics and not scorers:
+    named = metrics if scorers is None else scorers
+    if strange := [scorer for scorer in scorers or () if scorer not in _CLS_SCORERS]:
+        raise InvalidArgumentError(f"scorers: {strange[0]!r} is none of {', '.join(_CLS_SCORERS)}")
+    cls_scorers = [scorer for metric, scorer in _CLS_SCORERS.items() if metric in named]
+    if "CLS" in metrics and not cls_scorers:
         raise InvalidArgumentError(
             f"CLS is the mean over scorers, of which metrics names none; add one or more of {', '.join(_CLS_SCORERS)}"
         )
@@ -149,7 +155,7 @@ def score_systems(
             sequences = [[nouns[text] for text in side] for side in (predicted, references)]
             parts["OSS"] = _Additive.mean(score_sequences(*sequences, lemmas=lemmas), subjects)
         if "CLS" in asked:
-            found = subject_identification(images, subjects, candidates, truth, tokenizer="split", scorers=scorers)
+            found = subject_identification(images, subjects, candidates, truth, tokenizer="split", scorers=cls_scorers)
             credits = np.mean(list(found.credits.values()), axis=0)
             parts["CLS"] = _Additive.mean(credits, [subjects[row] for row in found.rows])
             chance = found.chance

@@ -24,9 +24,10 @@ from training.config import load_config
 from training.data.encoded import EncodedDataset, encode_dataset
 from training.data.simulated import Viewer
 from training.evaluation.bootstrap import Interval
+from training.evaluation.checks import check_meteor
 from training.evaluation.predictions import Prediction, read_predictions
 from training.evaluation.report import Figure, write_report
-from training.evaluation.scores import score_systems
+from training.evaluation.scores import METRICS, PEOPLE, score_systems
 from training.network.image_encoder import ImageEncoder
 from training.network.text_table import TextTable
 from training.stage1 import Stage1Task, embed
@@ -38,8 +39,8 @@ from training.tiny.people import People, simulate_people, support_samples
 from training.tiny.pretraining import trait_tokens
 from training.vlm import SteeredVLM
 
-METRICS = ("BLEU-4", "CIDEr", "ROUGE-L", "OSS", "CLS")
-"""METEOR, the fourth scorer of CLS, needs Java."""
+CLS_SCORERS = ("BLEU-4", "ROUGE-L", "CIDEr")
+"""Without METEOR, which would take hours for all pairs of people in the world."""
 
 DEPER, CEILING, TUNING = "DEPER", "ceiling", "prompt-tuning"
 SEEDLESS = ("zero-shot", "text-statistics", "few-shot", CEILING)
@@ -110,6 +111,7 @@ def run(
     *,
     seeds: int = 3,
     systems: Sequence[str] = SYSTEMS,
+    metrics: Sequence[str] = METRICS,
 ) -> None:
     """Makes the table: `tiny-table-seen` and `tiny-table-unseen`, and how far seeds differ in `tiny-table-seeds`.
 
@@ -121,16 +123,22 @@ def run(
         report: Gets the tables.
         seeds: How many trainings of each system that is trained.
         systems: Some of `SYSTEMS`.
+        metrics: Some of `training.evaluation.scores.METRICS`.
 
     Raises:
         ConfigError: The configuration cannot be used.
-        InvalidArgumentError: A system is unknown, or there are no seeds.
+        InvalidArgumentError: A system or metric is unknown, or there are no seeds.
+        MissingRequirementError: METEOR is among the metrics, and Java or pycocoevalcap is missing.
         TrainingError: The folder holds something else.
     """
     if unknown := [system for system in systems if system not in SYSTEMS]:
         raise InvalidArgumentError(f"systems: {unknown[0]!r} is none of {', '.join(map(repr, SYSTEMS))}")
     if seeds < 1:
         raise InvalidArgumentError(f"seeds is {seeds}; at least 1 is needed")
+    if strange := [metric for metric in metrics if metric not in METRICS]:
+        raise InvalidArgumentError(f"metrics: {strange[0]!r} is none of {', '.join(METRICS)}")
+    if "METEOR" in metrics:  # before hours of training, not after
+        check_meteor("metrics: METEOR")
     config = load_config(TinyConfig, config_file, changes)
     world = World.make(config, frozen)
     todo = [(seed, system) for seed in range(seeds) for system in systems if seed == 0 or system not in SEEDLESS]
@@ -150,10 +158,10 @@ def run(
         f"{config.prompt_tuning.steps} (unseen people {config.prompt_tuning.unseen_steps})",
         "decoding": f"greedy, at most {MAX_NEW_TOKENS} tokens",
         "tokenizer of the metrics": TOKENIZER,
-        "CLS": "without the scorer METEOR",
+        "scorers of CLS": ", ".join(CLS_SCORERS),
         "intervals": "95 %, bootstrap over people, all trainings of a person together",
     }
-    _write(report, answers, facts, seeds)
+    _write(report, answers, facts, seeds, metrics)
 
 
 def answer(world: World, config: TinyConfig, system: str, seed: int, folder: Path) -> list[Prediction]:
@@ -254,7 +262,13 @@ def _asked(people: People) -> list[Person]:
 # --- scores
 
 
-def _write(folder: Path, answers: Mapping[str, list[list[Prediction]]], facts: dict[str, Any], seeds: int) -> None:
+def _write(
+    folder: Path,
+    answers: Mapping[str, list[list[Prediction]]],
+    facts: dict[str, Any],
+    seeds: int,
+    metrics: Sequence[str],
+) -> None:
     spread: dict[str, dict[str, Figure]] = {}
     if seeds > 1:
         spread = {system: {} for system in answers if system not in SEEDLESS}
@@ -264,9 +278,11 @@ def _write(folder: Path, answers: Mapping[str, list[list[Prediction]]], facts: d
             for system, per_seed in answers.items()
         }
         title = f"Tiny world, people {'seen in training' if group == 'seen' else 'not seen in training'}"
-        write_report(folder, f"tiny-table-{group}", score(by_seed), title=title, facts=facts)
+        write_report(folder, f"tiny-table-{group}", score(by_seed, metrics), title=title, facts=facts)
         # Each training scored by itself, to see how much the seed alone moves a figure.
-        alone = [score({system: [by_seed[system][seed]] for system in spread}) for seed in range(seeds) if spread]
+        alone = [
+            score({system: [by_seed[system][seed]] for system in spread}, metrics) for seed in range(seeds) if spread
+        ]
         for system, deviations in spread.items():
             for metric in alone[0][system]:
                 deviations[f"{metric}, {group}"] = _deviation([scores[system][metric] for scores in alone])
@@ -275,19 +291,28 @@ def _write(folder: Path, answers: Mapping[str, list[list[Prediction]]], facts: d
         write_report(folder, "tiny-table-seeds", spread, title=title, facts=facts)
 
 
-def score(by_seed: Mapping[str, Sequence[Sequence[Prediction]]]) -> dict[str, dict[str, Figure]]:
-    """All metrics of all systems; a system's predictions of several trainings are so many more images.
+def score(
+    by_seed: Mapping[str, Sequence[Sequence[Prediction]]], metrics: Sequence[str]
+) -> dict[str, dict[str, Figure]]:
+    """Metrics of all systems; a system's predictions of several trainings are so many more images.
 
     Args:
         by_seed: System -> for each training, its predictions; all systems answer the same questions in one order.
+        metrics: Which, beside what is looked at and in which order.
+
+    Returns:
+        System -> metric -> figure; where HC is measured, that of the people themselves is the last row.
     """
     trainings = list(next(iter(by_seed.values())))
     images = [f"{number}/{row.image}" for number, rows in enumerate(trainings) for row in rows]
     subjects = [row.subject for rows in trainings for row in rows]
     references = [row.reference for rows in trainings for row in rows]
     texts = {system: [row.prediction for rows in per_seed for row in rows] for system, per_seed in by_seed.items()}
-    scores = score_systems(images, subjects, references, texts, tokenizer=TOKENIZER, metrics=METRICS)
-    return {system: {**scores.systems[system], **looking(own, references, subjects)} for system, own in texts.items()}
+    scores = score_systems(
+        images, subjects, references, texts, tokenizer=TOKENIZER, metrics=metrics, scorers=CLS_SCORERS
+    )
+    rows = {system: {**scores.systems[system], **looking(own, references, subjects)} for system, own in texts.items()}
+    return rows | ({PEOPLE: scores.systems[PEOPLE]} if PEOPLE in scores.systems else {})
 
 
 def _deviation(figures: Sequence[Figure]) -> float | None:
