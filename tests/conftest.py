@@ -1,5 +1,6 @@
 """A whole small Qwen2-VL with random weights, as transformers has it and as exported files."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
@@ -53,6 +54,14 @@ class SmallVLM:
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     return build_tokenizer(CORPUS * 10, 340)
+
+
+@pytest.fixture(autouse=True)
+def special_tokens_are_read_again(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Encoding a description switches special tokens off in the tokenizer it is given, which all tests share."""
+    yield
+    if "tokenizer" in request.fixturenames:
+        request.getfixturevalue("tokenizer").encode_special_tokens = False
 
 
 @pytest.fixture(scope="session")
