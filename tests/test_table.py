@@ -58,6 +58,9 @@ def test_every_system_and_seed_is_in_the_table_and_is_made_once(tmp_path, monkey
     assert run(tmp_path, "--systems", "DEPER", "--seeds", "1", "--set", "stage1.steps=3") == 2
     assert "were made with stage1 {" in capsys.readouterr().err
     assert run(tmp_path, "--systems", "zero-shot", "--seeds", "1", "--set", "stage1.steps=3") == 0
+    facts = json.loads((tmp_path / "report/tiny-table-seen.json").read_text())["facts"]
+    words = f"table --seeds 1 --systems zero-shot --metrics {' '.join(METRICS)} --set {SMALL[0]}"
+    assert facts["command"].startswith(f"python -m training {words}")
 
 
 def answers(*texts: str, people: str = "ab") -> list[Prediction]:

@@ -4,6 +4,7 @@ The frozen parts, the people and the scenes are those of `python -m training tin
 training: of weights, batches and dropout. What is done is kept, system by system and seed by seed, and not done again.
 """
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,7 @@ def run(
     for system in set(systems) & set(SEEDLESS):
         answers[system] *= seeds
     facts = {
-        "command": "python -m training table",
+        "command": _command(seeds, systems, metrics, changes),
         "held-out scenes": len(world.people.test_scenes),
         "trainings": f"{seeds} of each system that is trained",
         "steps": f"stage 1 {config.stage1.steps}, stage 2 {config.stage2.steps}, prompt tuning "
@@ -260,6 +261,13 @@ def _asked(people: People) -> list[Person]:
 
 
 # --- scores
+
+
+def _command(seeds: int, systems: Sequence[str], metrics: Sequence[str], changes: Sequence[str]) -> str:
+    chosen = [("--systems", systems, SYSTEMS), ("--metrics", metrics, METRICS)]
+    words = ["python", "-m", "training", "table", "--seeds", str(seeds)]
+    words += [word for option, some, known in chosen if tuple(some) != known for word in (option, *some)]
+    return shlex.join([*words, *(word for change in changes for word in ("--set", change))])
 
 
 def _write(
