@@ -251,11 +251,15 @@ class BatchLoader:
         return self
 
     def __exit__(self, _: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        ended = self._running is not None and any(worker.exitcode for worker in self._running._workers)
         self._stop()
-        # PyTorch speaks of a worker that died wherever the training process happens to be.
+        # PyTorch speaks of a worker that died wherever the training process happens to be; or what it had sent cannot
+        # be opened any more, and that is all that is heard of it.
         if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+            ended = True
+        if ended and isinstance(error, RuntimeError | OSError | EOFError) and not isinstance(error, PydeperError):
             raise TrainingError(
-                f"workers: a process that makes batches ended ({error}); if memory was short, set fewer workers or a "
+                f"workers: a process that makes batches ended ({error!r}); if memory was short, set fewer workers or a "
                 "smaller prefetch; the same command goes on from the last checkpoint"
             ) from error
 
