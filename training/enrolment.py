@@ -1,6 +1,5 @@
 """People whom training has never seen: enrolled by a few samples each, told apart on other photographs."""
 
-import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,9 +16,8 @@ from training.classical import (
     text_log_probabilities,
     text_vectors,
 )
-from training.evaluation.bootstrap import bootstrap_mean
 from training.evaluation.report import Figure
-from training.identification import GAZE_SHARE, MODALITIES, SHRINKAGE, Experiment, Modality, column, credits_of
+from training.identification import GAZE_SHARE, MODALITIES, SHRINKAGE, Experiment, Modality, credit_table, credits_of
 from training.runs import stage1_folder
 
 NEAREST_MEAN_GAZE_WEIGHT = 0.1
@@ -165,21 +163,7 @@ def measure(
                     for modality in MODALITIES:
                         own = credits_of(scores[modality], np.arange(len(people)))
                         credits.setdefault((system, modality, asked), []).append(own)
-    pooled = {key: np.concatenate(values) for key, values in credits.items()}
-    rows: dict[str, dict[str, Figure]] = {}
-
-    def add(row: str, values: Callable[[int], NDArray[np.float64]]) -> None:
-        rows[row] = {column(asked): bootstrap_mean(values(asked), names[asked]) for asked in names}
-
-    for system, modality in itertools.product(SYSTEMS, MODALITIES):
-        add(f"{system}, {modality}", lambda k, key=(system, modality): pooled[*key, k])
-    for other, modality in itertools.product(SYSTEMS[1:], MODALITIES):
-        add(
-            f"DEPER less {other}, {modality}",
-            lambda k, other=other, m=modality: pooled["DEPER", m, k] - pooled[other, m, k],
-        )
-    add("DEPER, text + gaze less text", lambda k: pooled["DEPER", "text + gaze", k] - pooled["DEPER", "text", k])
-    return rows
+    return credit_table(credits, names, SYSTEMS, {f"DEPER less {other}": other for other in SYSTEMS[1:]})
 
 
 # --- the systems: an enrolment -> scores by modality

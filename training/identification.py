@@ -340,16 +340,38 @@ def measure(
             for system, by_modality in systems.items():
                 for modality, evidence in by_modality.items():
                     credits.setdefault((system, modality, size), []).append(identify(evidence, subjects, groups))
-    pooled = {key: np.concatenate(values) for key, values in credits.items()}
+    names = {size: np.concatenate(owners).tolist() for size, owners in people.items()}
+    return credit_table(credits, names, ("DEPER", "classical"), {"difference": "classical"})
+
+
+def credit_table(
+    credits: Mapping[tuple[str, Modality, int], Sequence[NDArray[np.float64]]],
+    people: Mapping[int, Sequence[int]],
+    systems: Sequence[str],
+    differences: Mapping[str, str],
+) -> dict[str, dict[str, Figure]]:
+    """Mean credits with intervals over people.
+
+    Args:
+        credits: (system, modality, samples) -> credits, in parts.
+        people: Samples -> whom each of those credits, part after part, is about.
+        systems: In the order of their rows; "DEPER" among them.
+        differences: Heading of DEPER's differences, person by person -> the system that is taken from it.
+
+    Returns:
+        Rows (system, modality), then (heading, modality), then what gaze adds to DEPER's text; a column for each number
+        of samples.
+    """
+    pooled = {key: np.concatenate(parts) for key, parts in credits.items()}
     rows: dict[str, dict[str, Figure]] = {}
 
     def add(row: str, values: Callable[[int], NDArray[np.float64]]) -> None:
-        rows[row] = {column(k): bootstrap_mean(values(k), np.concatenate(people[k]).tolist()) for k in sizes}
+        rows[row] = {column(k): bootstrap_mean(values(k), owners) for k, owners in people.items()}
 
-    for system, modality in itertools.product(("DEPER", "classical"), MODALITIES):
+    for system, modality in itertools.product(systems, MODALITIES):
         add(f"{system}, {modality}", lambda k, key=(system, modality): pooled[*key, k])
-    for modality in MODALITIES:
-        add(f"difference, {modality}", lambda k, m=modality: pooled["DEPER", m, k] - pooled["classical", m, k])
+    for (heading, other), m in itertools.product(differences.items(), MODALITIES):
+        add(f"{heading}, {m}", lambda k, other=other, m=m: pooled["DEPER", m, k] - pooled[other, m, k])
     add("DEPER, text + gaze less text", lambda k: pooled["DEPER", "text + gaze", k] - pooled["DEPER", "text", k])
     return rows
 

@@ -93,9 +93,9 @@ def score_systems(
     """Scores systems that described the same images for the same people.
 
     BLEU-4 and METEOR are the corpus scores that COCO reports, the others means over samples; CLS is the mean over its
-    scorers, over images with at least 2 people. HC of a system is how alike its
-    descriptions of one image for different people are; people's own is beside it. Intervals are 95 %, bootstrap over
-    people (over images for HC); where there is but one person, there is none.
+    scorers, over images with at least 2 people. HC of a system is how alike its descriptions of one image for different
+    people are; people's own is beside it. Intervals are 95 %, bootstrap over people (over images for HC); where there
+    is but one person, there is none.
 
     Args:
         images: n image ids.
