@@ -10,7 +10,7 @@ from pydeper.errors import InvalidArgumentError, InvalidSampleError
 from training.centroids import Whitening, centroid_scores
 from training.classical import gaze_log_probabilities, gaze_statistics, text_log_probabilities
 from training.data.encoded import EncodedDataset
-from training.identification import Evidence, groups_of, identify, image_folds, subset
+from training.identification import Evidence, added, groups_of, identify, image_folds, subset, together
 
 PEOPLE = 6
 
@@ -109,6 +109,28 @@ def test_a_group_is_decided_on_its_mean():
     evidence = Evidence(log_probabilities, lambda means: means)
     assert identify(evidence, subjects, groups_of(subjects, 1)).tolist() == [0, 0, 1]
     assert identify(evidence, subjects, groups_of(subjects, 3)).tolist() == [1]
+
+
+@settings(max_examples=30)
+@given(st.lists(st.floats(-2, 2), min_size=1, max_size=4), st.integers(0, 9))
+def test_added_evidence_is_decided_by_the_sum_of_its_scores(weights, seed):
+    rng = np.random.default_rng(seed)
+    parts = []
+    for _ in weights:
+        vectors, map_ = rng.normal(size=(5, width := int(rng.integers(1, 6)))), rng.normal(size=(width, PEOPLE))
+        parts.append(Evidence(vectors, lambda means, map_=map_: np.tanh(means @ map_)))
+    whole = added(parts, weights)
+    means = [part.vectors[[0, 3]].mean(axis=0, keepdims=True) for part in parts]
+    expected = sum(weight * part.decide(mean) for weight, part, mean in zip(weights, parts, means, strict=True))
+    np.testing.assert_allclose(whole.decide(whole.vectors[[0, 3]].mean(axis=0, keepdims=True)), expected)
+
+
+def test_trainings_that_agree_decide_as_one_and_two_outvote_a_third():
+    right, wrong = (Evidence(np.eye(2)[[who]], lambda means: means) for who in (1, 0))
+    subjects, single = np.array([1]), groups_of(np.array([1]), 1)
+    for trainings, credit in (([right], 1), ([right] * 3, 1), ([right, wrong, right], 1), ([right, wrong, wrong], 0)):
+        whole = together([dict.fromkeys(("text + gaze", "text", "gaze"), one) for one in trainings])
+        assert [identify(evidence, subjects, single).tolist() for evidence in whole.values()] == [[credit]] * 3
 
 
 @settings(max_examples=30)

@@ -458,6 +458,40 @@ def test_new_people_are_identified_from_files(config_file, tmp_path):
     assert results["nearest mean, text"]["1 sample"]["value"] > 1 / 2
 
 
+@pytest.mark.filterwarnings("ignore:y_pred contains classes")
+def test_an_ensemble_is_reported_beside_one_training(config_file, tmp_path):
+    pytest.importorskip("sklearn")
+    write_drawn_samples(tmp_path / "samples", people=4, scenes=7, training_scenes=5)
+    arguments = ["identify", "--config", str(config_file), "--data", str(tmp_path / "samples"), "--out", str(tmp_path)]
+    arguments += ["--selection-folds", "2", "--new-people", "2", "--draws", "3"]
+    arguments += [word for change in TINY_STAGE1 for word in ("--set", change)]
+
+    def rows(name, *more):
+        assert main([*arguments, *more]) == 0
+        return json.loads((tmp_path / f"results/small-{name}.json").read_text())["results"]
+
+    ensemble = rows("new-people", "--trainings", "2")
+    assert list(ensemble)[:6] == [
+        f"{system}, {modality}" for system in ("DEPER", "one training") for modality in ("text + gaze", "text", "gaze")
+    ]
+    assert "one training, gaze" in json.loads((tmp_path / "results/small-split.json").read_text())["results"]
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(loop.CHECKPOINT)}
+    alone = [rows("new-people", "--set", f"seed={seed}") for seed in (0, 1)]
+    assert {
+        path: path.stat().st_mtime_ns for path in tmp_path.rglob(loop.CHECKPOINT)
+    } == kept  # the ensemble's trainings
+    for modality in ("text + gaze", "text", "gaze"):
+        values = [table[f"DEPER, {modality}"]["1 sample"]["value"] for table in alone]
+        assert ensemble[f"one training, {modality}"]["1 sample"]["value"] == pytest.approx(sum(values) / 2)
+
+
+@pytest.mark.parametrize("trainings", ["0", "-1"])
+def test_identification_needs_a_training(config_file, parts, tmp_path, capsys, trainings):
+    arguments = ["identify", "--config", str(config_file), "--data", str(parts / "samples"), "--out", str(tmp_path)]
+    assert main([*arguments, "--trainings", trainings]) == 2
+    assert f"trainings is {trainings}; at least 1 is needed" in capsys.readouterr().err
+
+
 def test_identification_needs_both_splits(config_file, parts, tmp_path, capsys):
     source = parts / "samples/samples.jsonl"
     path = source.with_name("training_only.jsonl")

@@ -80,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     identify.add_argument(
         "--draws", type=int, default=100, metavar="N", help="random enrolments of each P people (default: %(default)s)"
     )
+    identify.add_argument(
+        "--trainings", type=int, default=1, metavar="N", help="an ensemble of N, with seeds one apart (default: 1)"
+    )
     identify.set_defaults(run=_identify)
 
     evaluate = commands.add_parser(
@@ -224,6 +227,7 @@ def _identify(options: argparse.Namespace) -> None:
         folds=options.folds,
         new_people=options.new_people,
         draws=options.draws,
+        trainings=options.trainings,
     )
     run(config, options.out, report, protocols, options.changes)
 

@@ -1,6 +1,6 @@
 """People whom training has never seen: enrolled by a few samples each, told apart on other photographs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -17,13 +17,22 @@ from training.classical import (
     text_vectors,
 )
 from training.evaluation.report import Figure
-from training.identification import GAZE_SHARE, MODALITIES, SHRINKAGE, Experiment, Modality, credit_table, credits_of
-from training.runs import stage1_folder
+from training.identification import (
+    GAZE_SHARE,
+    MODALITIES,
+    ONE_TRAINING,
+    SHRINKAGE,
+    Experiment,
+    Modality,
+    Trained,
+    credit_table,
+    credits_of,
+)
 
 NEAREST_MEAN_GAZE_WEIGHT = 0.1
 """Of gaze in the sum of the classical cosines; of 0.05, 0.1 and 0.2 it does best with these people."""
 
-SYSTEMS = ("DEPER", "nearest mean", "fitted anew")
+CLASSICAL = ("nearest mean", "fitted anew")
 
 Scorer = Callable[["Enrolment"], Vectors]
 """An enrolment -> (p queries, p people) scores; the highest wins."""
@@ -134,7 +143,7 @@ def measure(
         shots: Samples that enrol a new person.
         draws: Random enrolments of each group, for each number of samples asked about.
         regularisation: Of the text classifier.
-        folder: Keeps one stage 1 a group.
+        folder: Keeps the trainings of each group.
 
     Returns:
         Rows (system, modality) -> columns (1 sample, k samples asked about) -> share of right answers with a 95 %
@@ -150,20 +159,23 @@ def measure(
     names: dict[int, list[int]] = {1: [], most: []}
     for number, people in enumerate(people_groups(len(experiment.data.subjects), size)):
         others = experiment.is_training & ~np.isin(subject_of, people)
+        each = [_deper(experiment, others, trained) for trained in experiment.train(others, folder / str(number))]
         scorers = {
-            "DEPER": _deper(experiment, others, folder / str(number)),
-            "nearest mean": _nearest_mean(experiment, others),
-            "fitted anew": _fitted_anew(experiment, regularisation),
+            "DEPER": [_together(each)],
+            ONE_TRAINING: each,
+            "nearest mean": [_nearest_mean(experiment, others)],
+            "fitted anew": [_fitted_anew(experiment, regularisation)],
         }
         for asked in names:
             for enrolment in enrolments(image_of, subject_of, people, shots=shots, asked=asked, draws=draws):
                 names[asked] += people.tolist()
-                for system, by_modality in scorers.items():
-                    scores = by_modality(enrolment)
+                for system, alike in scorers.items():
+                    scores = [by_modality(enrolment) for by_modality in alike]
                     for modality in MODALITIES:
-                        own = credits_of(scores[modality], np.arange(len(people)))
-                        credits.setdefault((system, modality, asked), []).append(own)
-    return credit_table(credits, names, SYSTEMS, {f"DEPER less {other}": other for other in SYSTEMS[1:]})
+                        own = [credits_of(by[modality], np.arange(len(people))) for by in scores]
+                        credits.setdefault((system, modality, asked), []).append(np.mean(own, axis=0))
+    differences = {f"DEPER less {other}": other for other in CLASSICAL}
+    return credit_table(credits, names, experiment.systems(*CLASSICAL), differences)
 
 
 # --- the systems: an enrolment -> scores by modality
@@ -171,8 +183,15 @@ def measure(
 _ByModality = Callable[[Enrolment], Mapping[Modality, Vectors]]
 
 
-def _deper(experiment: Experiment, others: NDArray[np.bool_], folder: Path) -> _ByModality:
-    trained = experiment.train(others, stage1_folder(folder))
+def _together(trainings: Sequence[_ByModality]) -> _ByModality:
+    def scores(enrolment: Enrolment) -> Mapping[Modality, Vectors]:
+        each = [by_modality(enrolment) for by_modality in trainings]
+        return {modality: np.mean([by[modality] for by in each], axis=0) for modality in MODALITIES}
+
+    return scores
+
+
+def _deper(experiment: Experiment, others: NDArray[np.bool_], trained: Trained) -> _ByModality:
     known = experiment.data.subject_of[others]
     single = {
         modality: nearest_mean(Whitening.fit(vectors[others], known, SHRINKAGE)(vectors))

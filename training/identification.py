@@ -46,6 +46,9 @@ Modality = Literal["text + gaze", "text", "gaze"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 _WITHOUT: dict[Modality, str | None] = {"text + gaze": None, "text": "trajectory", "gaze": "text"}
 
+ONE_TRAINING = "one training"
+"""DEPER trained once, in the tables of an ensemble: the mean over its trainings."""
+
 MOST_SAMPLES = 5
 _MOST_GROUPS = 20
 
@@ -66,6 +69,26 @@ class Evidence:
 
     vectors: Scores
     decide: Callable[[Scores], Scores]
+
+
+ByModality = dict[Modality, Evidence]
+
+
+def added(parts: Sequence[Evidence], weights: Sequence[float]) -> Evidence:
+    """What several systems, or several views of one, say together: the weighted sum of their scores."""
+    ends = np.cumsum([part.vectors.shape[1] for part in parts])
+
+    def decide(means: Scores) -> Scores:
+        own = np.split(means, ends[:-1], axis=1)
+        return sum(weight * part.decide(vectors) for part, vectors, weight in zip(parts, own, weights, strict=True))
+
+    return Evidence(np.hstack([part.vectors for part in parts]), decide)
+
+
+def together(trainings: Sequence[ByModality]) -> ByModality:
+    """The mean of several trainings' scores."""
+    share = [1 / len(trainings)] * len(trainings)
+    return {modality: added([by[modality] for by in trainings], share) for modality in MODALITIES}
 
 
 def groups_of(
@@ -145,23 +168,29 @@ class Experiment:
 
     Attributes:
         config: The training.
+        trainings: How often it is done, with the seeds `config.seed`, `config.seed` + 1, … DEPER's scores are the
+            means of theirs: an ensemble.
         parts: The frozen parts.
         samples: All samples, in the order of `data`.
         data: All samples, encoded.
     """
 
     config: TrainingConfig
+    trainings: int
     parts: FrozenParts
     samples: Sequence[Sample]
     data: EncodedDataset
 
     @classmethod
-    def load(cls, config: TrainingConfig) -> "Experiment":
+    def load(cls, config: TrainingConfig, trainings: int = 1) -> "Experiment":
         """Reads and encodes the samples.
 
         Raises:
+            InvalidArgumentError: There is to be no training.
             InvalidSampleError: The samples cannot be read, or are not divided into "train" and "val".
         """
+        if trainings < 1:
+            raise InvalidArgumentError(f"trainings is {trainings}; at least 1 is needed")
         samples = pydeper.read_samples(config.samples)
         if {sample.split for sample in samples} != {TRAIN, VAL}:
             raise InvalidSampleError(
@@ -169,7 +198,11 @@ class Experiment:
                 "must occur; identification is measured on the second"
             )
         parts = FrozenParts.load(config)
-        return cls(config, parts, samples, parts.encode(samples))
+        return cls(config, trainings, parts, samples, parts.encode(samples))
+
+    def systems(self, *others: str) -> tuple[str, ...]:
+        """The systems of a report: DEPER, one training of it alone where there are several, and others."""
+        return "DEPER", *([ONE_TRAINING] if self.trainings > 1 else []), *others
 
     @property
     def is_training(self) -> NDArray[np.bool_]:
@@ -180,24 +213,32 @@ class Experiment:
         """The chosen samples."""
         return list(itertools.compress(self.samples, chosen))
 
-    def train(self, training: NDArray[np.bool_], folder: Path) -> "Trained":
-        """Trains stage 1 on some samples, or loads it, and embeds all samples.
+    def train(self, training: NDArray[np.bool_], folder: Path) -> "list[Trained]":
+        """Trains stage 1 on some samples, or loads it, and embeds all samples; once for each training's seed.
 
         One network answers for all modalities; what is not asked for is withheld from it.
         """
+        first = self.config.seed
+        return [self._train(training, folder, seed) for seed in range(first, first + self.trainings)]
+
+    def _train(self, training: NDArray[np.bool_], folder: Path, seed: int) -> "Trained":
         config, table = self.config, self.parts.text_table
-        task = Stage1Task(config.network, config.stage1, subset(self.data, training), table, config.seed)
-        loop.run(task, config.stage1, config.seed, folder)
+        task = Stage1Task(config.network, config.stage1, subset(self.data, training), table, seed)
+        loop.run(task, config.stage1, seed, stage1_folder(folder / f"seed-{seed}"))
         vectors = {modality: embed(task.deper, table, self.data, without) for modality, without in _WITHOUT.items()}
         return Trained(task.deper.subject_head, vectors)
 
     def deper(
         self, training: NDArray[np.bool_], queries: NDArray[np.bool_], folder: Path
-    ) -> dict[Rule, dict[Modality, Evidence]]:
-        """Trains on some samples and reads the evidence of others by each rule."""
-        trained = self.train(training, folder)
+    ) -> "list[dict[Rule, ByModality]]":
+        """Trains on some samples and reads the evidence of others by each rule, for each training."""
+        return [self._read(trained, training, queries) for trained in self.train(training, folder)]
+
+    def _read(
+        self, trained: "Trained", training: NDArray[np.bool_], queries: NDArray[np.bool_]
+    ) -> "dict[Rule, ByModality]":
         known, people = self.data.subject_of[training], len(self.data.subjects)
-        evidence: dict[Rule, dict[Modality, Evidence]] = {rule: {} for rule in get_args(Rule)}
+        evidence: dict[Rule, ByModality] = {rule: {} for rule in get_args(Rule)}
         for modality, vectors in trained.vectors.items():
             evidence["head"][modality] = Evidence(vectors[queries], trained.head)
             evidence["centroid"][modality] = _by_centroid(vectors, training, queries, known, people)
@@ -206,13 +247,11 @@ class Experiment:
         single = evidence["whitened"]
         evidence["whitened + gaze"] = {
             **single,
-            "text + gaze": _both(single["text + gaze"], single["gaze"], GAZE_SHARE),
+            "text + gaze": added([single["text + gaze"], single["gaze"]], [1, GAZE_SHARE]),
         }
         return evidence
 
-    def classical(
-        self, training: NDArray[np.bool_], queries: NDArray[np.bool_], regularisation: float
-    ) -> dict[Modality, Evidence]:
+    def classical(self, training: NDArray[np.bool_], queries: NDArray[np.bool_], regularisation: float) -> "ByModality":
         """Fits the classical answers to some samples and reads the evidence of others: log-probabilities."""
         known, asked = self.rows(training), self.rows(queries)
         text = text_log_probabilities(known, asked, regularisation)
@@ -280,16 +319,16 @@ class Choice:
 
 
 def choose(experiment: Experiment, folds: int, folder: Path) -> Choice:
-    """Chooses by cross-validation within the training split; `folder` keeps one stage 1 a fold."""
+    """Chooses by cross-validation within the training split; `folder` keeps the trainings of each fold."""
     training = experiment.is_training
     rules: dict[Rule, list[NDArray[np.float64]]] = {rule: [] for rule in get_args(Rule)}
     strengths: dict[float, list[NDArray[np.float64]]] = {strength: [] for strength in REGULARISATIONS}
     for fold, (known, held_out) in enumerate(by_photographs(experiment, folds, within=training)):
         subjects = experiment.data.subject_of[held_out]
         singles = groups_of(subjects, 1)
-        by_rule = experiment.deper(known, held_out, stage1_folder(folder / str(fold)))
-        for rule, evidence in by_rule.items():
-            rules[rule].append(identify(evidence["text + gaze"], subjects, singles))
+        each = experiment.deper(known, held_out, folder / str(fold))
+        for rule, credits in rules.items():
+            credits.append(identify(together([by_rule[rule] for by_rule in each])["text + gaze"], subjects, singles))
         for strength, credits in strengths.items():
             text = text_log_probabilities(experiment.rows(known), experiment.rows(held_out), strength)
             credits.append(identify(Evidence(text, _unchanged), subjects, singles))
@@ -315,12 +354,13 @@ def measure(
         experiment: The samples.
         choice: Rule and regularisation.
         divisions: Masks of training and held-out samples; the figures pool the held-out samples of all.
-        folder: Keeps one stage 1 a division.
+        folder: Keeps the trainings of each division.
 
     Returns:
         Rows (system, modality) -> columns (1 sample, k samples) -> share of right answers with a 95 % interval over
-        people. k is `MOST_SAMPLES`, or less where nobody has that many held-out samples. The last rows are differences,
-        person by person: between DEPER and the classical answer, and between DEPER with gaze and without.
+        people. k is `MOST_SAMPLES`, or less where nobody has that many held-out samples. Where there are several
+        trainings, there are rows of one alone: the mean over all. The last rows are differences, person by person:
+        between DEPER and the classical answer, and between DEPER with gaze and without.
     """
     held_out_each = [experiment.data.subject_of[held_out] for _, held_out in divisions]
     most = min(int(np.bincount(subjects).max()) for subjects in held_out_each)
@@ -329,19 +369,21 @@ def measure(
     people: dict[int, list[NDArray[np.integer]]] = {size: [] for size in sizes}
     for number, (training, held_out) in enumerate(divisions):
         subjects = experiment.data.subject_of[held_out]
-        stage = stage1_folder(folder / str(number) if len(divisions) > 1 else folder)
+        stage = folder / str(number) if len(divisions) > 1 else folder
+        each = [by_rule[choice.rule] for by_rule in experiment.deper(training, held_out, stage)]
         systems = {
-            "DEPER": experiment.deper(training, held_out, stage)[choice.rule],
-            "classical": experiment.classical(training, held_out, choice.regularisation),
+            "DEPER": [together(each)],
+            ONE_TRAINING: each,
+            "classical": [experiment.classical(training, held_out, choice.regularisation)],
         }
         for size in sizes:
             groups = groups_of(subjects, size)
             people[size].append(np.array([subjects[rows[0]] for rows in groups]))
-            for system, by_modality in systems.items():
-                for modality, evidence in by_modality.items():
-                    credits.setdefault((system, modality, size), []).append(identify(evidence, subjects, groups))
+            for (system, alike), modality in itertools.product(systems.items(), MODALITIES):
+                own = [identify(evidence[modality], subjects, groups) for evidence in alike]
+                credits.setdefault((system, modality, size), []).append(np.mean(own, axis=0))
     names = {size: np.concatenate(owners).tolist() for size, owners in people.items()}
-    return credit_table(credits, names, ("DEPER", "classical"), {"difference": "classical"})
+    return credit_table(credits, names, experiment.systems("classical"), {"difference": "classical"})
 
 
 def credit_table(
@@ -408,15 +450,6 @@ def _by_centroid(
     people: int,
 ) -> Evidence:
     return Evidence(unit(vectors[queries]), lambda means: centroid_scores(means, vectors[training], known, people))
-
-
-def _both(first: Evidence, second: Evidence, weight: float) -> Evidence:
-    """The sum of two scores, the second one weighted."""
-    width = first.vectors.shape[1]
-    return Evidence(
-        np.hstack((first.vectors, second.vectors)),
-        lambda means: first.decide(means[:, :width]) + weight * second.decide(means[:, width:]),
-    )
 
 
 def _unchanged(scores: Scores) -> Scores:

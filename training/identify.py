@@ -35,18 +35,21 @@ class Protocols:
         folds: For each K: K-fold cross-validation over all photographs.
         new_people: How many people at a time are new and enrolled; 0: nobody is.
         draws: Random enrolments of each group of new people.
+        trainings: How many trainings make DEPER's ensemble; 1: it is none.
     """
 
     selection_folds: int
     folds: Sequence[int] = ()
     new_people: int = 0
     draws: int = 100
+    trainings: int = 1
 
     def options(self) -> str:
         """As the command line has them."""
         options = ["--selection-folds", self.selection_folds]
         options += ["--folds", *self.folds] if self.folds else []
         options += ["--new-people", self.new_people, "--draws", self.draws] if self.new_people else []
+        options += ["--trainings", self.trainings] if self.trainings > 1 else []
         return shlex.join(map(str, options))
 
 
@@ -55,13 +58,13 @@ def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols
 
     Args:
         config: The training.
-        folder: Keeps checkpoints: `stage-1` (training split), `selection`, `folds-K` and `new-people`.
+        folder: Keeps checkpoints: `split` (the training split), `selection`, `folds-K` and `new-people`.
         report: Gets `NAME-split.json` and `.md` of the fixed split, `NAME-K-folds.*` of each cross-validation, and
             `NAME-new-people.*`.
         protocols: What is measured.
         changes: Settings that were changed on the command line, for the reports.
     """
-    experiment = Experiment.load(config)
+    experiment = Experiment.load(config, protocols.trainings)
     choice = choose(experiment, protocols.selection_folds, folder / "selection")
     training = experiment.is_training
     shown = [option for change in changes if not change.startswith("samples=") for option in ("--set", change)]
@@ -89,7 +92,7 @@ def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols
         }
         tell(suffix, protocol, facts, lambda: measure(experiment, choice, divisions, checkpoints))
 
-    seen("split", "fixed split", [(training, ~training)], folder)
+    seen("split", "fixed split", [(training, ~training)], folder / "split")
     for k in protocols.folds:
         divisions = by_photographs(experiment, k, np.ones_like(training))
         seen(f"{k}-folds", f"{k} folds over photographs", divisions, folder / f"folds-{k}")
