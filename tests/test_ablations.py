@@ -147,6 +147,18 @@ def test_a_checkpoint_fits_only_the_network_that_it_was_trained_as(tmp_path, tra
                 loop.load_state(tmp_path, other, "deper")
 
 
+def test_a_checkpoint_says_whether_the_order_of_words_was_read(tmp_path):
+    plain, ordered = (
+        Deper(attrs.evolve(CONFIG, word_order=weight), num_subjects=4).double().eval() for weight in (0.0, 0.3)
+    )
+    for name, deper, other in (("plain", plain, ordered), ("ordered", ordered, plain)):
+        state = torch.nn.ModuleDict({"deper": deper})
+        (tmp_path / name).mkdir()
+        Checkpoints(tmp_path / name, {}).save(state, torch.optim.AdamW(state.parameters()), 1)
+        with pytest.raises(loop.TrainingError, match=r"does not fit the network.*differing tensors"):
+            loop.load_state(tmp_path / name, other, "deper")
+
+
 def test_the_mark_of_a_switch_is_in_the_checkpoint_alone(tmp_path):
     class Task:
         name = "subject embedding"
@@ -168,12 +180,13 @@ def test_the_mark_of_a_switch_is_in_the_checkpoint_alone(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("off", ["trajectory", "dynamics", "dual_context"])
-def test_an_ablated_persona_encoder_is_exported_as_it_is(tmp_path, off):
+@pytest.mark.parametrize("switch", ["trajectory", "dynamics", "dual_context", "word_order"])
+def test_every_persona_encoder_is_exported_as_it_is(tmp_path, switch):
     torch.manual_seed(0)
     backbone = DINOv3ConvNextModel(DINOv3ConvNextConfig(hidden_sizes=[4, 4, 8, 6], depths=[1, 1, 1, 1]))
     table = TextTable(torch.randn(11, CONFIG.text_channels))
-    encoder = network(off).persona_encoder
+    value = 0.5 if switch == "word_order" else False
+    encoder = Deper(attrs.evolve(CONFIG, **{switch: value}), num_subjects=4).double().eval().persona_encoder
     file = tmp_path / "persona_encoder.onnx"
     differences = export_persona_encoder(file, encoder, ImageEncoder(backbone), table, image_size=96)
     assert max(differences.values()) < 1e-4

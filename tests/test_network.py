@@ -19,7 +19,7 @@ from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
 from training.network import Adapter, Deper, ImageEncoder, NetworkConfig, PersonaEncoder, TextTable
 from training.network.box_pooling import pool_boxes
-from training.network.positions import encode_how_long, encode_when, encode_where, sinusoid
+from training.network.positions import encode_how_long, encode_order, encode_where, sinusoid
 from training.network.trajectory_decoder import FiLM
 
 torch.set_num_threads(1)
@@ -140,7 +140,11 @@ class Plain:
 
     def __call__(self, image: Tensor, words: Tensor, boxes: Tensor, durations: Tensor) -> dict[str, Tensor]:
         V = self.linear("persona_encoder.image_projection", image)
-        L = L_0 = self.linear("persona_encoder.text_projection", words)
+        L = self.linear("persona_encoder.text_projection", words)
+        if self.config.word_order:
+            places = [plain_sinusoid(i, CONFIG.hidden_size) for i in range(len(words))]
+            L = L + self.config.word_order * torch.tensor(places, dtype=torch.float64).view(L.shape)
+        L_0 = L
         T = self.embed_trajectory(image, boxes, durations)
         T = T if self.config.trajectory else T[:0]
         for layer in range(CONFIG.encoder_layers):
@@ -226,6 +230,24 @@ def test_an_ablated_network_is_its_formulas_sample_by_sample(off: tuple[str, ...
     torch.manual_seed(2)
     config = attrs.evolve(CONFIG, **dict.fromkeys(off, False))
     check_against_formulas(Deper(config, num_subjects=4).double().eval(), 3, [(3, 4), (2, 0), (5, 2)], 1)
+
+
+def test_a_network_that_reads_words_in_order_is_its_formulas_sample_by_sample() -> None:
+    torch.manual_seed(2)
+    deper = Deper(attrs.evolve(CONFIG, word_order=0.5), num_subjects=4).double().eval()
+    check_against_formulas(deper, 3, [(3, 4), (2, 0), (5, 2), (0, 3)], 1)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_the_order_of_words_matters_where_it_has_a_weight(weight: float) -> None:
+    torch.manual_seed(2)
+    deper = Deper(attrs.evolve(CONFIG, word_order=weight), num_subjects=4).double().eval()
+    image, words, boxes, durations = draw_sample(4, 3, torch.Generator().manual_seed(1))
+    one, other = (
+        deper(*collate([(image, text, boxes, durations)], 4, 3)).subject_embedding
+        for text in (words, words[[2, 0, 3, 1]])
+    )
+    assert torch.allclose(one, other) == (not weight)
 
 
 def test_the_whole_network_has_the_weights_and_buffers_that_it_always_had() -> None:
@@ -330,7 +352,7 @@ def test_where_when_and_how_long() -> None:
     torch.testing.assert_close(
         where[0], torch.tensor(plain_sinusoid(0.25 * 14, 4) + plain_sinusoid(0.3 * 14, 4)).double()
     )
-    torch.testing.assert_close(encode_when(boxes, 8)[0, 1], torch.tensor(plain_sinusoid(1, 8)).double())
+    torch.testing.assert_close(encode_order(boxes, 8)[0, 1], torch.tensor(plain_sinusoid(1, 8)).double())
     how_long = encode_how_long(torch.tensor([[0.25, 1.5]], dtype=torch.float64), 8)[0]
     torch.testing.assert_close(how_long[1], torch.tensor(plain_sinusoid(150, 8)).double())
     with pytest.raises(ValueError, match="even"):
@@ -391,6 +413,9 @@ def test_freezing_the_context_leaves_the_extractor_to_learn() -> None:
         ({"num_heads": True}, TypeError),
         ({"dropout": 1.0}, ValueError),
         ({"film": 1}, TypeError),
+        ({"word_order": -0.1}, ValueError),
+        ({"word_order": float("nan")}, ValueError),
+        ({"word_order": float("inf")}, ValueError),
     ],
 )
 def test_impossible_sizes_are_refused(wrong: dict[str, Any], error: type[Exception]) -> None:

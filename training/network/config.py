@@ -39,6 +39,8 @@ class NetworkConfig:
             takes the place of z_traj, so z_s alone has to reconstruct.
         film: z_s modulates the trajectory decoder. False: Q ← FFN(Q), so the decoder sees z_s only in place of z_traj,
             if at all.
+        word_order: Weight, at least 0, of the sinusoidal encoding of a word's place in the description, added to its
+            token. 0, as in the paper, which names no such encoding: a description is a bag of words.
 
     Raises:
         ValueError: A size is below 1, does not divide as it must, or the dropout is outside [0, 1).
@@ -60,10 +62,13 @@ class NetworkConfig:
     dual_context: bool = attrs.field(default=True, validator=_switch)
     trajectory_latent: bool = attrs.field(default=True, validator=_switch)
     film: bool = attrs.field(default=True, validator=_switch)
+    word_order: float = attrs.field(default=0.0, converter=float)
 
     def __attrs_post_init__(self) -> None:
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"NetworkConfig.dropout is {self.dropout}; it must lie in [0, 1)")
+        if not 0.0 <= self.word_order < float("inf"):
+            raise ValueError(f"NetworkConfig.word_order is {self.word_order}; it must be a number, at least 0")
         # Where a box is takes half of D for x and half for y, each in pairs of sine and cosine.
         for divisor in (4, self.num_heads):
             if self.hidden_size % divisor:

@@ -9,7 +9,7 @@ from training.network.blocks import zero_padding
 from training.network.box_pooling import pool_boxes
 from training.network.config import NetworkConfig
 from training.network.dual_context import DualContextEncoder
-from training.network.positions import encode_how_long, encode_when, encode_where
+from training.network.positions import encode_how_long, encode_order, encode_where
 from training.network.subject_extractor import SubjectExtractor
 
 
@@ -54,7 +54,7 @@ class TrajectoryEmbedding(nn.Module):
         where = encode_where(boxes, self.grid_size, self.hidden_size)
         if not self.dynamics:
             return seen + where
-        when = encode_when(boxes, self.hidden_size)
+        when = encode_order(boxes, self.hidden_size)
         how_long = encode_how_long(durations, self.hidden_size)
         return seen + where + when + how_long
 
@@ -65,8 +65,11 @@ class PersonaEncoder(nn.Module):
     A description or trajectory that is missing is a fully masked stream: the other one alone then makes z_s.
 
     A part that is switched off here has no weights of its own, so the weights alone would fit the whole network too. An
-    empty buffer `without_…` marks them: loading refuses a checkpoint that was trained with other switches.
+    empty buffer `without_…` marks them: loading refuses a checkpoint that was trained with other switches. The weight
+    of the words' order, where it has any, is a buffer too.
     """
+
+    word_order: Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -82,6 +85,8 @@ class PersonaEncoder(nn.Module):
         for part in ("trajectory", "dynamics", "dual_context"):
             if not getattr(config, part):
                 self.register_buffer(f"without_{part}", torch.empty(0))
+        if config.word_order:
+            self.register_buffer("word_order", torch.tensor(config.word_order))
 
     def encode(
         self,
@@ -106,7 +111,10 @@ class PersonaEncoder(nn.Module):
         if not self.config.trajectory:
             trajectory_mask = torch.zeros_like(trajectory_mask)
         image = self.image_projection(image_tokens)
-        text = zero_padding(self.text_projection(text_embeddings), text_mask)
+        text = self.text_projection(text_embeddings)
+        if self.config.word_order:
+            text = text + self.word_order * encode_order(text, self.config.hidden_size)
+        text = zero_padding(text, text_mask)
         trajectory = zero_padding(self.trajectory_embedding(image_tokens, boxes, durations), trajectory_mask)
         last_text, last_trajectory = self.dual_context(image, text, text_mask, trajectory, trajectory_mask)
         return Context(

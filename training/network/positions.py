@@ -40,17 +40,17 @@ def encode_where(boxes: Tensor, grid_size: int, size: int) -> Tensor:
     return sinusoid(centres, size // 2).flatten(-2)
 
 
-def encode_when(boxes: Tensor, size: int) -> Tensor:
-    """Encodes every fixation's index in the scan, the first being 0.
+def encode_order(tokens: Tensor, size: int) -> Tensor:
+    """Encodes every token's index in its stream, the first being 0: when a fixation was, where a word stands.
 
     Args:
-        boxes: (B, M, 4); only the shape matters.
+        tokens: (B, M, ...); only the shape, type and device matter.
         size: Numbers in an encoding; even.
 
     Returns:
         (1, M, size), to broadcast over the batch.
     """
-    index = torch.arange(boxes.shape[1], device=boxes.device, dtype=boxes.dtype)
+    index = torch.arange(tokens.shape[1], device=tokens.device, dtype=tokens.dtype)
     return sinusoid(index, size).unsqueeze(0)
 
 
