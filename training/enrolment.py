@@ -169,8 +169,8 @@ def measure(
         for asked in names:
             for enrolment in enrolments(image_of, subject_of, people, shots=shots, asked=asked, draws=draws):
                 names[asked] += people.tolist()
-                for system, alike in scorers.items():
-                    scores = [by_modality(enrolment) for by_modality in alike]
+                for system in experiment.systems(*CLASSICAL):
+                    scores = [by_modality(enrolment) for by_modality in scorers[system]]
                     for modality in MODALITIES:
                         own = [credits_of(by[modality], np.arange(len(people))) for by in scores]
                         credits.setdefault((system, modality, asked), []).append(np.mean(own, axis=0))

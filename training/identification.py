@@ -379,8 +379,8 @@ def measure(
         for size in sizes:
             groups = groups_of(subjects, size)
             people[size].append(np.array([subjects[rows[0]] for rows in groups]))
-            for (system, alike), modality in itertools.product(systems.items(), MODALITIES):
-                own = [identify(evidence[modality], subjects, groups) for evidence in alike]
+            for system, modality in itertools.product(experiment.systems("classical"), MODALITIES):
+                own = [identify(evidence[modality], subjects, groups) for evidence in systems[system]]
                 credits.setdefault((system, modality, size), []).append(np.mean(own, axis=0))
     names = {size: np.concatenate(owners).tolist() for size, owners in people.items()}
     return credit_table(credits, names, experiment.systems("classical"), {"difference": "classical"})
