@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pydeper.errors import InvalidArgumentError
-from training.enrolment import both, enrolments, nearest_mean, people_groups
+from training.enrolment import cross_fitted, enrolments, nearest_mean, people_groups
 
 
 @given(st.integers(4, 40), st.integers(2, 6), st.integers(0, 3))
@@ -55,18 +55,31 @@ def test_a_photograph_that_somebody_lacks_is_not_drawn():
 def test_the_nearest_mean_is_that_of_a_plain_loop():
     rng = np.random.default_rng(1)
     image_of, subject_of = everybody_on_every_photograph()
-    vectors, other = rng.normal(size=(2, len(image_of), 7))
+    vectors = rng.normal(size=(len(image_of), 7))
 
     def unit(vector):
         return vector / np.linalg.norm(vector)
 
     for enrolment in enrolments(image_of, subject_of, np.array([0, 2, 3]), shots=3, asked=2, draws=4):
 
-        def cosines(vectors, rows=enrolment):
+        def cosines(rows=enrolment):
             personas = [unit(np.mean([unit(vectors[row]) for row in own], axis=0)) for own in rows.support]
             queries = [unit(np.mean([unit(vectors[row]) for row in own], axis=0)) for own in rows.queries]
             return np.array([[query @ persona for persona in personas] for query in queries])
 
-        np.testing.assert_allclose(nearest_mean(vectors)(enrolment), cosines(vectors))
-        summed = both(nearest_mean(vectors), nearest_mean(other), 0.3)(enrolment)
-        np.testing.assert_allclose(summed, cosines(vectors) + 0.3 * cosines(other))
+        np.testing.assert_allclose(nearest_mean(vectors)(enrolment), cosines())
+
+
+def test_a_groups_weights_are_fitted_to_the_other_groups():
+    """Gaze tells the people of the first group apart, text those of the others: so for these alone gaze counts."""
+    rng = np.random.default_rng(2)
+
+    def answers(told_by):
+        scores = {view: rng.normal(size=(40, 3, 3)) for view in ("text + gaze", "text", "gaze")}
+        scores[told_by] = scores[told_by] + 2 * np.eye(3)
+        return {1: scores}
+
+    first, second, third = cross_fitted([answers("gaze"), answers("text"), answers("text")])
+    assert first["gaze"] < 0.3 < 1.5 < first["text"]
+    for weights in (second, third):
+        assert weights["text + gaze"] < 0.3 < 0.5 < min(weights["text"], weights["gaze"])

@@ -10,7 +10,17 @@ from pydeper.errors import InvalidArgumentError, InvalidSampleError
 from training.centroids import Whitening, centroid_scores
 from training.classical import gaze_log_probabilities, gaze_statistics, text_log_probabilities
 from training.data.encoded import EncodedDataset
-from training.identification import Evidence, added, groups_of, identify, image_folds, subset, together
+from training.identification import (
+    Evidence,
+    added,
+    fitted_weights,
+    fused,
+    groups_of,
+    identify,
+    image_folds,
+    subset,
+    together,
+)
 
 PEOPLE = 6
 
@@ -131,6 +141,19 @@ def test_trainings_that_agree_decide_as_one_and_two_outvote_a_third():
     for trainings, credit in (([right], 1), ([right] * 3, 1), ([right, wrong, right], 1), ([right, wrong, wrong], 0)):
         whole = together([dict.fromkeys(("text + gaze", "text", "gaze"), one) for one in trainings])
         assert [identify(evidence, subjects, single).tolist() for evidence in whole.values()] == [[credit]] * 3
+
+
+def test_fusing_finds_people_whom_no_view_finds_alone():
+    """Of four people, words tell two pairs apart, and gaze who is who within a pair."""
+    subjects = np.tile(np.arange(4), 5)
+    words, gaze = (subjects // 2)[:, None] == np.arange(4) // 2, (subjects % 2)[:, None] == np.arange(4) % 2
+    scores = {"text + gaze": np.zeros((20, 4)), "text": words.astype(float), "gaze": gaze.astype(float)}
+    views = {view: Evidence(array, lambda means: means) for view, array in scores.items()}
+    single = groups_of(subjects, 1)
+    assert [identify(views[view], subjects, single).mean() for view in scores] == [0.25, 0.5, 0.5]
+    whole = fused(views, fitted_weights({view: [array[:9], array[9:]] for view, array in scores.items()}, subjects))
+    assert identify(whole["text + gaze"], subjects, single).mean() == 1
+    assert (whole["text"], whole["gaze"]) == (views["text"], views["gaze"])
 
 
 @settings(max_examples=30)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydeper.errors import InvalidArgumentError
-from training.centroids import Vectors, Whitening, centroid_scores, unit
+from training.centroids import Vectors, centroid_scores, unit
 from training.classical import (
     GAZE_WEIGHT,
     gaze_log_probabilities,
@@ -18,15 +18,14 @@ from training.classical import (
 )
 from training.evaluation.report import Figure
 from training.identification import (
-    GAZE_SHARE,
     MODALITIES,
     ONE_TRAINING,
-    SHRINKAGE,
     Experiment,
     Modality,
-    Trained,
+    Weights,
     credit_table,
     credits_of,
+    fitted_weights,
 )
 
 NEAREST_MEAN_GAZE_WEIGHT = 0.1
@@ -122,20 +121,51 @@ def nearest_mean(vectors: Vectors) -> Scorer:
     return score
 
 
-def both(text: Scorer, gaze: Scorer, weight: float) -> Scorer:
-    """The sum of two scores, the second one weighted."""
-    return lambda enrolment: text(enrolment) + weight * gaze(enrolment)
+Answers = dict[int, dict[Modality, Vectors]]
+"""A system's scores for one group of people: samples asked about at a time -> by modality, or view, (draws, p, p)."""
+
+
+def cross_fitted(groups: Sequence[Answers]) -> list[Weights]:
+    """For each group, the weights of a system's views that serve to tell the people of the other groups apart.
+
+    Args:
+        groups: The answers of each, by view, among them those about one sample, which the weights are fitted to.
+    """
+    fitted = []
+    for number in range(len(groups)):
+        others = [answers[1] for other, answers in enumerate(groups) if other != number]
+        rows = {view: [_rows(scores[view]) for scores in others] for view in MODALITIES}
+        fitted.append(fitted_weights(rows, np.concatenate([_right(scores["text"]) for scores in others])))
+    return fitted
+
+
+def _fused(answers: Answers, weights: Weights) -> Answers:
+    def all_views(scores: Mapping[Modality, Vectors]) -> Vectors:
+        total: Vectors = np.sum([weight * scores[view] for view, weight in weights.items()], axis=0)
+        return total
+
+    return {asked: {**scores, "text + gaze": all_views(scores)} for asked, scores in answers.items()}
+
+
+def _rows(scores: Vectors) -> Vectors:
+    """(draws, p, p) -> (draws · p, p): a row for each query."""
+    return scores.reshape(-1, scores.shape[-1])
+
+
+def _right(scores: Vectors) -> NDArray[np.integer]:
+    """(draws · p,) the right person of each row."""
+    return np.tile(np.arange(scores.shape[-1]), len(scores))
 
 
 def measure(
     experiment: Experiment, size: int, shots: int, draws: int, regularisation: float, folder: Path
-) -> dict[str, dict[str, Figure]]:
+) -> tuple[dict[str, dict[str, Figure]], Weights]:
     """Identification among new people, group by group: the others are learned from, and these are enrolled.
 
-    DEPER learns from the others' samples of the training split; persona and query are means of whitened z_s, and the
-    cosine of those of gaze alone is added with `GAZE_SHARE` (see `training.identification`). The classical answers are
-    the nearest mean of TF-IDF vectors and of standardised gaze statistics, whose terms, weights and spreads are the
-    others'; and the classifiers of `training.classical`, fitted anew to the samples that enrol.
+    DEPER learns from the others' samples of the training split; persona and query are means of whitened z_s of each
+    view, and what the views say together is weighted as serves in telling the other groups apart (`cross_fitted`). The
+    classical answers are the nearest mean of TF-IDF vectors and of standardised gaze statistics, whose terms, weights
+    and spreads are the others'; and the classifiers of `training.classical`, fitted anew to the samples that enrol.
 
     Args:
         experiment: The samples.
@@ -148,39 +178,61 @@ def measure(
     Returns:
         Rows (system, modality) -> columns (1 sample, k samples asked about) -> share of right answers with a 95 %
         interval over people; below them differences, person by person. k is `shots`, or less where there are not so
-        many other photographs.
+        many other photographs. And the mean over groups of the weights of DEPER's views.
 
     Raises:
         InvalidArgumentError: There are too few people or photographs.
     """
     image_of, subject_of = experiment.data.image_of, experiment.data.subject_of
-    credits: dict[tuple[str, Modality, int], list[NDArray[np.float64]]] = {}
-    most = max(1, min(shots, len(np.unique(image_of)) - shots))
-    names: dict[int, list[int]] = {1: [], most: []}
-    for number, people in enumerate(people_groups(len(experiment.data.subjects), size)):
+    sizes = sorted({1, max(1, min(shots, len(np.unique(image_of)) - shots))})
+    groups = people_groups(len(experiment.data.subjects), size)
+    answers: dict[str, list[list[Answers]]] = {}  # of each system, of each of its trainings, of each group
+    for number, people in enumerate(groups):
         others = experiment.is_training & ~np.isin(subject_of, people)
-        each = [_deper(experiment, others, trained) for trained in experiment.train(others, folder / str(number))]
-        scorers = {
+        each = [_views(vectors) for vectors in experiment.train(others, folder / str(number))]
+        systems = {
             "DEPER": [_together(each)],
             ONE_TRAINING: each,
             "nearest mean": [_nearest_mean(experiment, others)],
             "fitted anew": [_fitted_anew(experiment, regularisation)],
         }
-        for asked in names:
-            for enrolment in enrolments(image_of, subject_of, people, shots=shots, asked=asked, draws=draws):
-                names[asked] += people.tolist()
-                for system in experiment.systems(*CLASSICAL):
-                    scores = [by_modality(enrolment) for by_modality in scorers[system]]
-                    for modality in MODALITIES:
-                        own = [credits_of(by[modality], np.arange(len(people))) for by in scores]
-                        credits.setdefault((system, modality, asked), []).append(np.mean(own, axis=0))
+        drawn = {
+            asked: enrolments(image_of, subject_of, people, shots=shots, asked=asked, draws=draws) for asked in sizes
+        }
+        for system in experiment.systems(*CLASSICAL):
+            of_trainings = answers.setdefault(system, [[] for _ in systems[system]])
+            for of_groups, scorer in zip(of_trainings, systems[system], strict=True):
+                of_groups.append({asked: _stacked([scorer(one) for one in own]) for asked, own in drawn.items()})
+
+    (deper,) = answers["DEPER"]
+    weights = cross_fitted(deper)
+    for system in experiment.systems():
+        answers[system] = [list(map(_fused, own, cross_fitted(own))) for own in answers[system]]
+    credits = {
+        (system, modality, asked): [np.mean([_credits(own, modality, asked) for own in of_trainings], axis=0)]
+        for system, of_trainings in answers.items()
+        for modality in MODALITIES
+        for asked in sizes
+    }
+    names = {asked: [person for people in groups for person in people.tolist() * draws] for asked in sizes}
     differences = {f"DEPER less {other}": other for other in CLASSICAL}
-    return credit_table(credits, names, experiment.systems(*CLASSICAL), differences)
+    mean_weights = {view: float(np.mean([own[view] for own in weights])) for view in MODALITIES}
+    return credit_table(credits, names, experiment.systems(*CLASSICAL), differences), mean_weights
+
+
+def _credits(groups: Sequence[Answers], modality: Modality, asked: int) -> NDArray[np.float64]:
+    """(groups · draws · p,) what the decisions are worth; see `training.identification.identify`."""
+    scores = [answers[asked][modality] for answers in groups]
+    return np.concatenate([credits_of(_rows(group), _right(group)) for group in scores])
 
 
 # --- the systems: an enrolment -> scores by modality
 
 _ByModality = Callable[[Enrolment], Mapping[Modality, Vectors]]
+
+
+def _stacked(draws: Sequence[Mapping[Modality, Vectors]]) -> dict[Modality, Vectors]:
+    return {modality: np.stack([scores[modality] for scores in draws]) for modality in MODALITIES}
 
 
 def _together(trainings: Sequence[_ByModality]) -> _ByModality:
@@ -191,19 +243,18 @@ def _together(trainings: Sequence[_ByModality]) -> _ByModality:
     return scores
 
 
-def _deper(experiment: Experiment, others: NDArray[np.bool_], trained: Trained) -> _ByModality:
-    known = experiment.data.subject_of[others]
-    single = {
-        modality: nearest_mean(Whitening.fit(vectors[others], known, SHRINKAGE)(vectors))
-        for modality, vectors in trained.vectors.items()
-    }
-    return _scoring({**single, "text + gaze": both(single["text + gaze"], single["gaze"], GAZE_SHARE)})
+def _views(vectors: Mapping[Modality, Vectors]) -> _ByModality:
+    return _scoring({view: nearest_mean(own) for view, own in vectors.items()})
 
 
 def _nearest_mean(experiment: Experiment, others: NDArray[np.bool_]) -> _ByModality:
     known, samples = experiment.rows(others), experiment.samples
     text, gaze = nearest_mean(text_vectors(known, samples)), nearest_mean(gaze_vectors(known, samples))
-    return _scoring({"text + gaze": both(text, gaze, NEAREST_MEAN_GAZE_WEIGHT), "text": text, "gaze": gaze})
+
+    def both(enrolment: Enrolment) -> Vectors:
+        return text(enrolment) + NEAREST_MEAN_GAZE_WEIGHT * gaze(enrolment)
+
+    return _scoring({"text + gaze": both, "text": text, "gaze": gaze})
 
 
 def _scoring(scorers: Mapping[Modality, Scorer]) -> _ByModality:

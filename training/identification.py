@@ -1,7 +1,7 @@
 """Subject identification: whose samples are these? Subject embeddings, beside classical answers on the same division.
 
-Everything that is chosen (the decision rule here, the baseline's regularisation there) is chosen by cross-validation
-over the photographs of the training split; the samples of the split "val" decide nothing.
+Everything that is chosen (the weights of DEPER's views here, the baseline's regularisation there) is chosen by
+cross-validation over the photographs of the training split; the samples of the split "val" decide nothing.
 """
 
 import itertools
@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args
 
 import attrs
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 import pydeper
@@ -26,21 +25,12 @@ from training.data.encoded import EncodedDataset
 from training.data.splits import TRAIN, VAL
 from training.evaluation.bootstrap import bootstrap_mean
 from training.evaluation.report import Figure
-from training.network.subject_extractor import SubjectHead
+from training.fusion import fit_weights
 from training.runs import FrozenParts, stage1_folder
 from training.stage1 import Stage1Task, embed
 
-Rule = Literal["head", "centroid", "whitened", "whitened + gaze"]
-"""How z_s becomes scores.
-
-"head": the subject head's logits. "centroid": the cosine to the mean of each person's training samples. "whitened": the
-same after a whitening by how one person's training samples differ. "whitened + gaze": to that of text and gaze together
-comes that of gaze alone, `GAZE_SHARE` times, because words, which say more, drown gaze in a z_s of both.
-"""
-
 SHRINKAGE = 0.1
 """Of the whitening; see `training.centroids.Whitening`."""
-GAZE_SHARE = 0.3
 
 Modality = Literal["text + gaze", "text", "gaze"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
@@ -89,6 +79,30 @@ def together(trainings: Sequence[ByModality]) -> ByModality:
     """The mean of several trainings' scores."""
     share = [1 / len(trainings)] * len(trainings)
     return {modality: added([by[modality] for by in trainings], share) for modality in MODALITIES}
+
+
+Weights = dict[Modality, float]
+"""Of each view in what they say together."""
+
+
+def fused(views: ByModality, weights: Weights) -> ByModality:
+    """The views, but of text and gaze is decided by what all three say together.
+
+    Words, which say more, drown gaze in a z_s of both; so that of gaze alone has a say of its own.
+    """
+    parts = [views[view] for view in weights]
+    return {**views, "text + gaze": added(parts, list(weights.values()))}
+
+
+def fitted_weights(scores: Mapping[Modality, Sequence[Scores]], right: NDArray[np.integer]) -> Weights:
+    """Weights for `fused`; see `training.fusion`.
+
+    Args:
+        scores: Of each view, in parts: (n, people) of decisions about one sample.
+        right: (all n,) the right person.
+    """
+    weights = fit_weights([np.concatenate(scores[view]) for view in MODALITIES], right)
+    return dict(zip(MODALITIES, weights.tolist(), strict=True))
 
 
 def groups_of(
@@ -213,43 +227,42 @@ class Experiment:
         """The chosen samples."""
         return list(itertools.compress(self.samples, chosen))
 
-    def train(self, training: NDArray[np.bool_], folder: Path) -> "list[Trained]":
-        """Trains stage 1 on some samples, or loads it, and embeds all samples; once for each training's seed.
+    def train(self, training: NDArray[np.bool_], folder: Path) -> list[dict[Modality, Scores]]:
+        """Trains stage 1 on some samples, or loads it, once for each training's seed.
 
-        One network answers for all modalities; what is not asked for is withheld from it.
+        One network answers for all views; what a view lacks is withheld from it.
+
+        Returns:
+            For each training, by view: (n, subject_embedding_size) z_s of all samples, whitened.
         """
         first = self.config.seed
         return [self._train(training, folder, seed) for seed in range(first, first + self.trainings)]
 
-    def _train(self, training: NDArray[np.bool_], folder: Path, seed: int) -> "Trained":
+    def _train(self, training: NDArray[np.bool_], folder: Path, seed: int) -> dict[Modality, Scores]:
         config, table = self.config, self.parts.text_table
         task = Stage1Task(config.network, config.stage1, subset(self.data, training), table, seed)
         loop.run(task, config.stage1, seed, stage1_folder(folder / f"seed-{seed}"))
-        vectors = {modality: embed(task.deper, table, self.data, without) for modality, without in _WITHOUT.items()}
-        return Trained(task.deper.subject_head, vectors)
+        known, whitened = self.data.subject_of[training], {}
+        for view, without in _WITHOUT.items():
+            vectors = embed(task.deper, table, self.data, without)
+            whitened[view] = Whitening.fit(vectors[training], known, SHRINKAGE)(vectors)
+        return whitened
 
-    def deper(
-        self, training: NDArray[np.bool_], queries: NDArray[np.bool_], folder: Path
-    ) -> "list[dict[Rule, ByModality]]":
-        """Trains on some samples and reads the evidence of others by each rule, for each training."""
-        return [self._read(trained, training, queries) for trained in self.train(training, folder)]
+    def deper(self, training: NDArray[np.bool_], queries: NDArray[np.bool_], folder: Path) -> list[ByModality]:
+        """Trains on some samples and reads each view's evidence of others, for each training.
 
-    def _read(
-        self, trained: "Trained", training: NDArray[np.bool_], queries: NDArray[np.bool_]
-    ) -> "dict[Rule, ByModality]":
+        Decided is by the cosine to the mean of each person's training samples.
+        """
         known, people = self.data.subject_of[training], len(self.data.subjects)
-        evidence: dict[Rule, ByModality] = {rule: {} for rule in get_args(Rule)}
-        for modality, vectors in trained.vectors.items():
-            evidence["head"][modality] = Evidence(vectors[queries], trained.head)
-            evidence["centroid"][modality] = _by_centroid(vectors, training, queries, known, people)
-            whitened = Whitening.fit(vectors[training], known, SHRINKAGE)(vectors)
-            evidence["whitened"][modality] = _by_centroid(whitened, training, queries, known, people)
-        single = evidence["whitened"]
-        evidence["whitened + gaze"] = {
-            **single,
-            "text + gaze": added([single["text + gaze"], single["gaze"]], [1, GAZE_SHARE]),
-        }
-        return evidence
+
+        def evidence(vectors: Scores) -> Evidence:
+            return Evidence(
+                unit(vectors[queries]), lambda means: centroid_scores(means, vectors[training], known, people)
+            )
+
+        return [
+            {view: evidence(vectors) for view, vectors in by_view.items()} for by_view in self.train(training, folder)
+        ]
 
     def classical(self, training: NDArray[np.bool_], queries: NDArray[np.bool_], regularisation: float) -> "ByModality":
         """Fits the classical answers to some samples and reads the evidence of others: log-probabilities."""
@@ -258,24 +271,6 @@ class Experiment:
         gaze = gaze_log_probabilities(known, asked)
         vectors: dict[Modality, Scores] = {"text + gaze": text + GAZE_WEIGHT * gaze, "text": text, "gaze": gaze}
         return {modality: Evidence(array, _unchanged) for modality, array in vectors.items()}
-
-
-@attrs.frozen(eq=False)
-class Trained:
-    """A trained stage 1 and what it makes of the samples.
-
-    Attributes:
-        subject_head: From z_s to logits of the people.
-        vectors: By modality: (n, subject_embedding_size) z_s of all samples.
-    """
-
-    subject_head: SubjectHead
-    vectors: dict[Modality, Scores]
-
-    @torch.no_grad()
-    def head(self, means: Scores) -> Scores:
-        """The subject head's logits of vectors (m, subject_embedding_size)."""
-        return np.asarray(self.subject_head(torch.from_numpy(means)))
 
 
 def subset(data: EncodedDataset, chosen: NDArray[np.bool_]) -> EncodedDataset:
@@ -299,47 +294,53 @@ class Choice:
     """What cross-validation over the training split's photographs chose, with its figures.
 
     Attributes:
-        rule: DEPER's decision rule.
-        rule_accuracy: Top-1 from one sample's text + gaze by each rule.
+        weights: Of DEPER's views.
+        alone: The same for each training alone.
+        accuracy: Top-1 from one sample by each view, and by what they say together.
         regularisation: Of the text baseline.
         regularisation_accuracy: Top-1 from one sample's text by each regularisation.
     """
 
-    rule: Rule
-    rule_accuracy: dict[Rule, float]
+    weights: Weights
+    alone: list[Weights]
+    accuracy: dict[str, float]
     regularisation: float
     regularisation_accuracy: dict[float, float]
 
     def facts(self) -> dict[str, object]:
         """The choice as a report tells it."""
         return {
-            f"chosen within the training split, DEPER's rule ({self.rule})": _rounded(self.rule_accuracy),
-            f"chosen there, the text baseline's C ({self.regularisation:g})": _rounded(self.regularisation_accuracy),
+            "within the training split, fitted weights of DEPER's views": rounded(self.weights),
+            "share right there": rounded(self.accuracy),
+            f"chosen there, the text baseline's C ({self.regularisation:g})": rounded(self.regularisation_accuracy),
         }
 
 
 def choose(experiment: Experiment, folds: int, folder: Path) -> Choice:
     """Chooses by cross-validation within the training split; `folder` keeps the trainings of each fold."""
-    training = experiment.is_training
-    rules: dict[Rule, list[NDArray[np.float64]]] = {rule: [] for rule in get_args(Rule)}
+    scores: list[dict[Modality, list[Scores]]] = [
+        {view: [] for view in MODALITIES} for _ in range(1 + experiment.trainings)
+    ]
     strengths: dict[float, list[NDArray[np.float64]]] = {strength: [] for strength in REGULARISATIONS}
-    for fold, (known, held_out) in enumerate(by_photographs(experiment, folds, within=training)):
+    people = []
+    for fold, (known, held_out) in enumerate(by_photographs(experiment, folds, within=experiment.is_training)):
         subjects = experiment.data.subject_of[held_out]
-        singles = groups_of(subjects, 1)
+        people.append(subjects)
         each = experiment.deper(known, held_out, folder / str(fold))
-        for rule, credits in rules.items():
-            credits.append(identify(together([by_rule[rule] for by_rule in each])["text + gaze"], subjects, singles))
+        for parts, views in zip(scores, [together(each), *each], strict=True):
+            for view, evidence in views.items():
+                parts[view].append(evidence.decide(evidence.vectors))
         for strength, credits in strengths.items():
             text = text_log_probabilities(experiment.rows(known), experiment.rows(held_out), strength)
-            credits.append(identify(Evidence(text, _unchanged), subjects, singles))
-    rule_accuracy = {rule: float(np.concatenate(credits).mean()) for rule, credits in rules.items()}
+            credits.append(credits_of(text, subjects))
+    right = np.concatenate(people)
+    weights, *alone = (fitted_weights(parts, right) for parts in scores)
+    pooled: dict[str, Scores] = {view: np.concatenate(parts) for view, parts in scores[0].items()}
+    pooled["all views"] = np.sum([weight * pooled[view] for view, weight in weights.items()], axis=0)
+    accuracy = {name: float(credits_of(by, right).mean()) for name, by in pooled.items()}
     strength_accuracy = {strength: float(np.concatenate(credits).mean()) for strength, credits in strengths.items()}
-    return Choice(
-        max(rule_accuracy, key=rule_accuracy.__getitem__),
-        rule_accuracy,
-        max(strength_accuracy, key=strength_accuracy.__getitem__),
-        strength_accuracy,
-    )
+    best = max(strength_accuracy, key=strength_accuracy.__getitem__)
+    return Choice(weights, alone, accuracy, best, strength_accuracy)
 
 
 def measure(
@@ -352,7 +353,7 @@ def measure(
 
     Args:
         experiment: The samples.
-        choice: Rule and regularisation.
+        choice: Weights of the views, and regularisation.
         divisions: Masks of training and held-out samples; the figures pool the held-out samples of all.
         folder: Keeps the trainings of each division.
 
@@ -370,10 +371,10 @@ def measure(
     for number, (training, held_out) in enumerate(divisions):
         subjects = experiment.data.subject_of[held_out]
         stage = folder / str(number) if len(divisions) > 1 else folder
-        each = [by_rule[choice.rule] for by_rule in experiment.deper(training, held_out, stage)]
+        each = experiment.deper(training, held_out, stage)
         systems = {
-            "DEPER": [together(each)],
-            ONE_TRAINING: each,
+            "DEPER": [fused(together(each), choice.weights)],
+            ONE_TRAINING: [fused(views, weights) for views, weights in zip(each, choice.alone, strict=True)],
             "classical": [experiment.classical(training, held_out, choice.regularisation)],
         }
         for size in sizes:
@@ -438,18 +439,9 @@ def by_photographs(
     return masks
 
 
-def _rounded(accuracies: Mapping[Any, float]) -> dict[str, float]:
-    return {str(choice): round(accuracy, 3) for choice, accuracy in accuracies.items()}
-
-
-def _by_centroid(
-    vectors: Scores,
-    training: NDArray[np.bool_],
-    queries: NDArray[np.bool_],
-    known: NDArray[np.integer],
-    people: int,
-) -> Evidence:
-    return Evidence(unit(vectors[queries]), lambda means: centroid_scores(means, vectors[training], known, people))
+def rounded(figures: Mapping[Any, float]) -> dict[str, float]:
+    """Figures as a report tells them."""
+    return {str(name): round(figure, 3) for name, figure in figures.items()}
 
 
 def _unchanged(scores: Scores) -> Scores:

@@ -13,16 +13,17 @@ from training import enrolment
 from training.config import NoiseConfig, TrainingConfig
 from training.evaluation.report import Figure, format_table, write_report
 from training.identification import (
-    GAZE_SHARE,
     MOST_SAMPLES,
     SHRINKAGE,
     Experiment,
     by_photographs,
     choose,
     measure,
+    rounded,
 )
 
 Table = dict[str, dict[str, Figure]]
+Facts = dict[str, object]
 Division = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 
 
@@ -73,13 +74,14 @@ def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols
         "command": " ".join(filter(None, command)),
         "people": len(experiment.data.subjects),
         "intervals": "95 %, bootstrap over people",
-        "DEPER": summary(config),
+        "DEPER": summary(config, protocols.trainings),
     }
 
-    def tell(suffix: str, protocol: str, facts: dict[str, object], measured: Callable[[], Table]) -> None:
+    def tell(suffix: str, protocol: str, facts: Facts, measured: Callable[[], tuple[Table, Facts]]) -> None:
         started = time.perf_counter()
-        rows = measured()
-        facts = {"protocol": protocol, **common, **facts, "seconds": round(time.perf_counter() - started, 1)}
+        rows, found = measured()
+        seconds = {"seconds": round(time.perf_counter() - started, 1)}
+        facts = {"protocol": protocol, **common, **facts, **found, **seconds}
         title = f"Subject identification: {config.name}, {protocol}"
         write_report(report, f"{config.name}-{suffix}", rows, title=title, facts=facts)
         print(f"\n{protocol}\n{format_table(rows)}")
@@ -90,7 +92,7 @@ def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols
             "samples, training / held out": [[int(known.sum()), int(asked.sum())] for known, asked in divisions],
             **choice.facts(),
         }
-        tell(suffix, protocol, facts, lambda: measure(experiment, choice, divisions, checkpoints))
+        tell(suffix, protocol, facts, lambda: (measure(experiment, choice, divisions, checkpoints), {}))
 
     seen("split", "fixed split", [(training, ~training)], folder / "split")
     for k in protocols.folds:
@@ -101,17 +103,24 @@ def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols
             "chance": round(1 / size, 4),
             "samples that enrol": MOST_SAMPLES,
             "draws of each group": protocols.draws,
-            "DEPER's rule": f"whitened (shrinkage {SHRINKAGE}) + gaze ({GAZE_SHARE})",
         }
         how = (size, MOST_SAMPLES, protocols.draws, choice.regularisation, folder / "new-people")
-        tell("new-people", f"{size} new people at a time", facts, lambda: enrolment.measure(experiment, *how))
+
+        def measured() -> tuple[Table, Facts]:
+            rows, weights = enrolment.measure(experiment, *how)
+            return rows, {"weights of DEPER's views, fitted to the other groups, mean": rounded(weights)}
+
+        tell("new-people", f"{size} new people at a time", facts, measured)
 
 
-def summary(config: TrainingConfig) -> str:
+def summary(config: TrainingConfig, trainings: int) -> str:
     """The settings that matter most, in one line."""
     network, stage = config.network, config.stage1
     virtual = stage.virtual_people
-    extras = ["every view"] if stage.every_view else [f"modality dropout {stage.modality_dropout}"]
+    last = config.seed + trainings - 1
+    seeds = f"seed {config.seed}" if trainings == 1 else f"{trainings} trainings, seeds {config.seed} to {last}"
+    extras = [f"word order {network.word_order}"] if network.word_order else []
+    extras += ["every view"] if stage.every_view else [f"modality dropout {stage.modality_dropout}"]
     if stage.noise != NoiseConfig():
         extras.append(f"noise {stage.noise.words} / {stage.noise.boxes} / {stage.noise.durations}")
     if virtual.weight:
@@ -121,5 +130,5 @@ def summary(config: TrainingConfig) -> str:
         f"z_s {network.subject_embedding_size}, layers {network.encoder_layers} + {network.decoder_layers}, dropout "
         f"{network.dropout}, {stage.steps} steps of {stage.batch_size * stage.accumulation} samples, rate "
         f"{stage.learning_rate}, decay {stage.weight_decay}, λ {stage.contrastive_weight}, weight of L_traj "
-        f"{stage.trajectory_weight}, {', '.join(extras)}, seed {config.seed}"
+        f"{stage.trajectory_weight}, {', '.join(extras)}, shrinkage {SHRINKAGE}, {seeds}"
     )
