@@ -361,7 +361,7 @@ def test_samples_without_a_description_are_counted(world, tmp_path):
     write_samples(tmp_path / "few.jsonl", samples)
     assert main(describing(tmp_path / "few.jsonl", tmp_path / "out", "--splits", "test")) == 0
     facts = json.loads((tmp_path / "out" / "few-seen.json").read_text(encoding="utf-8"))["facts"]
-    assert facts["left out"] == "1 samples without a description"
+    assert facts["left out"] == "1 sample without a description"
     assert facts["descriptions"] == 5
 
 

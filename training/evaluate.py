@@ -172,7 +172,7 @@ def describe(
         "decoding": f"greedy, at most {asked.max_new_tokens} tokens, style {asked.style!r}",
     }
     if left_out:
-        facts["left out"] = f"{left_out} samples without a description"
+        facts["left out"] = f"{left_out} {'sample' if left_out == 1 else 'samples'} without a description"
     return predictions.done, facts
 
 
