@@ -1,7 +1,6 @@
 """The command that asks whose samples these are: of people seen in training, and of new ones; with a report of each."""
 
 import shlex
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -78,10 +77,8 @@ def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols
     }
 
     def tell(suffix: str, protocol: str, facts: Facts, measured: Callable[[], tuple[Table, Facts]]) -> None:
-        started = time.perf_counter()
         rows, found = measured()
-        seconds = {"seconds": round(time.perf_counter() - started, 1)}
-        facts = {"protocol": protocol, **common, **facts, **found, **seconds}
+        facts = {"protocol": protocol, **common, **facts, **found}
         title = f"Subject identification: {config.name}, {protocol}"
         write_report(report, f"{config.name}-{suffix}", rows, title=title, facts=facts)
         print(f"\n{protocol}\n{format_table(rows)}")
