@@ -492,6 +492,27 @@ def test_identification_needs_a_training(config_file, parts, tmp_path, capsys, t
     assert f"trainings is {trainings}; at least 1 is needed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("asked", "complaint"),
+    [
+        (["--selection-folds", "99"], "99 folds of 4 photographs"),
+        (["--folds", "3", "1"], "1 folds of 6 photographs; give 2 to 6"),
+        (["--new-people", "30"], "people in groups of 30: at least 2 groups"),
+        (["--new-people", "-1"], "people in groups of -1"),
+        (["--new-people", "2", "--draws", "0"], "draws is 0; at least 1 is needed"),
+    ],
+)
+def test_what_cannot_be_identified_is_refused_before_anything_is_trained(
+    config_file, tmp_path, capsys, asked, complaint
+):
+    pytest.importorskip("sklearn")
+    write_drawn_samples(tmp_path / "samples", people=4, scenes=6, training_scenes=4)
+    arguments = ["identify", "--config", str(config_file), "--data", str(tmp_path / "samples"), "--out", str(tmp_path)]
+    assert main([*arguments, *asked]) == 2
+    assert complaint in capsys.readouterr().err
+    assert not list(tmp_path.rglob(loop.CHECKPOINT))
+
+
 def test_identification_needs_both_splits(config_file, parts, tmp_path, capsys):
     source = parts / "samples/samples.jsonl"
     path = source.with_name("training_only.jsonl")

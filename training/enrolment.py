@@ -86,8 +86,10 @@ def enrolments(
         seed: Of the draws.
 
     Raises:
-        InvalidArgumentError: Too few photographs have a sample of each of the people.
+        InvalidArgumentError: There is to be no draw, or too few photographs have a sample of each of the people.
     """
+    if draws < 1:
+        raise InvalidArgumentError(f"draws is {draws}; at least 1 is needed")
     row_of = {(int(image_of[row]), int(subject_of[row])): row for row in np.flatnonzero(np.isin(subject_of, people))}
     shared = [image for image in np.unique(image_of) if all((int(image), int(person)) in row_of for person in people)]
     if len(shared) < shots + asked:
@@ -102,6 +104,44 @@ def enrolments(
         rows = np.array([[row_of[int(image), int(person)] for image in photographs] for person in people])
         drawn.append(Enrolment(rows[:, :shots], rows[:, shots:]))
     return drawn
+
+
+@attrs.frozen(eq=False)
+class Group:
+    """New people, and how they are enrolled and asked about.
+
+    Attributes:
+        people: (p,)
+        drawn: How many samples are asked about at a time -> the draws; 1 is among the numbers.
+    """
+
+    people: NDArray[np.integer]
+    drawn: dict[int, list[Enrolment]]
+
+
+def new_people(experiment: Experiment, size: int, shots: int, draws: int) -> list[Group]:
+    """Draws the enrolments of group after group; all people take their turn, but those who are left over.
+
+    Args:
+        experiment: The samples.
+        size: New people in a group.
+        shots: Samples that enrol a person.
+        draws: Random enrolments of each group, for each number of samples asked about: one, and `shots`, or less where
+            there are not so many other photographs.
+
+    Raises:
+        InvalidArgumentError: There are too few people or photographs, or is to be no draw.
+    """
+    image_of, subject_of = experiment.data.image_of, experiment.data.subject_of
+    most = max(1, min(shots, len(np.unique(image_of)) - shots))
+
+    def enrolled(people: NDArray[np.integer], asked: int) -> list[Enrolment]:
+        return enrolments(image_of, subject_of, people, shots=shots, asked=asked, draws=draws)
+
+    return [
+        Group(people, {asked: enrolled(people, asked) for asked in sorted({1, most})})
+        for people in people_groups(len(experiment.data.subjects), size)
+    ]
 
 
 def nearest_mean(vectors: Vectors) -> Scorer:
@@ -158,7 +198,7 @@ def _right(scores: Vectors) -> NDArray[np.integer]:
 
 
 def measure(
-    experiment: Experiment, size: int, shots: int, draws: int, regularisation: float, folder: Path
+    experiment: Experiment, groups: Sequence[Group], regularisation: float, folder: Path
 ) -> tuple[dict[str, dict[str, Figure]], Weights]:
     """Identification among new people, group by group: the others are learned from, and these are enrolled.
 
@@ -169,26 +209,18 @@ def measure(
 
     Args:
         experiment: The samples.
-        size: New people in a group; all people take their turn, but those who are left over.
-        shots: Samples that enrol a new person.
-        draws: Random enrolments of each group, for each number of samples asked about.
+        groups: Whom to enrol, and how; at least 2.
         regularisation: Of the text classifier.
         folder: Keeps the trainings of each group.
 
     Returns:
-        Rows (system, modality) -> columns (1 sample, k samples asked about) -> share of right answers with a 95 %
-        interval over people; below them differences, person by person. k is `shots`, or less where there are not so
-        many other photographs. And the mean over groups of the weights of DEPER's views.
-
-    Raises:
-        InvalidArgumentError: There are too few people or photographs.
+        Rows (system, modality) -> columns (number of samples asked about) -> share of right answers with a 95 %
+        interval over people; below them differences, person by person. And the mean over groups of the weights of
+        DEPER's views.
     """
-    image_of, subject_of = experiment.data.image_of, experiment.data.subject_of
-    sizes = sorted({1, max(1, min(shots, len(np.unique(image_of)) - shots))})
-    groups = people_groups(len(experiment.data.subjects), size)
     answers: dict[str, list[list[Answers]]] = {}  # of each system, of each of its trainings, of each group
-    for number, people in enumerate(groups):
-        others = experiment.is_training & ~np.isin(subject_of, people)
+    for number, group in enumerate(groups):
+        others = experiment.is_training & ~np.isin(experiment.data.subject_of, group.people)
         each = [_views(vectors) for vectors in experiment.train(others, folder / str(number))]
         systems = {
             "DEPER": [_together(each)],
@@ -196,13 +228,10 @@ def measure(
             "nearest mean": [_nearest_mean(experiment, others)],
             "fitted anew": [_fitted_anew(experiment, regularisation)],
         }
-        drawn = {
-            asked: enrolments(image_of, subject_of, people, shots=shots, asked=asked, draws=draws) for asked in sizes
-        }
         for system in experiment.systems(*CLASSICAL):
             of_trainings = answers.setdefault(system, [[] for _ in systems[system]])
             for of_groups, scorer in zip(of_trainings, systems[system], strict=True):
-                of_groups.append({asked: _stacked([scorer(one) for one in own]) for asked, own in drawn.items()})
+                of_groups.append({asked: _stacked(list(map(scorer, drawn))) for asked, drawn in group.drawn.items()})
 
     (deper,) = answers["DEPER"]
     weights = cross_fitted(deper)
@@ -212,9 +241,12 @@ def measure(
         (system, modality, asked): [np.mean([_credits(own, modality, asked) for own in of_trainings], axis=0)]
         for system, of_trainings in answers.items()
         for modality in MODALITIES
-        for asked in sizes
+        for asked in groups[0].drawn
     }
-    names = {asked: [person for people in groups for person in people.tolist() * draws] for asked in sizes}
+    names = {
+        asked: [person for group in groups for person in group.people.tolist() * len(group.drawn[asked])]
+        for asked in groups[0].drawn
+    }
     differences = {f"DEPER less {other}": other for other in CLASSICAL}
     mean_weights = {view: float(np.mean([own[view] for own in weights])) for view in MODALITIES}
     return credit_table(credits, names, experiment.systems(*CLASSICAL), differences), mean_weights

@@ -326,13 +326,13 @@ def choose(experiment: Experiment, folds: int, folder: Path) -> Choice:
     for fold, (known, held_out) in enumerate(by_photographs(experiment, folds, within=experiment.is_training)):
         subjects = experiment.data.subject_of[held_out]
         people.append(subjects)
+        for strength, credits in strengths.items():  # before the training, which a missing scikit-learn would waste
+            text = text_log_probabilities(experiment.rows(known), experiment.rows(held_out), strength)
+            credits.append(credits_of(text, subjects))
         each = experiment.deper(known, held_out, folder / str(fold))
         for parts, views in zip(scores, [together(each), *each], strict=True):
             for view, evidence in views.items():
                 parts[view].append(evidence.decide(evidence.vectors))
-        for strength, credits in strengths.items():
-            text = text_log_probabilities(experiment.rows(known), experiment.rows(held_out), strength)
-            credits.append(credits_of(text, subjects))
     right = np.concatenate(people)
     weights, *alone = (fitted_weights(parts, right) for parts in scores)
     pooled: dict[str, Scores] = {view: np.concatenate(parts) for view, parts in scores[0].items()}

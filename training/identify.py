@@ -65,8 +65,13 @@ def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols
         changes: Settings that were changed on the command line, for the reports.
     """
     experiment = Experiment.load(config, protocols.trainings)
-    choice = choose(experiment, protocols.selection_folds, folder / "selection")
     training = experiment.is_training
+    # What is asked for is drawn up before anything is trained, so that what cannot be is said at once.
+    fixed = [(training, ~training)]
+    folds = {k: by_photographs(experiment, k, np.ones_like(training)) for k in protocols.folds}
+    size, draws = protocols.new_people, protocols.draws
+    groups = enrolment.new_people(experiment, size, MOST_SAMPLES, draws) if size else []
+    choice = choose(experiment, protocols.selection_folds, folder / "selection")
     shown = [option for change in changes if not change.startswith("samples=") for option in ("--set", change)]
     command = ["python -m training identify --data FOLDER --out FOLDER", protocols.options(), shlex.join(shown)]
     common = {
@@ -91,20 +96,14 @@ def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols
         }
         tell(suffix, protocol, facts, lambda: (measure(experiment, choice, divisions, checkpoints), {}))
 
-    seen("split", "fixed split", [(training, ~training)], folder / "split")
-    for k in protocols.folds:
-        divisions = by_photographs(experiment, k, np.ones_like(training))
+    seen("split", "fixed split", fixed, folder / "split")
+    for k, divisions in folds.items():
         seen(f"{k}-folds", f"{k} folds over photographs", divisions, folder / f"folds-{k}")
-    if size := protocols.new_people:
-        facts = {
-            "chance": round(1 / size, 4),
-            "samples that enrol": MOST_SAMPLES,
-            "draws of each group": protocols.draws,
-        }
-        how = (size, MOST_SAMPLES, protocols.draws, choice.regularisation, folder / "new-people")
+    if groups:
+        facts = {"chance": round(1 / size, 4), "samples that enrol": MOST_SAMPLES, "draws of each group": draws}
 
         def measured() -> tuple[Table, Facts]:
-            rows, weights = enrolment.measure(experiment, *how)
+            rows, weights = enrolment.measure(experiment, groups, choice.regularisation, folder / "new-people")
             return rows, {"weights of DEPER's views, fitted to the other groups, mean": rounded(weights)}
 
         tell("new-people", f"{size} new people at a time", facts, measured)
