@@ -151,7 +151,7 @@ def test_fusing_finds_people_whom_no_view_finds_alone():
     views = {view: Evidence(array, lambda means: means) for view, array in scores.items()}
     single = groups_of(subjects, 1)
     assert [identify(views[view], subjects, single).mean() for view in scores] == [0.25, 0.5, 0.5]
-    whole = fused(views, fitted_weights({view: [array[:9], array[9:]] for view, array in scores.items()}, subjects))
+    whole = fused(views, fitted_weights(scores, subjects))
     assert identify(whole["text + gaze"], subjects, single).mean() == 1
     assert (whole["text"], whole["gaze"]) == (views["text"], views["gaze"])
 

@@ -26,6 +26,8 @@ from training.identification import (
     credit_table,
     credits_of,
     fitted_weights,
+    mean_scores,
+    weighted_sum,
 )
 
 NEAREST_MEAN_GAZE_WEIGHT = 0.1
@@ -174,17 +176,14 @@ def cross_fitted(groups: Sequence[Answers]) -> list[Weights]:
     fitted = []
     for number in range(len(groups)):
         others = [answers[1] for other, answers in enumerate(groups) if other != number]
-        rows = {view: [_rows(scores[view]) for scores in others] for view in MODALITIES}
-        fitted.append(fitted_weights(rows, np.concatenate([_right(scores["text"]) for scores in others])))
+        scores = {view: np.concatenate([own[view] for own in others]) for view in MODALITIES}
+        rows = {view: _rows(own) for view, own in scores.items()}
+        fitted.append(fitted_weights(rows, _right(scores["text"])))
     return fitted
 
 
 def _fused(answers: Answers, weights: Weights) -> Answers:
-    def all_views(scores: Mapping[Modality, Vectors]) -> Vectors:
-        total: Vectors = np.sum([weight * scores[view] for view, weight in weights.items()], axis=0)
-        return total
-
-    return {asked: {**scores, "text + gaze": all_views(scores)} for asked, scores in answers.items()}
+    return {asked: {**scores, "text + gaze": weighted_sum(scores, weights)} for asked, scores in answers.items()}
 
 
 def _rows(scores: Vectors) -> Vectors:
@@ -218,28 +217,28 @@ def measure(
         interval over people; below them differences, person by person. And the mean over groups of the weights of
         DEPER's views.
     """
-    answers: dict[str, list[list[Answers]]] = {}  # of each system, of each of its trainings, of each group
+    each: list[list[Answers]] = [[] for _ in range(experiment.trainings)]
+    classical: dict[str, list[Answers]] = {system: [] for system in CLASSICAL}
     for number, group in enumerate(groups):
         others = experiment.is_training & ~np.isin(experiment.data.subject_of, group.people)
-        each = [_views(vectors) for vectors in experiment.train(others, folder / str(number))]
-        systems = {
-            "DEPER": [_together(each)],
-            ONE_TRAINING: each,
-            "nearest mean": [_nearest_mean(experiment, others)],
-            "fitted anew": [_fitted_anew(experiment, regularisation)],
-        }
-        for system in experiment.systems(*CLASSICAL):
-            of_trainings = answers.setdefault(system, [[] for _ in systems[system]])
-            for of_groups, scorer in zip(of_trainings, systems[system], strict=True):
-                of_groups.append({asked: _stacked(list(map(scorer, drawn))) for asked, drawn in group.drawn.items()})
+        for own, vectors in zip(each, experiment.train(others, folder / str(number)), strict=True):
+            own.append(_answers(_views(vectors), group))
+        classical["nearest mean"].append(_answers(_nearest_mean(experiment, others), group))
+        classical["fitted anew"].append(_answers(_fitted_anew(experiment, regularisation), group))
 
-    (deper,) = answers["DEPER"]
-    weights = cross_fitted(deper)
-    for system in experiment.systems():
-        answers[system] = [list(map(_fused, own, cross_fitted(own))) for own in answers[system]]
+    together = [
+        {asked: mean_scores([answers[asked] for answers in own]) for asked in group.drawn}
+        for group, own in zip(groups, zip(*each, strict=True), strict=True)
+    ]
+    weights = cross_fitted(together)
+    systems = {
+        "DEPER": [list(map(_fused, together, weights))],
+        ONE_TRAINING: [list(map(_fused, own, cross_fitted(own))) for own in each],
+        **{system: [own] for system, own in classical.items()},
+    }
     credits = {
-        (system, modality, asked): [np.mean([_credits(own, modality, asked) for own in of_trainings], axis=0)]
-        for system, of_trainings in answers.items()
+        (system, modality, asked): [np.mean([_credits(own, modality, asked) for own in systems[system]], axis=0)]
+        for system in experiment.systems(*CLASSICAL)
         for modality in MODALITIES
         for asked in groups[0].drawn
     }
@@ -254,8 +253,8 @@ def measure(
 
 def _credits(groups: Sequence[Answers], modality: Modality, asked: int) -> NDArray[np.float64]:
     """(groups · draws · p,) what the decisions are worth; see `training.identification.identify`."""
-    scores = [answers[asked][modality] for answers in groups]
-    return np.concatenate([credits_of(_rows(group), _right(group)) for group in scores])
+    scores = np.concatenate([answers[asked][modality] for answers in groups])
+    return credits_of(_rows(scores), _right(scores))
 
 
 # --- the systems: an enrolment -> scores by modality
@@ -263,16 +262,12 @@ def _credits(groups: Sequence[Answers], modality: Modality, asked: int) -> NDArr
 _ByModality = Callable[[Enrolment], Mapping[Modality, Vectors]]
 
 
-def _stacked(draws: Sequence[Mapping[Modality, Vectors]]) -> dict[Modality, Vectors]:
-    return {modality: np.stack([scores[modality] for scores in draws]) for modality in MODALITIES}
+def _answers(scorer: _ByModality, group: Group) -> Answers:
+    def stacked(drawn: Sequence[Enrolment]) -> dict[Modality, Vectors]:
+        draws = [scorer(enrolment) for enrolment in drawn]
+        return {modality: np.stack([scores[modality] for scores in draws]) for modality in MODALITIES}
 
-
-def _together(trainings: Sequence[_ByModality]) -> _ByModality:
-    def scores(enrolment: Enrolment) -> Mapping[Modality, Vectors]:
-        each = [by_modality(enrolment) for by_modality in trainings]
-        return {modality: np.mean([by[modality] for by in each], axis=0) for modality in MODALITIES}
-
-    return scores
+    return {asked: stacked(drawn) for asked, drawn in group.drawn.items()}
 
 
 def _views(vectors: Mapping[Modality, Vectors]) -> _ByModality:

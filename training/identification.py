@@ -94,14 +94,25 @@ def fused(views: ByModality, weights: Weights) -> ByModality:
     return {**views, "text + gaze": added(parts, list(weights.values()))}
 
 
-def fitted_weights(scores: Mapping[Modality, Sequence[Scores]], right: NDArray[np.integer]) -> Weights:
+def weighted_sum(scores: Mapping[Modality, Scores], weights: Weights) -> Scores:
+    """What the views say together, of scores that are there already; `fused` is for scores of means to come."""
+    total: Scores = np.sum([weight * scores[view] for view, weight in weights.items()], axis=0)
+    return total
+
+
+def mean_scores(trainings: Sequence[Mapping[Modality, Scores]]) -> dict[Modality, Scores]:
+    """The mean of several trainings' scores, by view; `together` is for scores of means to come."""
+    return {view: np.mean([scores[view] for scores in trainings], axis=0) for view in MODALITIES}
+
+
+def fitted_weights(scores: Mapping[Modality, Scores], right: NDArray[np.integer]) -> Weights:
     """Weights for `fused`; see `training.fusion`.
 
     Args:
-        scores: Of each view, in parts: (n, people) of decisions about one sample.
-        right: (all n,) the right person.
+        scores: Of each view, (n, people) of decisions about one sample.
+        right: (n,) the right person.
     """
-    weights = fit_weights([np.concatenate(scores[view]) for view in MODALITIES], right)
+    weights = fit_weights([scores[view] for view in MODALITIES], right)
     return dict(zip(MODALITIES, weights.tolist(), strict=True))
 
 
@@ -318,9 +329,7 @@ class Choice:
 
 def choose(experiment: Experiment, folds: int, folder: Path) -> Choice:
     """Chooses by cross-validation within the training split; `folder` keeps the trainings of each fold."""
-    scores: list[dict[Modality, list[Scores]]] = [
-        {view: [] for view in MODALITIES} for _ in range(1 + experiment.trainings)
-    ]
+    parts: list[dict[Modality, list[Scores]]] = [{view: [] for view in MODALITIES} for _ in range(experiment.trainings)]
     strengths: dict[float, list[NDArray[np.float64]]] = {strength: [] for strength in REGULARISATIONS}
     people = []
     for fold, (known, held_out) in enumerate(by_photographs(experiment, folds, within=experiment.is_training)):
@@ -329,15 +338,16 @@ def choose(experiment: Experiment, folds: int, folder: Path) -> Choice:
         for strength, credits in strengths.items():  # before the training, which a missing scikit-learn would waste
             text = text_log_probabilities(experiment.rows(known), experiment.rows(held_out), strength)
             credits.append(credits_of(text, subjects))
-        each = experiment.deper(known, held_out, folder / str(fold))
-        for parts, views in zip(scores, [together(each), *each], strict=True):
+        for own, views in zip(parts, experiment.deper(known, held_out, folder / str(fold)), strict=True):
             for view, evidence in views.items():
-                parts[view].append(evidence.decide(evidence.vectors))
+                own[view].append(evidence.decide(evidence.vectors))
     right = np.concatenate(people)
-    weights, *alone = (fitted_weights(parts, right) for parts in scores)
-    pooled: dict[str, Scores] = {view: np.concatenate(parts) for view, parts in scores[0].items()}
-    pooled["all views"] = np.sum([weight * pooled[view] for view, weight in weights.items()], axis=0)
-    accuracy = {name: float(credits_of(by, right).mean()) for name, by in pooled.items()}
+    each = [{view: np.concatenate(scores) for view, scores in own.items()} for own in parts]
+    whole = mean_scores(each)
+    weights = fitted_weights(whole, right)
+    judged = {**whole, "all views": weighted_sum(whole, weights)}
+    accuracy = {str(name): float(credits_of(scores, right).mean()) for name, scores in judged.items()}
+    alone = [fitted_weights(scores, right) for scores in each]
     strength_accuracy = {strength: float(np.concatenate(credits).mean()) for strength, credits in strengths.items()}
     best = max(strength_accuracy, key=strength_accuracy.__getitem__)
     return Choice(weights, alone, accuracy, best, strength_accuracy)

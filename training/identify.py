@@ -1,7 +1,7 @@
 """The command that asks whose samples these are: of people seen in training, and of new ones; with a report of each."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -22,7 +22,6 @@ from training.identification import (
 )
 
 Table = dict[str, dict[str, Figure]]
-Facts = dict[str, object]
 Division = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 
 
@@ -67,7 +66,6 @@ def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols
     experiment = Experiment.load(config, protocols.trainings)
     training = experiment.is_training
     # What is asked for is drawn up before anything is trained, so that what cannot be is said at once.
-    fixed = [(training, ~training)]
     folds = {k: by_photographs(experiment, k, np.ones_like(training)) for k in protocols.folds}
     size, draws = protocols.new_people, protocols.draws
     groups = enrolment.new_people(experiment, size, MOST_SAMPLES, draws) if size else []
@@ -81,9 +79,8 @@ def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols
         "DEPER": summary(config, protocols.trainings),
     }
 
-    def tell(suffix: str, protocol: str, facts: Facts, measured: Callable[[], tuple[Table, Facts]]) -> None:
-        rows, found = measured()
-        facts = {"protocol": protocol, **common, **facts, **found}
+    def tell(suffix: str, protocol: str, facts: dict[str, object], rows: Table) -> None:
+        facts = {"protocol": protocol, **common, **facts}
         title = f"Subject identification: {config.name}, {protocol}"
         write_report(report, f"{config.name}-{suffix}", rows, title=title, facts=facts)
         print(f"\n{protocol}\n{format_table(rows)}")
@@ -94,19 +91,20 @@ def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols
             "samples, training / held out": [[int(known.sum()), int(asked.sum())] for known, asked in divisions],
             **choice.facts(),
         }
-        tell(suffix, protocol, facts, lambda: (measure(experiment, choice, divisions, checkpoints), {}))
+        tell(suffix, protocol, facts, measure(experiment, choice, divisions, checkpoints))
 
-    seen("split", "fixed split", fixed, folder / "split")
+    seen("split", "fixed split", [(training, ~training)], folder / "split")
     for k, divisions in folds.items():
         seen(f"{k}-folds", f"{k} folds over photographs", divisions, folder / f"folds-{k}")
     if groups:
-        facts = {"chance": round(1 / size, 4), "samples that enrol": MOST_SAMPLES, "draws of each group": draws}
-
-        def measured() -> tuple[Table, Facts]:
-            rows, weights = enrolment.measure(experiment, groups, choice.regularisation, folder / "new-people")
-            return rows, {"weights of DEPER's views, fitted to the other groups, mean": rounded(weights)}
-
-        tell("new-people", f"{size} new people at a time", facts, measured)
+        rows, weights = enrolment.measure(experiment, groups, choice.regularisation, folder / "new-people")
+        facts = {
+            "chance": round(1 / size, 4),
+            "samples that enrol": MOST_SAMPLES,
+            "draws of each group": draws,
+            "weights of DEPER's views, fitted to the other groups, mean": rounded(weights),
+        }
+        tell("new-people", f"{size} new people at a time", facts, rows)
 
 
 def summary(config: TrainingConfig, trainings: int) -> str:

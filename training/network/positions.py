@@ -1,4 +1,4 @@
-"""Where, when and for how long: the sinusoidal encodings of a fixation (paper, "dual-context encoder")."""
+"""Where, when and for how long: the sinusoidal encodings of a fixation (paper, "dual-context encoder") and of words."""
 
 import math
 
