@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sides import Side
-from training.evaluation.checks import MissingRequirementError
-from training.evaluation.object_sequence_score import noun_sequences, score_sequences
 from training.evaluation.report import format_table, write_report
-from training.evaluation.wordnet import Source, nltk_lemmas, wordnet_lemmas
+from training.metrics.checks import MissingRequirementError
+from training.metrics.object_sequence_score import noun_sequences, score_sequences
+from training.metrics.wordnet import Source, nltk_lemmas, wordnet_lemmas
 
 Pairs = list[tuple[str, str]]
 

@@ -24,9 +24,9 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from benchmarks.sides import SPAWN, Side, peak_gib
 from pydeper import Sample, read_samples
-from pydeper.config import ImageEncoderInfo, PersonaEncoderConfig
-from pydeper.persona_encoder import PersonaEncoder
-from pydeper.preprocess import collate, encode_sample
+from pydeper.bundle.config import ImageEncoderInfo, PersonaEncoderConfig
+from pydeper.persona.encoder import PersonaEncoder
+from pydeper.persona.preprocess import collate, encode_sample
 
 VOCABULARY, TABLE_WIDTH = 151_936, 1536
 SAMPLES, WORDS, FIXATIONS = 5, 40, 15

@@ -190,7 +190,7 @@ class Transformers:
         import torch
         from transformers import Qwen2VLForConditionalGeneration
 
-        from training.vlm import SteeredVLM
+        from training.vlm.steered_vlm import SteeredVLM
 
         torch.set_num_threads(threads)
         self.dtype = getattr(torch, dtype)
@@ -299,7 +299,7 @@ def _make_standin(work: Path, _: str) -> None:
 
 
 def _make_vlm(work: Path, precision: Any) -> None:
-    from export.vlm_folder import export_vlm_folder
+    from export.qwen2_vl.folder import export_vlm_folder
 
     export_vlm_folder(work / "standin", work / precision, precision, progress=lambda step: print(" ", step, flush=True))
 
@@ -309,9 +309,9 @@ def _make_bundle(work: Path, precision: str) -> None:
 
     from benchmarks.persona_encoder import CONFIG, random_parts
     from export.adapter import export_adapter
-    from export.bundle import assemble, with_fingerprint
+    from export.bundle.assemble import assemble, with_fingerprint
     from export.persona_encoder import export_persona_encoder
-    from pydeper.config import BundleConfig
+    from pydeper.bundle.config import BundleConfig
     from training.network import Adapter
 
     encoder, adapter_file = work / "persona_encoder.onnx", work / "adapter.onnx"
@@ -340,8 +340,8 @@ def described(work: Path, precision: str) -> tuple[Any, Any, Any]:
     """Config, prompts and tokenizer of an exported VLM."""
     from tokenizers import Tokenizer
 
-    from pydeper.bundle import BUILTIN
-    from pydeper.config import BundleConfig, Prompts, PromptStyle
+    from pydeper.bundle.bundle import BUILTIN
+    from pydeper.bundle.config import BundleConfig, Prompts, PromptStyle
 
     prompts = Prompts(
         "You are a helpful assistant.",

@@ -28,8 +28,7 @@ from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
 from benchmarks.persona_encoder import photograph
 from pydeper import Sample, Trajectory
-from pydeper.config import ImageEncoderInfo, PersonaEncoderConfig
-from training import runs
+from pydeper.bundle.config import ImageEncoderInfo, PersonaEncoderConfig
 from training.config import Stage1Config, Stage2Config, TrainingConfig, load_config
 from training.data.encoded import EncodedDataset, encode_dataset
 from training.data.feature_cache import MemoryStore
@@ -37,12 +36,13 @@ from training.evaluation.report import format_table, write_report
 from training.network.config import NetworkConfig
 from training.network.image_encoder import ImageEncoder
 from training.network.text_table import TextTable
-from training.stage1 import Stage1Task
-from training.stage2 import Stage2Task
+from training.runs import runs
+from training.stages.stage1 import Stage1Task
+from training.stages.stage2 import Stage2Task
 from training.tiny import make
 from training.tiny.config import TinyConfig
 from training.tiny.people import draw_samples
-from training.vlm import SteeredVLM, language_loss
+from training.vlm.steered_vlm import SteeredVLM, language_loss
 
 _CONFIGS = Path(runs.__file__).parent / "configs"
 Figures = dict[str, dict[str, float]]
@@ -156,7 +156,7 @@ def without_cache(data: EncodedDataset) -> EncodedDataset:
 
 @attrs.frozen(eq=False)
 class PlainDescriptionLoss:
-    """L_des as the released code computes it; called like `training.prefix.DescriptionLoss`."""
+    """L_des as the released code computes it; called like `training.vlm.prefix.DescriptionLoss`."""
 
     vlm: SteeredVLM
     data: EncodedDataset

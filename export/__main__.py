@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.bundle import write_card, write_manifest
-from export.card import DATASETS, EVALUATION, LANGUAGE, add_facts
-from export.hub import add_push, run_push
-from pydeper.bundle import read_config, verify
+from export.bundle.assemble import write_card, write_manifest
+from export.bundle.card import DATASETS, EVALUATION, LANGUAGE, add_facts
+from export.push import add_push, run_push
+from pydeper.bundle.bundle import read_config, verify
 from pydeper.errors import PydeperError
 from pydeper.publish import IMAGE_ENCODER_LICENCE
 
@@ -56,7 +56,7 @@ def _add_vlm(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def _export_vlm(options: argparse.Namespace) -> str:
     # torch and transformers take seconds to import; the other commands need neither.
-    from export.vlm_folder import export_vlm_folder
+    from export.qwen2_vl.folder import export_vlm_folder
 
     size = None if options.any_size else (options.image_size, options.image_size)
     _, report = export_vlm_folder(
@@ -95,8 +95,8 @@ def _add_bundle(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _export_bundle(options: argparse.Namespace) -> str:
-    from export.run import export_run
-    from pydeper.config import ImageEncoderInfo
+    from export.bundle.from_run import export_run
+    from pydeper.bundle.config import ImageEncoderInfo
     from training.config import TrainingConfig, load_config
 
     config = load_config(TrainingConfig, options.config, options.changes)

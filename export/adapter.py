@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from export.graph import Precision, save, trace
-from export.parity import TOLERANCE, check_adapter
+from export.graphs.parity import TOLERANCE, check_adapter
+from export.graphs.trace import Precision, save, trace
 from pydeper.atomic import atomic_path
 from training.network import Adapter
 

@@ -9,9 +9,9 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from export.graph import save, trace
-from export.parity import TOLERANCE, check_persona_encoder, random_inputs
-from export.quantize import linear_layers, quantize_linear_int8, quantize_tables_int8
+from export.graphs.int8 import linear_layers, quantize_linear_int8, quantize_tables_int8
+from export.graphs.parity import TOLERANCE, check_persona_encoder, random_inputs
+from export.graphs.trace import save, trace
 from pydeper.atomic import atomic_path
 from training.network import ImageEncoder, PersonaEncoder, TextTable
 
@@ -91,7 +91,7 @@ def export_persona_encoder(
 
     With "fp16" weights are stored in half precision and computed with in float32. With "int8" the text table is stored
     as int8 with one scale a row, and the wide linear layers of the image encoder multiply integers (see
-    `export.quantize.quantize_linear_int8`); all else is as with fp16, since the persona encoder proper takes little
+    `export.graphs.int8.quantize_linear_int8`); all else is as with fp16, since the persona encoder proper takes little
     time and would lose most by it. Either way, of the text table only the rows of a description's words become float32.
 
     A persona is valid only with the very file that made it (its fingerprint): the same weights exported in int8 are
@@ -111,7 +111,7 @@ def export_persona_encoder(
         min_cosine: Smallest accepted cosine between a subject embedding and torch's.
 
     Returns:
-        The largest difference from torch of every case compared (see `export.parity`).
+        The largest difference from torch of every case compared (see `export.graphs.parity`).
 
     Raises:
         ValueError: The precision is unknown, the sizes of the parts do not fit each other, or a weight would be rounded

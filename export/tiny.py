@@ -5,13 +5,13 @@ from pathlib import Path
 
 import attrs
 
-from export.trained import Parity, export_trained
+from export.bundle.from_training import Parity, export_trained
 from pydeper.readers import write_samples
-from training.data.simulated import TRAITS, Viewer, sample_scene
-from training.loop import step_generator
+from training.loop.loop import step_generator
 from training.tiny.config import TinyConfig
 from training.tiny.make import NAME, PROMPTS, Seeds, TrainedModel, persona_config, seed_of
 from training.tiny.people import People
+from training.tiny.simulated import TRAITS, Viewer, sample_scene
 
 DEMO_NAMES = ("ana", "ben")
 DESCRIPTION = (

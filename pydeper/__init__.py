@@ -9,11 +9,13 @@ Importing pydeper is cheap: every name is loaded when it is first used.
 
 from typing import TYPE_CHECKING, Any
 
+from pydeper.version import __version__
+
 if TYPE_CHECKING:
     from collections.abc import Generator
     from typing import Unpack
 
-    from pydeper.bundle import DemonstrationModelWarning
+    from pydeper.bundle.bundle import DemonstrationModelWarning
     from pydeper.errors import (
         BundleError,
         IncompatiblePersonaError,
@@ -25,19 +27,19 @@ if TYPE_CHECKING:
         RuntimeMissingError,
     )
     from pydeper.images import ImageLike
-    from pydeper.memory import OutOfMemoryError
-    from pydeper.model import DeperModel, DescribeOptions
-    from pydeper.persona import Persona
-    from pydeper.persona_repository import PublishedPersona, delete_persona, list_personas
+    from pydeper.model.model import DeperModel, DescribeOptions
+    from pydeper.model.report import ModelReport
+    from pydeper.persona.persona import Persona
+    from pydeper.persona.repository import PublishedPersona, delete_persona, list_personas
     from pydeper.readers import read_samples, write_samples
-    from pydeper.report import ModelReport
-    from pydeper.samples import Fixation, Sample, Trajectory
+    from pydeper.runtime.memory import OutOfMemoryError
+    from pydeper.samples.sample import Sample
+    from pydeper.samples.trajectory import Fixation, Trajectory
     from pydeper.vlm import EncodedImage
 
-__version__ = "0.1.0"
 
 _HOMES = {
-    "DemonstrationModelWarning": "pydeper.bundle",
+    "DemonstrationModelWarning": "pydeper.bundle.bundle",
     "BundleError": "pydeper.errors",
     "IncompatiblePersonaError": "pydeper.errors",
     "InvalidArgumentError": "pydeper.errors",
@@ -46,19 +48,19 @@ _HOMES = {
     "PersonaError": "pydeper.errors",
     "PydeperError": "pydeper.errors",
     "RuntimeMissingError": "pydeper.errors",
-    "OutOfMemoryError": "pydeper.memory",
-    "DeperModel": "pydeper.model",
-    "DescribeOptions": "pydeper.model",
-    "Persona": "pydeper.persona",
-    "PublishedPersona": "pydeper.persona_repository",
-    "delete_persona": "pydeper.persona_repository",
-    "list_personas": "pydeper.persona_repository",
+    "OutOfMemoryError": "pydeper.runtime.memory",
+    "DeperModel": "pydeper.model.model",
+    "DescribeOptions": "pydeper.model.model",
+    "Persona": "pydeper.persona.persona",
+    "PublishedPersona": "pydeper.persona.repository",
+    "delete_persona": "pydeper.persona.repository",
+    "list_personas": "pydeper.persona.repository",
     "read_samples": "pydeper.readers",
     "write_samples": "pydeper.readers",
-    "ModelReport": "pydeper.report",
-    "Fixation": "pydeper.samples",
-    "Sample": "pydeper.samples",
-    "Trajectory": "pydeper.samples",
+    "ModelReport": "pydeper.model.report",
+    "Fixation": "pydeper.samples.trajectory",
+    "Sample": "pydeper.samples.sample",
+    "Trajectory": "pydeper.samples.trajectory",
     "EncodedImage": "pydeper.vlm",
 }
 
@@ -99,7 +101,7 @@ def describe(
 
     The arguments and the errors are those of `DeperModel.describe`. The model is loaded at the first call and kept.
     """
-    from pydeper.model import default_model
+    from pydeper.model.model import default_model
 
     return default_model().describe(image, persona, **options)
 
@@ -108,7 +110,7 @@ def stream(
     image: "ImageLike | EncodedImage", persona: "Persona | None" = None, **options: "Unpack[DescribeOptions]"
 ) -> "Generator[str, None, None]":
     """Describes as `describe` does, and yields the text piece by piece while it is written."""
-    from pydeper.model import default_model
+    from pydeper.model.model import default_model
 
     return default_model().stream(image, persona, **options)
 

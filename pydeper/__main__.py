@@ -2,7 +2,7 @@
 
 import sys
 
-from pydeper.cli import main
+from pydeper.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydeper.errors import InvalidArgumentError, InvalidSampleError
-from pydeper.samples import Box, Fixation, Trajectory
+from pydeper.samples.trajectory import Box, Fixation, Trajectory
 
 MIN_BOX = 0.07
 """Smallest side of a box, as a fraction of the image's: about one of the 14 cells that the image encoder sees."""

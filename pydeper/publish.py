@@ -9,10 +9,10 @@ from typing import Literal
 import attrs
 
 from pydeper import hub
-from pydeper.bundle import CARD, CONFIG, MANIFEST, read_config, read_manifest, verify
-from pydeper.config import BundleConfig
+from pydeper.bundle.bundle import CARD, CONFIG, MANIFEST, read_config, read_manifest, verify
+from pydeper.bundle.checksums import sha256
+from pydeper.bundle.config import BundleConfig
 from pydeper.errors import BundleError
-from pydeper.verified import sha256
 
 IMAGE_ENCODER_LICENCE = "LICENSE.image_encoder"
 FREE_LICENCES = {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc0-1.0"}

@@ -121,7 +121,7 @@ def check_format_version(found: object, newest: int, what: str, remedy: str, err
     Raises:
         error: `found` is not a whole number from 1 to `newest`.
     """
-    from pydeper import __version__
+    from pydeper.version import __version__
 
     reads = f"format_version: pydeper {__version__} reads {what} of format {'1' if newest == 1 else f'1 to {newest}'}"
     if isinstance(found, bool) or not isinstance(found, int):

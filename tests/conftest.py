@@ -1,59 +1,23 @@
-"""A whole small Qwen2-VL with random weights, as transformers has it and as exported files."""
+"""What holds for every test, and the fixtures that tests of several folders share."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
-import attrs
-import numpy as np
 import pytest
 import torch
 from hypothesis import settings
-from PIL import Image
-from tokenizers import Tokenizer
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from export.qwen2_vl import VLMExport, export_vlm
-from pydeper.config import Prompts, PromptStyle, VisionConfig, VLMConfig
-from pydeper.vlm.qwen2_vl import Qwen2VLRuntime
-from training.tiny.tokenizer import build_tokenizer
-from training.vlm import vlm_config
+pytest_plugins = [
+    "tests.support.small_vlm",
+    "tests.support.small_bundle",
+    "tests.support.hub_server",
+    "tests.support.training_run",
+]
 
 torch.set_num_threads(1)
 
 # How long an example takes says something about the machine, not about the code.
 settings.register_profile("pydeper", deadline=None)
 settings.load_profile("pydeper")
-
-CORPUS = ["Write a description of this photo in the style of", "Caption this image", "a red circle and a blue square."]
-PROMPTS = Prompts(
-    "You are a helpful assistant.",
-    {
-        "description": PromptStyle(
-            "Write a description of this photo in the style of <subj>", "Write a description of this photo"
-        ),
-        "caption": PromptStyle("<subj>: caption this image, naïvely 😀.", "Caption this image."),
-    },
-)
-
-
-@attrs.frozen
-class SmallVLM:
-    """One model, twice: `model` in transformers, `folder` with its exported files."""
-
-    model: Qwen2VLForConditionalGeneration
-    folder: Path
-    config: VLMConfig
-    prompts: Prompts
-    tokenizer: Tokenizer
-    report: VLMExport
-
-    def open(self) -> Qwen2VLRuntime:
-        return Qwen2VLRuntime(self.folder, self.config, self.prompts, self.tokenizer, threads=1)
-
-
-@pytest.fixture(scope="session")
-def tokenizer() -> Tokenizer:
-    return build_tokenizer(CORPUS * 10, 340)
 
 
 @pytest.fixture(autouse=True)
@@ -62,75 +26,3 @@ def special_tokens_are_read_again(request: pytest.FixtureRequest) -> Iterator[No
     yield
     if "tokenizer" in request.fixturenames:
         request.getfixturevalue("tokenizer").encode_special_tokens = False
-
-
-@pytest.fixture(scope="session")
-def torch_vlm(tokenizer: Tokenizer) -> Qwen2VLForConditionalGeneration:
-    """hidden 64, 2 layers, 4 heads of 16 on 2 key heads; vision width 32, depth 2; weights that float16 can hold."""
-    config = Qwen2VLConfig(
-        text_config={
-            "vocab_size": tokenizer.get_vocab_size() + 5,  # rows no token uses, as in the real table
-            "hidden_size": 64,
-            "intermediate_size": 96,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 256,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
-            "bos_token_id": None,
-            "eos_token_id": None,
-        },
-        vision_config={"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2},
-        image_token_id=tokenizer.token_to_id("<|image_pad|>"),
-        vision_start_token_id=tokenizer.token_to_id("<|vision_start|>"),
-        vision_end_token_id=tokenizer.token_to_id("<|vision_end|>"),
-        tie_word_embeddings=True,
-    )
-    generator = torch.Generator().manual_seed(1)
-    model = Qwen2VLForConditionalGeneration(config).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            # Wide weights make the text depend on everything before it; narrow ones repeat one token for ever.
-            spread = (
-                0.6 if "embed_tokens" in name else 1.5 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1
-            )
-            offset = 1.0 if "norm" in name or "ln_q" in name else 0.0
-            offset = 0.0 if name.endswith("bias") else offset
-            parameter.copy_((offset + spread * noise).half().float())
-    return model
-
-
-@pytest.fixture(scope="session")
-def small_vlm(
-    torch_vlm: Qwen2VLForConditionalGeneration, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
-) -> SmallVLM:
-    folder = tmp_path_factory.mktemp("vlm")
-    report = export_vlm(torch_vlm, folder, store_fp16=True)
-    vision = VisionConfig(
-        patch_size=14,
-        temporal_patch_size=2,
-        merge_size=2,
-        image_mean=(0.48145466, 0.4578275, 0.40821073),
-        image_std=(0.26862954, 0.26130258, 0.27577711),
-        image_size=None,
-        min_pixels=56 * 56,
-        max_pixels=140 * 140,
-    )
-    config = vlm_config(torch_vlm.config, tokenizer, vision, base_model="random")
-    return SmallVLM(torch_vlm, folder, config, PROMPTS, tokenizer, report)
-
-
-@pytest.fixture(scope="session")
-def vlm(small_vlm: SmallVLM) -> Qwen2VLRuntime:
-    return small_vlm.open()
-
-
-def random_image(width: int, height: int, seed: int = 0) -> Image.Image:
-    """A coloured scene of a few boxes, so that no two images look alike to the model."""
-    rng = np.random.default_rng(seed)
-    pixels = np.broadcast_to(rng.integers(0, 256, 3, dtype=np.uint8), (height, width, 3)).copy()
-    for _ in range(4):
-        left, top = rng.integers(0, width), rng.integers(0, height)
-        pixels[top : top + height // 2 + 1, left : left + width // 2 + 1] = rng.integers(0, 256, 3)
-    return Image.fromarray(pixels)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pydeper.errors import PydeperError
-from training.data import formats
+from training.preparation import formats
 
 _CONFIGS = Path(__file__).parent / "configs"
-_PROJECT = Path(__file__).parent.parent
+_PROJECT = Path(__file__).parents[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -182,15 +182,15 @@ def _tiny(options: argparse.Namespace) -> None:
 
 
 def _stage1(options: argparse.Namespace) -> None:
-    from training import runs
     from training.config import TrainingConfig, load_config
+    from training.runs import runs
 
     runs.stage1(load_config(TrainingConfig, options.config, options.changes), options.out)
 
 
 def _stage2(options: argparse.Namespace) -> None:
-    from training import runs
     from training.config import TrainingConfig, load_config
+    from training.runs import runs
 
     runs.stage2(load_config(TrainingConfig, options.config, options.changes), options.out)
 
@@ -207,7 +207,7 @@ def _shard(options: argparse.Namespace) -> None:
 
 
 def _plots(options: argparse.Namespace) -> None:
-    from training import runs
+    from training.runs import runs
 
     for path in runs.plots(options.out, options.projection, options.pictures):
         print(path)
@@ -215,7 +215,7 @@ def _plots(options: argparse.Namespace) -> None:
 
 def _identify(options: argparse.Namespace) -> None:
     from training.config import TrainingConfig, load_config
-    from training.identify import Protocols, run
+    from training.people.identify import Protocols, run
 
     changes = [*options.changes]
     if options.data is not None:
@@ -233,7 +233,7 @@ def _identify(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from training.evaluate import Describing, Scoring, run
+    from training.evaluation.evaluate import Describing, Scoring, run
     from training.evaluation.scores import METRICS
 
     describing = Describing(
@@ -280,7 +280,7 @@ def _table(options: argparse.Namespace) -> None:
 
 
 def _reproduce(options: argparse.Namespace) -> None:
-    from training.evaluate import Scoring
+    from training.evaluation.evaluate import Scoring
     from training.evaluation.scores import METRICS
     from training.reproduce import SYSTEMS, run
 
@@ -297,7 +297,7 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 
 def _privacy(options: argparse.Namespace) -> None:
-    from training import privacy
+    from training.people import privacy
 
     print(privacy.run(options.config, options.report)[1].read_text(encoding="utf-8"))
 

@@ -27,23 +27,25 @@ from torch import Tensor
 from pydeper import read_samples
 from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidArgumentError
-from pydeper.samples import Sample
-from training import evaluate, loop, runs
-from training.ablations import ABLATIONS, settings_of
+from pydeper.samples.sample import Sample
+from training.baselines.ablations import ABLATIONS, settings_of
 from training.baselines.predictions import predict
 from training.baselines.run import BASELINES, Asked, without_asides
 from training.baselines.run import run as run_baseline
 from training.baselines.system import SoftTokens
 from training.config import ConfigError, TrainingConfig, load_config
-from training.data import formats
-from training.data.splits import SUPPORT, TRAIN, hash_order
+from training.evaluation import evaluate
 from training.evaluation.bootstrap import Interval
 from training.evaluation.predictions import Prediction, read_predictions
 from training.evaluation.report import Figure, format_table, write_report
-from training.loop import TrainingError
+from training.loop import loop
+from training.loop.loop import TrainingError
 from training.network.adapter import Adapter
 from training.network.deper import Deper
-from training.stage1 import embed
+from training.preparation import formats
+from training.preparation.splits import SUPPORT, TRAIN, hash_order
+from training.runs import runs
+from training.stages.stage1 import embed
 
 DEPER = "DEPER"
 SYSTEMS = (*BASELINES, DEPER)

@@ -12,7 +12,7 @@ from docs.figures.drawing import WIDTH, Drawing, Kind
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("export", "training", "pydeper")  # from the roof down
 UPWARDS = {
-    ("pydeper.persona", "pydeper.model"),  # the default model, where none is given
+    ("pydeper.persona.persona", "pydeper.model.model"),  # the default model, where none is given
     ("training.__main__", "export.tiny"),  # `python -m training tiny` makes a whole model
 }
 """The imports that go up: each inside a function, when it is called."""
@@ -73,7 +73,7 @@ def rooms(page: Path = ROOT / "docs" / "design.md") -> dict[str, list[str]]:
 
 
 def room_of(path: str, plan: dict[str, list[str]]) -> list[str]:
-    """Returns the rooms that a file, such as ``pydeper/model.py``, is in; there should be one."""
+    """Returns the rooms that a file, such as ``pydeper/model/model.py``, is in; there should be one."""
     return [
         room for room, names in plan.items() if any(path == n or (n[-1] == "/" and path.startswith(n)) for n in names)
     ]

@@ -12,12 +12,12 @@ import pydeper
 from docs.figures.drawing import Drawing
 from export.tiny import DEMO_NAMES, most_different
 from pydeper import DeperModel, Persona, read_samples
-from pydeper.overlay import draw_trajectory
+from pydeper.samples.overlay import draw_trajectory
 from training.config import load_config
-from training.data.simulated import DWELLS, Scene, Viewer, sample_scene, sample_viewers
-from training.loop import step_generator
+from training.loop.loop import step_generator
 from training.tiny.config import TinyConfig
 from training.tiny.make import Seeds, seed_of
+from training.tiny.simulated import DWELLS, Scene, Viewer, sample_scene, sample_viewers
 
 DEMO = Path(pydeper.__file__).parent / "builtin" / "tiny" / "demo"
 CONFIG = Path(__file__).parents[2] / "training" / "configs" / "tiny.toml"

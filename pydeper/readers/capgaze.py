@@ -23,7 +23,7 @@ from pydeper.readers.records import ImageFolder, field, kind, parse_object
 from pydeper.readers.restricted_pickle import load_object
 from pydeper.readers.stream import PassedOver, ReadReport, SampleStream, Tolerance, stream
 from pydeper.readers.trajectories import Outside, Without, bring_inside, one_of, trajectory_of
-from pydeper.samples import Sample
+from pydeper.samples.sample import Sample
 
 Eye: TypeAlias = Literal["dominant", "mean"]
 

@@ -19,7 +19,8 @@ from pydeper.errors import InvalidSampleError
 from pydeper.readers.records import ImageFolder, field, kind, unique, upright_size
 from pydeper.readers.stream import ReadReport, SampleStream, Tolerance, stream
 from pydeper.readers.trajectories import Without, one_of, trajectory_of
-from pydeper.samples import Fixation, Sample
+from pydeper.samples.sample import Sample
+from pydeper.samples.trajectory import Fixation
 
 Boxes: TypeAlias = Literal["normalised", "pixels"]
 

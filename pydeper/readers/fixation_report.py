@@ -21,7 +21,8 @@ from pydeper.readers.records import ImageFolder, field, json_lines, parse_object
 from pydeper.readers.stream import PassedOver, ReadReport, SampleStream, Tolerance, stream
 from pydeper.readers.tables import Column, Table
 from pydeper.readers.trajectories import Outside, Without, one_of, trajectory_of
-from pydeper.samples import Fixation, Sample
+from pydeper.samples.sample import Sample
+from pydeper.samples.trajectory import Fixation
 
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _ROLES = ("x", "y", "duration", "subject", "image", "trial", "start", "fixation")

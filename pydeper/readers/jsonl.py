@@ -20,7 +20,8 @@ from typing import Any
 from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidSampleError
 from pydeper.readers.records import canonical, json_lines, kind, parse_object
-from pydeper.samples import Fixation, Sample, Trajectory
+from pydeper.samples.sample import Sample
+from pydeper.samples.trajectory import Fixation, Trajectory
 
 _SAMPLE_FIELDS = ("image", "description", "subject", "trajectory", "split")
 _FIXATION_FIELDS = ("box", "duration")

@@ -24,7 +24,8 @@ from pydeper.gaze import IDT, MIN_BOX, FixationMethod, find_fixations
 from pydeper.readers.records import ImageFolder, field, json_lines, kind, parse_object
 from pydeper.readers.stream import PassedOver, ReadReport, SampleStream, Tolerance, stream
 from pydeper.readers.trajectories import Outside, Without, bring_inside, one_of, trajectory_of
-from pydeper.samples import Fixation, Sample
+from pydeper.samples.sample import Sample
+from pydeper.samples.trajectory import Fixation
 
 POINTER_STOPS = IDT(dispersion=0.1, min_duration=0.1)
 """How a pointer's stops are found: it circles what is talked about, so a stop is wider than one of the eyes."""

@@ -8,7 +8,7 @@ import attrs
 
 from pydeper.errors import InvalidArgumentError, InvalidImageError, InvalidSampleError
 from pydeper.readers.records import MissingImageError
-from pydeper.samples import Sample
+from pydeper.samples.sample import Sample
 
 T = TypeVar("T")
 

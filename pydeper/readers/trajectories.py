@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pydeper.errors import InvalidArgumentError
 from pydeper.readers.stream import PassedOver, ReadReport
-from pydeper.samples import Fixation, Trajectory
+from pydeper.samples.trajectory import Fixation, Trajectory
 
 T = TypeVar("T")
 

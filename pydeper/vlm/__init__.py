@@ -8,10 +8,10 @@ import numpy.typing as npt
 from PIL import Image
 from tokenizers import Tokenizer
 
-from pydeper.config import Precision, Prompts, VLMConfig
+from pydeper.bundle.config import Precision, Prompts, VLMConfig
+from pydeper.runtime.session import CPU, open_session
 from pydeper.vlm.decoding import DecodingOptions
 from pydeper.vlm.qwen2_vl import EncodedImage, Generation, Qwen2VLRuntime
-from pydeper.vlm.session import CPU, open_session
 
 __all__ = [
     "DecodingOptions",
@@ -64,7 +64,7 @@ def open_vlm(
     """Opens the VLM of a bundle.
 
     Args:
-        folder: The folder with the VLM's files, laid out as `pydeper.vlm.files` says.
+        folder: The folder with the VLM's files, laid out as `pydeper.bundle.vlm_files` says.
         config: Its part of `config.json`.
         prompts: System turn and styles.
         tokenizer: The bundle's tokenizer; it is not changed.

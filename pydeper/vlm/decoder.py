@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pydeper.config import VLMConfig
-from pydeper.vlm.files import VLMFiles
+from pydeper.bundle.config import VLMConfig
+from pydeper.bundle.vlm_files import VLMFiles
+from pydeper.runtime.session import check_names, check_shape, element_type, open_session
 from pydeper.vlm.kv_cache import GrowingCache, InPlaceCache, KVCache, Prefix
 from pydeper.vlm.prefill import StreamedLayers
-from pydeper.vlm.session import check_names, check_shape, element_type, open_session
 
 KV_CACHE, IN_PLACE = "pydeper.kv_cache", "in place"
 """Key and value in a decoder file's metadata: one buffer may be given as past and as present."""
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Decoder:
-    """A decoder in any of the forms that `pydeper.vlm.files` finds; immutable and thread-safe.
+    """A decoder in any of the forms that `pydeper.bundle.vlm_files` finds; immutable and thread-safe.
 
     What the file takes and gives is read from the file: the type of embeddings, cache and logits, whether logits are
     of the last position or of all, and whether the cache is written in place.

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydeper.config import VLMConfig
+from pydeper.bundle.config import VLMConfig
 from pydeper.errors import BundleError
-from pydeper.vlm.arrays import map_array
-from pydeper.vlm.session import check_names, check_shape, open_session
+from pydeper.runtime.mapped_arrays import map_array
+from pydeper.runtime.session import check_names, check_shape, open_session
 
 Embed = Callable[[Sequence[int] | npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pydeper.config import VisionConfig
+from pydeper.bundle.config import VisionConfig
 from pydeper.errors import InvalidArgumentError, InvalidImageError
 
 MAX_ASPECT_RATIO = 200

@@ -7,7 +7,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from pydeper.vlm.session import import_onnxruntime
+from pydeper.runtime.session import import_onnxruntime
 
 Array = npt.NDArray[np.floating[Any]]
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pydeper.config import VLMConfig
+from pydeper.bundle.config import VLMConfig
 from pydeper.errors import BundleError
-from pydeper.vlm.arrays import map_array
+from pydeper.runtime.mapped_arrays import map_array
+from pydeper.runtime.session import check_names, import_onnxruntime, open_session
 from pydeper.vlm.kv_cache import InPlaceCache
-from pydeper.vlm.session import check_names, import_onnxruntime, open_session
 
 _INPUTS = ("hidden", "attention_mask", "position_ids", "past_key", "past_value")
 _OUTPUTS = ("hidden_out", "key", "value")

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from pydeper.config import SUBJECT_TOKEN, Prompts, VLMConfig
+from pydeper.bundle.config import SUBJECT_TOKEN, Prompts, VLMConfig
 from pydeper.errors import BundleError, InvalidArgumentError
 
 _IMAGE_TOKEN, _VISION_START, _VISION_END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"

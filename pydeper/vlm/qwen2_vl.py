@@ -13,16 +13,16 @@ import numpy.typing as npt
 from PIL import Image
 from tokenizers import Tokenizer
 
-from pydeper.config import Precision, Prompts, VLMConfig
+from pydeper.bundle.config import Precision, Prompts, VLMConfig
+from pydeper.bundle.vlm_files import find_files
 from pydeper.errors import InvalidArgumentError
+from pydeper.runtime.session import CPU
 from pydeper.vlm.decoder import Decoder, Floats
 from pydeper.vlm.decoding import DecodingOptions, IncrementalText, TokenChooser, guide
 from pydeper.vlm.embeddings import open_embeddings
-from pydeper.vlm.files import find_files
 from pydeper.vlm.image_patches import image_patches, resized_shape
 from pydeper.vlm.kv_cache import KVCache, Prefix
 from pydeper.vlm.prompt import PromptTemplate, rotary_positions
-from pydeper.vlm.session import CPU
 from pydeper.vlm.vision_encoder import VisionEncoder
 
 

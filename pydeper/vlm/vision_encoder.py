@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pydeper.config import VLMConfig
-from pydeper.vlm.session import check_names, check_shape, element_type, open_session
+from pydeper.bundle.config import VLMConfig
+from pydeper.runtime.session import check_names, check_shape, element_type, open_session
 
 
 class VisionEncoder:

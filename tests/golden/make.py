@@ -16,9 +16,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from export.bundle import assemble, with_fingerprint
+from export.bundle.assemble import assemble, with_fingerprint
 from pydeper import Fixation, Persona, Sample, Trajectory, write_samples
-from pydeper.config import (
+from pydeper.bundle.config import (
     BundleConfig,
     ImageEncoderInfo,
     PersonaEncoderConfig,

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from training.baselines.people import Person
-from training.data.splits import SUPPORT_SAMPLES
-from training.generation import Prompt, SeenImage, image_ids, see
-from training.loop import step_generator
-from training.vlm import SteeredVLM
+from training.loop.loop import step_generator
+from training.preparation.splits import SUPPORT_SAMPLES
+from training.vlm.generation import Prompt, SeenImage, image_ids, see
+from training.vlm.steered_vlm import SteeredVLM
 
 
 class FewShot:

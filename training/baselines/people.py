@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from pydeper.errors import InvalidSampleError
-from pydeper.samples import Sample
-from training.data.splits import QUERY, SUPPORT, TEST, TRAIN
+from pydeper.samples.sample import Sample
 from training.evaluation.predictions import Prediction, References, image_name
+from training.preparation.splits import QUERY, SUPPORT, TEST, TRAIN
 
 
 @attrs.frozen(eq=False)

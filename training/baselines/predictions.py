@@ -10,8 +10,8 @@ from tqdm import tqdm
 from training.baselines.people import Person, Question
 from training.baselines.system import System
 from training.evaluation.predictions import PredictionsFile
-from training.generation import Prompt, greedy, see
-from training.vlm import SteeredVLM
+from training.vlm.generation import Prompt, greedy, see
+from training.vlm.steered_vlm import SteeredVLM
 
 PREDICTIONS = "predictions.jsonl"
 

@@ -8,15 +8,15 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from pydeper.samples import Sample
-from training import loop
+from pydeper.samples.sample import Sample
 from training.baselines.people import Person, descriptions
 from training.config import OptimisationConfig
 from training.data.encoded import batch_rows
 from training.data.feature_cache import ImageFeatures, SampleImages, open_store
-from training.distributed import device_of, open_accelerator
-from training.prefix import DescriptionLoss
-from training.vlm import SteeredVLM
+from training.distributed.process_group import device_of, open_accelerator
+from training.loop import loop
+from training.vlm.prefix import DescriptionLoss
+from training.vlm.steered_vlm import SteeredVLM
 
 
 class PromptTuningTask:
@@ -62,11 +62,11 @@ class PromptTuningTask:
         self.state.load_state_dict({"weight": soft_tokens})
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """See `training.loop.Task`."""
+        """See `training.loop.loop.Task`."""
         return [{"params": list(self.state.parameters()), "lr": self._config.learning_rate}]
 
     def losses(self, step: int, part: int) -> dict[str, Tensor]:
-        """See `training.loop.Task`."""
+        """See `training.loop.loop.Task`."""
         number = step * self._config.accumulation + part
         rows = batch_rows(len(self._texts), self._config.batch_size, self._seed, number)
         soft_tokens = self.state(self._person_of[rows].to(device_of(self.state)))

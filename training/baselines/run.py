@@ -8,7 +8,6 @@ import attrs
 import torch
 
 from pydeper import Sample, read_samples
-from training import runs
 from training.baselines.few_shot import FewShot
 from training.baselines.people import Person, descriptions, people_of
 from training.baselines.predictions import predict
@@ -17,9 +16,10 @@ from training.baselines.system import SoftTokens, System
 from training.baselines.text_statistics import TextStatistics
 from training.baselines.zero_shot import ZeroShot
 from training.config import ConfigError, PromptTuningConfig, Stage2Config, TrainingConfig
-from training.data.splits import TRAIN
 from training.evaluation.predictions import References
-from training.vlm import SteeredVLM
+from training.preparation.splits import TRAIN
+from training.runs import runs
+from training.vlm.steered_vlm import SteeredVLM
 
 
 @attrs.frozen(eq=False)

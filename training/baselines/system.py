@@ -6,8 +6,8 @@ from typing import Protocol
 from torch import Tensor
 
 from training.baselines.people import Person
-from training.generation import Prompt, SeenImage, image_ids
-from training.vlm import SteeredVLM
+from training.vlm.generation import Prompt, SeenImage, image_ids
+from training.vlm.steered_vlm import SteeredVLM
 
 
 class System(Protocol):

@@ -7,9 +7,9 @@ stands in the prompt, in the place of `<subj>`.
 from collections.abc import Mapping, Sequence
 
 from training.baselines.people import Person, descriptions
-from training.evaluation.checks import MissingRequirementError
-from training.generation import Prompt, SeenImage, image_ids
-from training.vlm import SteeredVLM
+from training.metrics.checks import MissingRequirementError
+from training.vlm.generation import Prompt, SeenImage, image_ids
+from training.vlm.steered_vlm import SteeredVLM
 
 
 class TextStatistics:

@@ -1,8 +1,8 @@
 """The VLM as it is: the prompt without a persona, the same words for everybody."""
 
 from training.baselines.people import Person
-from training.generation import Prompt, SeenImage, image_ids
-from training.vlm import SteeredVLM
+from training.vlm.generation import Prompt, SeenImage, image_ids
+from training.vlm.steered_vlm import SteeredVLM
 
 
 class ZeroShot:

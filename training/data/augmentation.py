@@ -11,9 +11,9 @@ from typing import NamedTuple
 import attrs
 import numpy as np
 
-from pydeper.preprocess import EncodedSample
+from pydeper.persona.preprocess import EncodedSample
 from training.config import NoiseConfig
-from training.loop import step_generator
+from training.loop.loop import step_generator
 
 Change = Callable[[int, EncodedSample], EncodedSample]
 """What becomes of the sample at a place of a batch."""

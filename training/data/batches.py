@@ -22,9 +22,9 @@ from pydeper.errors import PydeperError
 from training.config import NoiseConfig, OptimisationConfig, Stage1Config
 from training.data.augmentation import Change, VirtualPeople, noise
 from training.data.encoded import EncodedDataset, NetworkInputs, batch_rows, by_length, dropped_modalities, left_out
-from training.distributed import Share, add_counts
+from training.distributed.process_group import Share, add_counts
 from training.errors import TrainingError
-from training.loop import step_generator
+from training.loop.loop import step_generator
 
 Unchanged = TypeVar("Unchanged")
 

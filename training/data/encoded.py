@@ -12,14 +12,14 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from pydeper.config import PersonaEncoderConfig
+from pydeper.bundle.config import PersonaEncoderConfig
 from pydeper.errors import InvalidSampleError, PydeperError
-from pydeper.preprocess import EncodedSample, collate, encode_text_and_trajectory, persona_pixels
-from pydeper.samples import Sample
+from pydeper.persona.preprocess import EncodedSample, collate, encode_text_and_trajectory, persona_pixels
+from pydeper.samples.sample import Sample
 from training.data.feature_cache import DiskStore, ImageFeatures, Images, MemoryStore, SampleImages, open_store
 from training.data.shards import OPEN_SHARDS, ShardImages
 from training.errors import TrainingError
-from training.loop import step_generator
+from training.loop.loop import step_generator
 from training.network.image_encoder import ImageEncoder
 
 # Features of images that stream by: enough for those that several samples of a few shards share.

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidImageError, PydeperError
 from pydeper.images import open_image
-from pydeper.samples import Sample
+from pydeper.samples.sample import Sample
 
 _TENSOR, _CHECKSUM = "features", "crc32"
 _DAY = 24 * 3600

@@ -31,7 +31,8 @@ from pydeper import readers
 from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidImageError, InvalidSampleError, PydeperError
 from pydeper.images import open_image
-from pydeper.samples import Fixation, Sample, Trajectory
+from pydeper.samples.sample import Sample
+from pydeper.samples.trajectory import Fixation, Trajectory
 from training.data.feature_cache import content_key
 
 INDEX = "index.jsonl"

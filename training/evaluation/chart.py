@@ -9,8 +9,8 @@ from pathlib import Path
 from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidArgumentError
 from training.evaluation.bootstrap import Interval
-from training.evaluation.checks import MissingRequirementError
 from training.evaluation.report import Figure
+from training.metrics.checks import MissingRequirementError
 
 _PANELS_IN_A_ROW = 4
 

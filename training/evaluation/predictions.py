@@ -19,8 +19,8 @@ import attrs
 
 from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidArgumentError, InvalidSampleError
-from pydeper.samples import Sample
-from training.data.splits import SEEN_SPLITS, UNSEEN_SPLITS
+from pydeper.samples.sample import Sample
+from training.preparation.splits import SEEN_SPLITS, UNSEEN_SPLITS
 
 
 @attrs.frozen

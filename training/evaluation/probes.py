@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pydeper.errors import InvalidArgumentError
 from training.evaluation.bootstrap import Interval, bootstrap_mean
-from training.evaluation.checks import MissingRequirementError, check_lengths
+from training.metrics.checks import MissingRequirementError, check_lengths
 
 
 @attrs.frozen(eq=False)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from pydeper.errors import InvalidArgumentError
 from training.evaluation.bootstrap import bootstrap_sums
-from training.evaluation.captions import (
+from training.evaluation.report import Figure
+from training.metrics.captions import (
     Tokenizer,
     bleu4_from_statistics,
     bleu_statistics,
@@ -23,13 +24,12 @@ from training.evaluation.captions import (
     rouge_l,
     tokenize,
 )
-from training.evaluation.checks import check_lengths, check_texts
-from training.evaluation.human_consistency import human_consistency
-from training.evaluation.meteor import meteor_from_statistics, meteor_statistics
-from training.evaluation.object_sequence_score import noun_sequences, score_sequences
-from training.evaluation.report import Figure
-from training.evaluation.subject_identification import subject_identification
-from training.evaluation.wordnet import Lemmas
+from training.metrics.checks import check_lengths, check_texts
+from training.metrics.human_consistency import human_consistency
+from training.metrics.meteor import meteor_from_statistics, meteor_statistics
+from training.metrics.object_sequence_score import noun_sequences, score_sequences
+from training.metrics.subject_identification import subject_identification
+from training.metrics.wordnet import Lemmas
 
 METRICS = ("BLEU-4", "CIDEr", "METEOR", "ROUGE-L", "OSS", "CLS", "HC")
 PEOPLE = "the people themselves"

@@ -16,16 +16,16 @@ import torch
 
 from pydeper import DeperModel, Persona, Sample
 from pydeper.vlm import DecodingOptions, VisionLanguageModel
-from training.data.simulated import TRAITS, Viewer, mentioned_shapes
 from training.evaluation.bootstrap import bootstrap_mean, bootstrap_statistic
-from training.evaluation.captions import Tokenizer, bleu4_from_statistics, bleu_statistics, cider
-from training.evaluation.object_sequence_score import object_sequence_score
 from training.evaluation.probes import transfer_probe
 from training.evaluation.report import Figure
-from training.evaluation.subject_identification import subject_identification
-from training.evaluation.viewing import viewing_agreement
+from training.metrics.captions import Tokenizer, bleu4_from_statistics, bleu_statistics, cider
+from training.metrics.object_sequence_score import object_sequence_score
+from training.metrics.subject_identification import subject_identification
+from training.metrics.viewing import viewing_agreement
 from training.tiny.people import People
-from training.vlm import SteeredVLM
+from training.tiny.simulated import TRAITS, Viewer, mentioned_shapes
+from training.vlm.steered_vlm import SteeredVLM
 
 STYLE = "description"
 MAX_NEW_TOKENS = 96

@@ -14,24 +14,24 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from pydeper.config import ImageEncoderInfo, PersonaEncoderConfig, Prompts, PromptStyle
-from pydeper.preprocess import persona_pixels
+from pydeper.bundle.config import ImageEncoderInfo, PersonaEncoderConfig, Prompts, PromptStyle
+from pydeper.persona.preprocess import persona_pixels
 from pydeper.vlm.image_patches import image_patches
-from training import loop
 from training.config import OptimisationConfig
 from training.data.encoded import encode_dataset
-from training.data.simulated import GRID, ORDERS, TRAITS, sample_viewer
+from training.loop import loop
 from training.network.adapter import Adapter
 from training.network.deper import Deper
 from training.network.image_encoder import ImageEncoder
 from training.network.text_table import TextTable
-from training.stage1 import Stage1Task
-from training.stage2 import Stage2Task
+from training.stages.stage1 import Stage1Task
+from training.stages.stage2 import Stage2Task
 from training.tiny import pretraining
 from training.tiny.config import PretrainingConfig, TinyConfig
 from training.tiny.people import People, simulate_people
+from training.tiny.simulated import GRID, ORDERS, TRAITS, sample_viewer
 from training.tiny.tokenizer import build_tokenizer
-from training.vlm import SteeredVLM, vision_config, vlm_config
+from training.vlm.steered_vlm import SteeredVLM, vision_config, vlm_config
 
 NAME = "tiny"
 PROMPTS = Prompts(

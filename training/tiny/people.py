@@ -3,10 +3,10 @@
 import attrs
 from PIL import Image
 
-from pydeper.samples import Sample
-from training.data.simulated import Scene, Viewer, sample_scene, sample_viewers
-from training.loop import step_generator
+from pydeper.samples.sample import Sample
+from training.loop.loop import step_generator
 from training.tiny.config import ViewersConfig
+from training.tiny.simulated import Scene, Viewer, sample_scene, sample_viewers
 
 
 @attrs.frozen(eq=False)

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DINOv3ConvNextModel, Qwen2VLForConditionalGeneration
 
-from training.data import simulated
-from training.data.simulated import COLOURS, GRID, ORDERS, SHAPES, SIZES, Scene, Viewer
-from training.loop import step_generator
-from training.vlm import SteeredVLM, language_loss
+from training.loop.loop import step_generator
+from training.tiny import simulated
+from training.tiny.simulated import COLOURS, GRID, ORDERS, SHAPES, SIZES, Scene, Viewer
+from training.vlm.steered_vlm import SteeredVLM, language_loss
 
 MAX_OBJECTS = 5
 STYLE = "description"
@@ -115,11 +115,11 @@ class VisionTask:
         self.state = nn.ModuleDict({"encoder": self.encoder, "heads": self.heads})
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """See `training.loop.Task`."""
+        """See `training.loop.loop.Task`."""
         return [{"params": list(self.state.parameters()), "lr": self.learning_rate}]
 
     def losses(self, step: int, part: int) -> dict[str, Tensor]:
-        """See `training.loop.Task`."""
+        """See `training.loop.loop.Task`."""
         rows = step_generator(self.seed, step, part).choice(len(self.pixels), self.batch_size, replace=False)
         with torch.autocast("cpu", torch.bfloat16):
             tokens = self.features(self.encoder, self.pixels[rows].float())
@@ -171,11 +171,11 @@ class LanguageTask:
         self.state = language
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """See `training.loop.Task`."""
+        """See `training.loop.loop.Task`."""
         return [{"params": list(self.state.parameters()), "lr": self.learning_rate}]
 
     def losses(self, step: int, part: int) -> dict[str, Tensor]:
-        """See `training.loop.Task`."""
+        """See `training.loop.loop.Task`."""
         rng = step_generator(self.seed, step, part)
         rows = rng.integers(len(self.scenes), size=self.batch_size)
         # Everybody in a batch mentions as many objects, so descriptions are about equally long and little is padding.

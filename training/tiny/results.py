@@ -8,13 +8,13 @@ import torch
 
 from pydeper import DeperModel
 from pydeper.vlm import open_vlm
-from training.data.simulated import Viewer
 from training.evaluation.report import write_report
 from training.tiny import evaluation
 from training.tiny.config import TinyConfig
 from training.tiny.make import TrainedModel
 from training.tiny.people import support_samples
 from training.tiny.pretraining import trait_tokens
+from training.tiny.simulated import Viewer
 
 
 def measure(config: TinyConfig, trained: TrainedModel, bundle: Path, parity: Mapping[str, float], folder: Path) -> None:

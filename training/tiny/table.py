@@ -14,31 +14,31 @@ import numpy as np
 import torch
 
 from pydeper.errors import InvalidArgumentError
-from pydeper.samples import Sample
-from training import loop
-from training.ablations import ABLATIONS
+from pydeper.samples.sample import Sample
+from training.baselines.ablations import ABLATIONS
 from training.baselines.people import Person, Question
 from training.baselines.predictions import predict
 from training.baselines.run import BASELINES, Setting, without_asides
 from training.baselines.system import SoftTokens, System
 from training.config import load_config
 from training.data.encoded import EncodedDataset, encode_dataset
-from training.data.simulated import Viewer
 from training.evaluation.bootstrap import Interval
-from training.evaluation.checks import check_meteor
 from training.evaluation.predictions import Prediction, read_predictions
 from training.evaluation.report import Figure, write_report
 from training.evaluation.scores import METRICS, PEOPLE, score_systems
+from training.loop import loop
+from training.metrics.checks import check_meteor
 from training.network.image_encoder import ImageEncoder
 from training.network.text_table import TextTable
-from training.stage1 import Stage1Task, embed
-from training.stage2 import Stage2Task
+from training.stages.stage1 import Stage1Task, embed
+from training.stages.stage2 import Stage2Task
 from training.tiny import make
 from training.tiny.config import TinyConfig
 from training.tiny.evaluation import MAX_NEW_TOKENS, STYLE, TOKENIZER, looking
 from training.tiny.people import People, simulate_people, support_samples
 from training.tiny.pretraining import trait_tokens
-from training.vlm import SteeredVLM
+from training.tiny.simulated import Viewer
+from training.vlm.steered_vlm import SteeredVLM
 
 CLS_SCORERS = ("BLEU-4", "ROUGE-L", "CIDEr")
 """Without METEOR, which would take hours for all pairs of people in the world."""

@@ -1,0 +1,177 @@
+"""Puts the exported parts of a model together into a bundle: the folder that `pydeper` loads and the Hub carries."""
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from export.bundle.card import LICENCE, card_of
+from pydeper.atomic import atomic_path
+from pydeper.bundle.bundle import (
+    ADAPTER,
+    CARD,
+    CONFIG,
+    MANIFEST,
+    MANIFEST_FORMAT_VERSION,
+    PERSONA_ENCODER,
+    TOKENIZER,
+    ManifestEntry,
+    list_files,
+    open_bundle,
+)
+from pydeper.bundle.checksums import sha256
+from pydeper.bundle.config import BundleConfig, Precision
+from pydeper.bundle.vlm_files import precisions_of
+from pydeper.errors import BundleError
+from pydeper.model.model import DeperModel
+
+# What `python -m export vlm` writes beside a VLM's files: in a bundle its own tokenizer and config say it.
+_SAID_ELSEWHERE = shutil.ignore_patterns(TOKENIZER, "vlm.json")
+
+
+def assemble(
+    target: Path,
+    config: BundleConfig,
+    *,
+    tokenizer: Path,
+    persona_encoder: Path,
+    adapter: Path,
+    vlm: Path | None,
+    licence: Path | None = None,
+    extras: Mapping[str, Path] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Writes a bundle; it appears at `target` whole, once it has been loaded from disk, or not at all.
+
+    Args:
+        target: The folder to make.
+        config: What `config.json` will say; the model card is made from it.
+        tokenizer: The VLM's `tokenizer.json`, with `<subj>` as a special token.
+        persona_encoder: The exported persona encoder, weights inside the file.
+        adapter: The exported adapter.
+        vlm: The folder with the exported VLM's files, in one precision or several; None where `config.vlm.source` is
+            a repository on the Hub, of which the default precision is fetched to see that the model loads.
+        licence: A licence text to carry along as `LICENSE`.
+        extras: Further files and folders, by the name they will have in the bundle.
+        overwrite: Replace what is at `target`; otherwise it must not exist.
+
+    Returns:
+        `target`.
+
+    Raises:
+        BundleError: `target` exists, a part is missing, the parts do not make a model that loads, or the VLM does not
+            come in the precision that the config gives as the default.
+    """
+    target = Path(target)
+    if target.exists() and not overwrite:
+        raise BundleError(f"{target}: exists already; remove it, or pass overwrite=True")
+    if (vlm is None) != config.vlm.is_on_hub:
+        reason = "is on the Hub, so vlm must be None" if vlm else "is a folder of the bundle, so vlm must be given"
+        raise BundleError(f"config.vlm.source: {config.vlm.source!r} {reason}")
+    parts = {
+        TOKENIZER: tokenizer,
+        PERSONA_ENCODER: persona_encoder,
+        ADAPTER: adapter,
+        **({config.vlm.source: vlm} if vlm else {}),
+        **({LICENCE: licence} if licence else {}),
+        **(extras or {}),
+    }
+    for name, source in parts.items():
+        if not source.exists():
+            raise BundleError(f"{source}: does not exist, but is to become {name} of the bundle {target}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that the renaming stays within one file system.
+    building = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.building")
+    replaced = building.with_suffix(".replaced")
+    try:
+        building.mkdir()
+        for name, source in parts.items():
+            (building / name).parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, building / name, ignore=_SAID_ELSEWHERE)
+            else:
+                shutil.copyfile(source, building / name)
+        (building / CONFIG).write_text(config.to_json(), encoding="utf-8")
+        (building / CARD).write_text(card_of(building), encoding="utf-8")
+        write_manifest(building)
+        for precision in _precisions(building, config):
+            DeperModel(open_bundle(building, precision=precision), device="cpu")
+        if target.exists():
+            target.rename(replaced)
+        building.rename(target)
+    except BaseException:
+        if replaced.exists():
+            replaced.rename(target)
+        raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+    return target
+
+
+def _precisions(folder: Path, config: BundleConfig) -> list[Precision]:
+    """The precisions that a bundle can be opened in without fetching more than its default."""
+    if config.vlm.is_on_hub:
+        return [config.vlm.precision]
+    vlm = folder / config.vlm.source
+    there = precisions_of(path.relative_to(vlm).as_posix() for path in vlm.rglob("*"))
+    if config.vlm.precision not in there:
+        raise BundleError(
+            f"config.vlm.precision: {config.vlm.precision!r} is not among the exported: {', '.join(there) or 'none'}"
+        )
+    return there
+
+
+def with_fingerprint(config: BundleConfig, *, persona_encoder: Path, tokenizer: Path) -> BundleConfig:
+    """Returns the config with the fingerprint of its persona encoder: a hash of all that makes a sample's vector.
+
+    That is the file itself, the tokenizer, and the preprocessing that the config states. So another export of the same
+    weights has another fingerprint; to keep personas valid across it, hand the first one's fingerprint on instead.
+
+    Args:
+        config: Its present fingerprint does not matter.
+        persona_encoder: The exported persona encoder.
+        tokenizer: The VLM's `tokenizer.json`.
+    """
+    settings = attrs.asdict(config.persona_encoder)
+    del settings["fingerprint"]
+    whole = json.dumps([sha256(persona_encoder), sha256(tokenizer), settings], sort_keys=True)
+    fingerprint = "sha256:" + hashlib.sha256(whole.encode()).hexdigest()
+    return attrs.evolve(config, persona_encoder=attrs.evolve(config.persona_encoder, fingerprint=fingerprint))
+
+
+def write_manifest(folder: Path) -> dict[str, ManifestEntry]:
+    """Writes `manifest.json`: size and sha256 of every other file of a bundle; returns what it says.
+
+    Raises:
+        BundleError: The folder has no `config.json`.
+    """
+    if not (folder / CONFIG).is_file():
+        raise BundleError(f"{folder}: holds no {CONFIG}, so it is not a bundle; check the path")
+    entries = {
+        name: ManifestEntry((folder / name).stat().st_size, sha256(folder / name)) for name in list_files(folder)
+    }
+    manifest = {
+        "format_version": MANIFEST_FORMAT_VERSION,
+        "files": {name: attrs.asdict(entry) for name, entry in entries.items()},
+    }
+    with atomic_path(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return entries
+
+
+def write_card(folder: Path) -> Path:
+    """Writes a bundle's model card anew from what is there (see `export.bundle.card`), and then its manifest.
+
+    Raises:
+        BundleError: `config.json` is missing or malformed, or `evaluation.json` is malformed.
+    """
+    card = card_of(folder)
+    with atomic_path(folder / CARD) as temporary:
+        temporary.write_text(card, encoding="utf-8")
+    write_manifest(folder)
+    return folder / CARD

@@ -1,0 +1,152 @@
+"""A finished training run to a bundle: `python -m export bundle`."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import attrs
+from tokenizers import Tokenizer
+
+from export.adapter import export_adapter
+from export.bundle.assemble import assemble, with_fingerprint
+from export.persona_encoder import EncoderPrecision, export_persona_encoder
+from export.qwen2_vl.folder import VLM_CONFIG
+from pydeper.bundle.bundle import BUILTIN, TOKENIZER, read_config
+from pydeper.bundle.config import BundleConfig, ImageEncoderInfo, PersonaEncoderConfig, VLMConfig
+from pydeper.errors import BundleError
+from pydeper.publish import IMAGE_ENCODER_LICENCE
+from training.config import ConfigError, TrainingConfig
+from training.loop import loop
+from training.loop.checkpoints import is_finished
+from training.network import Adapter, PersonaEncoder
+from training.runs import runs
+
+
+def export_run(
+    config: TrainingConfig,
+    run: Path,
+    vlm: Path,
+    target: Path,
+    *,
+    image_encoder: ImageEncoderInfo,
+    licence: str,
+    description: str | None = None,
+    precision: EncoderPrecision = "fp16",
+    image_encoder_licence: Path | None = None,
+) -> dict[str, float]:
+    """Exports what a run trained, checks it against torch, and puts it together with an exported VLM.
+
+    Args:
+        config: The training's configuration.
+        run: Its folder, with both stages finished; their best step is taken where they chose one.
+        vlm: What `python -m export vlm` made of the VLM that the run was trained with.
+        target: The bundle's folder; it must not exist.
+        image_encoder: Name of the frozen image encoder, and the licence of its weights, which the bundle holds.
+        licence: Of the bundle as a whole.
+        description: What the model is, for its card; None says what it was trained on.
+        precision: Of the persona encoder.
+        image_encoder_licence: That licence's text, to go along.
+
+    Returns:
+        The largest differences from torch, each relative to the largest value compared, by name.
+
+    Raises:
+        BundleError: `target` exists, or the VLM's folder holds none, or another than the run was trained with.
+        ConfigError: The configuration has no stage 2.
+        TrainingError: A stage is missing, unfinished, or of another configuration; or a frozen part cannot be loaded.
+    """
+    if config.stage2 is None:
+        raise ConfigError("stage2: missing; a bundle needs the adapter, which stage 2 trains")
+    if target.exists():
+        raise BundleError(f"{target}: exists already; remove it, or choose another --out")
+    for folder, steps in (
+        (runs.stage1_folder(run), config.stage1.steps),
+        (runs.stage2_folder(run), config.stage2.steps),
+    ):
+        if not is_finished(folder, steps):
+            raise loop.TrainingError(f"{folder}: not finished; run `python -m training {folder.name.replace('-', '')}`")
+    described, tokenizer = _read_vlm(vlm)
+    parts = runs.FrozenParts.load(config)
+    _check_vlm(vlm, described, tokenizer, config, parts)
+    persona_encoder = PersonaEncoder(config.network)
+    adapter = Adapter(config.network.subject_embedding_size, described.hidden_size)
+    loop.load_state(runs.stage2_folder(run), persona_encoder, "encoder")
+    loop.load_state(runs.stage2_folder(run), adapter, "adapter")
+    with tempfile.TemporaryDirectory(prefix="pydeper-export-") as temporary:
+        encoder_file, adapter_file = Path(temporary) / "persona_encoder.onnx", Path(temporary) / "adapter.onnx"
+        encoder_differences = export_persona_encoder(
+            encoder_file,
+            persona_encoder.eval(),
+            parts.image_encoder,
+            parts.text_table,
+            image_size=config.image_size,
+            precision=precision,
+        )
+        adapter_differences = export_adapter(adapter_file, adapter.eval())
+        whole = BundleConfig(
+            name=config.name,
+            description=description or f"DEPER on {Path(config.samples).name}, steering {described.base_model}.",
+            licence=licence,
+            persona_encoder=_persona_config(config, parts, image_encoder),
+            vlm=described,
+            prompts=runs.PROMPTS,
+            training=_facts(config),
+        )
+        assemble(
+            target,
+            with_fingerprint(whole, persona_encoder=encoder_file, tokenizer=vlm / TOKENIZER),
+            tokenizer=vlm / TOKENIZER,
+            persona_encoder=encoder_file,
+            adapter=adapter_file,
+            vlm=vlm,
+            extras={IMAGE_ENCODER_LICENCE: image_encoder_licence} if image_encoder_licence else None,
+        )
+    return {"z_s": max(encoder_differences.values()), "soft token": max(adapter_differences.values())}
+
+
+def _read_vlm(folder: Path) -> tuple[VLMConfig, Tokenizer]:
+    try:
+        said = json.loads((folder / VLM_CONFIG).read_text(encoding="utf-8"))
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # tokenizers raises plain exceptions
+        raise BundleError(f"{folder}: is not what `python -m export vlm` writes: {error}") from error
+    # Read as a part of a whole config, which checks it.
+    around: dict[str, Any] = json.loads(read_config(BUILTIN / "tiny").to_json())
+    return BundleConfig.from_dict(around | {"vlm": said}).vlm, tokenizer
+
+
+def _check_vlm(
+    folder: Path, described: VLMConfig, tokenizer: Tokenizer, config: TrainingConfig, parts: runs.FrozenParts
+) -> None:
+    """The soft token is for one VLM, and for images of the size that it was trained with."""
+    side = (config.image_size, config.image_size)
+    wrong = {
+        "width of its embeddings": (described.hidden_size, parts.text_table.channels),
+        "size of its images": (described.vision.image_size, side),
+        "vocabulary": (tokenizer.get_vocab(), parts.tokenizer.get_vocab()),
+    }
+    for what, (found, trained) in wrong.items():
+        if found != trained:
+            shown = "differs" if isinstance(found, dict) else f"is {found}, and was {trained}"
+            raise BundleError(
+                f"{folder}: is not the VLM that the run was trained with, {config.vlm}: the {what} {shown}; export "
+                f"that one: `python -m export vlm {config.vlm} --image-size {config.image_size} --out FOLDER`"
+            )
+
+
+def _persona_config(
+    config: TrainingConfig, parts: runs.FrozenParts, image_encoder: ImageEncoderInfo
+) -> PersonaEncoderConfig:
+    """Says which samples the encoder was trained to take: those that lack something only where training had such."""
+    lacking = config.stage1.modality_dropout > 0
+    modalities = ("text+trajectory", "text", "trajectory") if lacking else ("text+trajectory",)
+    return attrs.evolve(parts.preprocessing, image_encoder=image_encoder, modalities=modalities)
+
+
+def _facts(config: TrainingConfig) -> dict[str, Any]:
+    assert config.stage2 is not None
+    facts: dict[str, Any] = {"data": Path(config.samples).name, "seed": config.seed}
+    for name, stage in (("stage 1", config.stage1), ("stage 2", config.stage2)):
+        facts[name] = f"{stage.steps} steps of {stage.batch_size * stage.accumulation} samples"
+    return facts

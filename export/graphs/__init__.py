@@ -1,0 +1,1 @@
+"""What every export needs: tracing, fused operators, quantisation, parity."""

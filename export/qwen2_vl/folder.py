@@ -1,0 +1,76 @@
+"""A VLM's folder as a bundle takes it over: the exported files, the tokenizer, and what `config.json` says of them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+from transformers import AutoConfig
+
+from export.qwen2_vl.export import VLMExport, export_vlm
+from export.qwen2_vl.tokenizer import bundle_tokenizer, vision_config
+from pydeper import hub
+from pydeper.atomic import atomic_path
+from pydeper.bundle.bundle import TOKENIZER
+from pydeper.bundle.config import Precision, VLMConfig
+from pydeper.errors import BundleError
+from training.vlm.steered_vlm import vlm_config
+
+VLM_CONFIG = "vlm.json"
+
+
+def export_vlm_folder(
+    source: str | Path,
+    out_dir: str | Path,
+    precision: Precision,
+    *,
+    image_size: tuple[int, int] | None = (448, 448),
+    revision: str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> tuple[VLMConfig, VLMExport]:
+    """Exports a Qwen2-VL with all that belongs to it; see `export.qwen2_vl.export.export_vlm` for the graphs.
+
+    Beside these it writes `tokenizer.json`, with `<subj>` as a special token, and `vlm.json`, which is what a bundle's
+    `config.json` has under `vlm`. Everything that can be wrong with the source's small files is found before the
+    weights are read.
+
+    Args:
+        source: A folder in the Hub's layout, or a Hub id.
+        out_dir: The folder; it may hold other precisions already.
+        precision: Of the files, and what `vlm.json` names as the one to open.
+        image_size: (height, width) in pixels of every image, or None to keep aspect ratios (`vision_config`).
+        revision: Branch, tag or commit of a Hub id.
+        progress: Is told of each step as it begins.
+
+    Raises:
+        BundleError: A file of the source cannot be had or read, or `image_size` does not fit the patches.
+        ValueError: See `export_vlm`.
+    """
+    base_model, commit = _named(source, revision)
+    config = AutoConfig.from_pretrained(source, revision=commit)
+    if config.model_type != "qwen2_vl":
+        raise ValueError(f"{source}: is a {config.model_type!r}; this export is for 'qwen2_vl'")
+    tokenizer = bundle_tokenizer(source, commit, vocab_size=config.text_config.vocab_size)
+    vision = vision_config(source, image_size, commit)
+    described = vlm_config(config, tokenizer, vision, base_model=base_model, base_revision=commit, precision=precision)
+    report = export_vlm(source, out_dir, precision, revision=commit, progress=progress)
+    for name, text in (
+        (TOKENIZER, tokenizer.to_str(pretty=False)),
+        (VLM_CONFIG, json.dumps(attrs.asdict(described), indent=2) + "\n"),
+    ):
+        with atomic_path(Path(out_dir) / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return described, report
+
+
+def _named(source: str | Path, revision: str | None) -> tuple[str, str | None]:
+    """What the model is called, and its commit where it comes from the Hub."""
+    folder = Path(source)
+    if folder.is_dir():
+        if revision is not None:
+            raise BundleError(f"revision: the folder {folder} has no revisions (got {revision!r})")
+        return folder.resolve().name, None
+    if isinstance(source, str) and hub.is_repo_id(source):
+        file = hub.fetch_file(source, "config.json", revision=revision, local_files_only=False, error=BundleError)
+        return source, file.parent.name  # the cache's folders are named after commits
+    raise BundleError(f"{source}: is neither a folder nor a Hub id ('org/name')")

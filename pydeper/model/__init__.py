@@ -1,0 +1,1 @@
+"""A model in use: persona encoder, adapter and vision-language model together."""

@@ -1,0 +1,518 @@
+"""A model in use: a bundle's persona encoder, adapter and vision-language model behind one face."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final, TypedDict, TypeVar, Unpack
+
+import numpy as np
+import numpy.typing as npt
+
+from pydeper.bundle import bundle
+from pydeper.bundle.bundle import Bundle
+from pydeper.bundle.config import BundleConfig, Precision
+from pydeper.errors import IncompatiblePersonaError, InvalidArgumentError
+from pydeper.images import ImageLike, open_image
+from pydeper.model.batch import ROWS_AT_ONCE, Pair, in_groups, named_pairs, read_pairs, steered_and_plain
+from pydeper.model.image_cache import ImageCache, content_key
+from pydeper.model.report import ModelReport, image_facts
+from pydeper.persona.encoder import PersonaEncoder
+from pydeper.persona.persona import Persona, checked_samples, short
+from pydeper.runtime.devices import check_device, explain_device, installed_runtimes, providers_for
+from pydeper.runtime.memory import memory_explained
+from pydeper.runtime.session import check_names, check_shape, open_session
+from pydeper.samples.sample import Sample
+from pydeper.version import __version__
+from pydeper.vlm import EncodedImage, Generation, VisionLanguageModel, open_vlm
+from pydeper.vlm.decoding import DecodingOptions
+from pydeper.vlm.image_patches import resized_shape
+
+
+class DescribeOptions(TypedDict, total=False):
+    """The options of `DeperModel.describe`, which explains them."""
+
+    style: str
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    repetition_penalty: float
+    seed: int | None
+    strength: float
+
+
+class DeperModel:
+    """A frozen vision-language model that describes images as one particular person would.
+
+    Immutable and thread-safe after loading, but for its cache of encoded images, which is thread-safe as well. Made by
+    `from_pretrained`.
+
+    Attributes:
+        config: The bundle's `config.json`.
+        model_id: A Hub id, or the bundle's own name.
+        revision: The bundle's commit on the Hub, or None where it does not come from there.
+    """
+
+    def __init__(
+        self, opened: Bundle, *, device: str = "auto", threads: int | None = None, image_cache: int = 4
+    ) -> None:
+        """Loads a bundle that `pydeper.bundle.bundle.open_bundle` has found and checked; see `from_pretrained`."""
+        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+            raise InvalidArgumentError(f"threads: must be a whole number from 1 on, or None, got {threads!r}")
+        if isinstance(image_cache, bool) or not isinstance(image_cache, int) or image_cache < 0:
+            raise InvalidArgumentError(
+                f"image_cache: must be a whole number from 0 (keep none) on, got {image_cache!r}"
+            )
+        providers = providers_for(device)
+        self._device, self._threads, self._image_cache = device, threads, image_cache
+        self.config: Final = opened.config
+        self.model_id: Final = opened.model_id
+        self.revision: Final = opened.revision
+        self._folder = folder = opened.folder
+        tokenizer = bundle.open_tokenizer(folder / bundle.TOKENIZER)
+        self._encoder = PersonaEncoder(
+            folder / bundle.PERSONA_ENCODER,
+            self.config.persona_encoder,
+            tokenizer,
+            providers=providers,
+            threads=threads,
+        )
+        self._adapter: Any = open_session(folder / bundle.ADAPTER, providers=providers, threads=threads)
+        check_device(self._adapter, device)
+        _check_adapter(self._adapter, self.config, folder / bundle.ADAPTER)
+        self._vlm: VisionLanguageModel = open_vlm(
+            opened.vlm_folder,
+            self.config.vlm,
+            self.config.prompts,
+            tokenizer,
+            providers=providers,
+            threads=threads,
+            precision=opened.precision,
+        )
+        self._images: ImageCache[EncodedImage] = ImageCache(image_cache)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | PathLike[str] | None = None,
+        device: str = "auto",
+        revision: str | None = None,
+        threads: int | None = None,
+        local_files_only: bool = False,
+        precision: Precision | None = None,
+        image_cache: int = 4,
+    ) -> "DeperModel":
+        """Finds a model, checks its files against its manifest, and loads it.
+
+        Args:
+            name_or_folder: ``"tiny"`` (built in), a bundle's folder, or a Hub id as in ``"org/name"``. None is the
+                default model: ``$PYDEPER_MODEL``, else "tiny" with a `DemonstrationModelWarning`.
+            device: ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where the installed ONNX Runtime has it, else the CPU.
+            revision: Branch, tag or commit of a Hub id; None is the main branch.
+            threads: CPU threads of one operator; None leaves the choice to ONNX Runtime.
+            local_files_only: Never connect to the Hub; use what its local cache holds.
+            precision: Of the vision-language model's weights: ``"fp32"``, ``"fp16"``, ``"int8"`` or ``"int4"``, as
+                far as the model comes in them. Fewer bits take less memory and, on a CPU, less time, and give
+                somewhat other descriptions. None is the model's own choice.
+            image_cache: How many encoded images to keep, those asked for last; encoding one takes seconds with a real
+                model. They go by what they show, and hold at most 1 GiB together. 0 keeps none.
+
+        Raises:
+            BundleError: There is no such model, or it is damaged, or of a format that this version does not read, or
+                does not come in that precision.
+            InvalidArgumentError: The device cannot be used, there is no such precision, or `threads` or `image_cache`
+                is out of its range.
+            RuntimeMissingError: ONNX Runtime is not installed, or installed twice.
+        """
+        opened = bundle.open_bundle(
+            name_or_folder, revision=revision, local_files_only=local_files_only, precision=precision
+        )
+        return cls(opened, device=device, threads=threads, image_cache=image_cache)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = False, revision: str | None = None, message: str | None = None
+    ) -> str:
+        """Publishes the model's bundle in a Hugging Face Hub repository, in all its precisions and in one commit.
+
+        The files are verified first, every one read; what the Hub has already is not sent again, so a call that was
+        interrupted is simply repeated. See `pydeper.publish.push`, and `python -m export push --dry-run` for what
+        would go up.
+
+        Args:
+            repo_id: The repository, as in ``"org/name"``; it is made if it does not exist.
+            private: Whether a repository that has to be made is private; one that exists must be so already.
+            revision: The branch to publish on, made where it does not exist; None is the main branch.
+            message: What the commit says.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            BundleError: A file is missing or altered, or a licence text is missing; or the repository holds something
+                else, or the Hub refused, with the reason and the remedy.
+        """
+        from pydeper.publish import push
+
+        return push(self._folder, repo_id, private=private, revision=revision, message=message)
+
+    @property
+    def providers(self) -> list[str]:
+        """ONNX Runtime's execution providers in use, the preferred one first."""
+        return self._encoder.providers
+
+    @property
+    def styles(self) -> list[str]:
+        """The styles that `describe` takes."""
+        return list(self.config.prompts.styles)
+
+    def report(self) -> ModelReport:
+        """Tells what the model is and how it runs: device and why, precision, files, sizes, settings; prints well."""
+        config, (cached_images, cached_bytes) = self.config, self._images.held()
+        image_size, image_tokens = image_facts(config.vlm.vision)
+        return ModelReport(
+            model_id=self.model_id,
+            revision=self.revision,
+            base_model=config.vlm.base_model + (f" at {config.vlm.base_revision}" if config.vlm.base_revision else ""),
+            device=self._device,
+            provider=explain_device(self._device, self.providers),
+            runtime=" and ".join(f"{name} {version}" for name, version in installed_runtimes().items()),
+            threads=self._threads,
+            vlm=self._vlm.report(),
+            image_size=image_size,
+            image_tokens=image_tokens,
+            context_length=config.vlm.max_positions,
+            subject_embedding_size=config.persona_encoder.subject_embedding_size,
+            hidden_size=config.vlm.hidden_size,
+            num_layers=config.vlm.num_layers,
+            vocab_size=config.vlm.vocab_size,
+            image_cache=self._image_cache,
+            cached_images=cached_images,
+            cached_bytes=cached_bytes,
+            pydeper_version=__version__,
+        )
+
+    def encode_image(self, image: ImageLike) -> EncodedImage:
+        """Reads an image once, for any number of descriptions.
+
+        Args:
+            image: A path, the bytes of an image file, a PIL image or an HxWx3 uint8 array; EXIF orientation is applied.
+
+        Returns:
+            What `describe`, `stream`, `describe_each` and `describe_batch` take in place of the image; immutable, and
+            of use with this model alone. The images asked for last are kept in any case (see `from_pretrained`);
+            this one for as long as the caller holds it.
+
+        Raises:
+            InvalidImageError: It is not an image that can be read.
+            OutOfMemoryError: It is too large for the memory there is.
+        """
+        with memory_explained("reading an image"):
+            picture = open_image(image)
+        with memory_explained(f"encoding an image of {picture.width}×{picture.height} pixels"):
+            return self._images.encoded(picture, self._vlm.encode_image)
+
+    def clear_image_cache(self) -> None:
+        """Lets go of the encoded images that are kept (see `from_pretrained`), and so of their memory."""
+        self._images.clear()
+
+    def embed(self, samples: Iterable[Sample]) -> npt.NDArray[np.float32]:
+        """Returns the subject embedding z_s of every sample: (n, 384) float32, in the order of `samples`.
+
+        Raises:
+            InvalidArgumentError: Something among them is not a `Sample`.
+            InvalidSampleError: The model does not accept samples of that kind; names the sample.
+            InvalidImageError: A sample's image cannot be read; names the sample.
+        """
+        return self._encoder.embed(checked_samples(samples))
+
+    def describe(
+        self,
+        image: ImageLike | EncodedImage,
+        persona: Persona | None = None,
+        *,
+        style: str = "description",
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+        strength: float = 1.0,
+    ) -> str:
+        """Describes an image as one person would.
+
+        It returns when the description is complete. One that may have to be stopped before, by a button or a time
+        limit, is taken from `stream`: what is left unasked for is never computed.
+
+        Args:
+            image: A path, the bytes of an image file, a PIL image, an HxWx3 uint8 array, or what `encode_image` gave.
+            persona: Whose way of describing; None asks the vision-language model alone.
+            style: One of `styles`: which of the model's prompts.
+            max_new_tokens: The most tokens to write.
+            temperature: 0 takes the likeliest token at each step; above 0 samples, the more freely the higher.
+            top_p: Samples among the likeliest tokens that together have this probability, in (0, 1].
+            repetition_penalty: 1 is none; above 1 makes tokens that the description already holds less likely (1.05
+                to 1.3 are usual). Words of the prompt are not counted, unlike in transformers.
+            seed: Makes sampling repeatable; None draws anew each time.
+            strength: 0 is the model without the persona, 1 the persona as trained, above 1 an exaggeration of what the
+                persona changes (guidance on the logits; values other than 1 cost a second decoder pass).
+
+        Raises:
+            IncompatiblePersonaError: The persona was made by another persona encoder.
+            InvalidArgumentError: An option is out of its range, or the style is not one of the model's.
+            InvalidImageError: The image cannot be read.
+            OutOfMemoryError: Memory ran out; says while what, and what helps.
+        """
+        options = DecodingOptions(
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+            strength=strength,
+        )
+        self._check_style(style)
+        soft_tokens = None if persona is None else self._soft_tokens([persona])
+        return self._generate(self._encoded(image), style, soft_tokens, options)[0].text
+
+    def stream(
+        self,
+        image: ImageLike | EncodedImage,
+        persona: Persona | None = None,
+        **options: Unpack[DescribeOptions],
+    ) -> Generator[str, None, None]:
+        """Describes as `describe` does, and yields the text piece by piece while it is written.
+
+        The arguments and the errors are those of `describe`; persona and options are checked at once, the image is read
+        when the first piece is asked for. Each piece is computed when it is asked for, in the caller's thread, and
+        nothing ahead of it: leaving the loop, closing or dropping the generator ends the work and frees its memory.
+        """
+        style, decoding = self._split(options)
+        soft_token = None if persona is None else self._soft_tokens([persona])[0]
+        return self._stream(image, style, soft_token, decoding)
+
+    def astream(
+        self,
+        image: ImageLike | EncodedImage,
+        persona: Persona | None = None,
+        **options: Unpack[DescribeOptions],
+    ) -> AsyncGenerator[str, None]:
+        """Streams as `stream` does, for ``async for``: each piece is computed in a worker thread.
+
+        Nothing is computed ahead of the consumer. Cancelling the task, or closing the generator, ends the work
+        after the step in progress, and frees its memory.
+        """
+        return _in_worker_threads(self.stream(image, persona, **options))
+
+    def describe_each(
+        self,
+        image: ImageLike | EncodedImage,
+        personas: Sequence[Persona],
+        **options: Unpack[DescribeOptions],
+    ) -> list[str]:
+        """Describes one image as each of several people would; the image is read once.
+
+        The further arguments and the errors are those of `describe`.
+
+        Returns:
+            One description a persona, in their order.
+        """
+        style, decoding = self._split(options)
+        if isinstance(personas, Persona):
+            raise InvalidArgumentError("personas: must be a list of personas, got one Persona; use describe for one")
+        if not personas:
+            return []
+        soft_tokens = self._soft_tokens(list(personas))
+        encoded = self._encoded(image)
+        return [
+            generation.text
+            for start in range(0, len(soft_tokens), ROWS_AT_ONCE)
+            for generation in self._generate(encoded, style, soft_tokens[start : start + ROWS_AT_ONCE], decoding)
+        ]
+
+    def describe_batch(
+        self,
+        pairs: Iterable[tuple[ImageLike | EncodedImage, Persona | None]],
+        **options: Unpack[DescribeOptions],
+    ) -> list[str]:
+        """Describes many images, each as one person would; an image that comes several times is encoded once.
+
+        Everything is checked before the first long computation: options and personas, and every image is opened and
+        decoded (and once more when its turn comes, since a batch may hold more pictures than memory).
+
+        Args:
+            pairs: Images and personas, each of any kind that `describe` takes.
+            **options: Those of `describe`; with a `seed`, each description is the one that `describe` gives with it.
+
+        Returns:
+            One description a pair, in their order.
+
+        Raises:
+            PydeperError: As `describe` does, with the number of the pair, from 1 on.
+        """
+        style, decoding = self._split(options)
+        batch = read_pairs(pairs)
+        for pair in batch:
+            with named_pairs([pair]):
+                if pair.persona is not None:
+                    self.check_persona(pair.persona)
+        keys = [self._checked_key(pair, style, decoding) for pair in batch]
+        texts = [""] * len(batch)
+        seen: dict[str, EncodedImage] = {}
+        for places in in_groups(keys):
+            # What only the groups before have used goes before more comes.
+            seen = {keys[place]: seen[keys[place]] for place in places if keys[place] in seen}
+            for place in places:
+                if keys[place] not in seen:
+                    with named_pairs([batch[place]]):
+                        seen[keys[place]] = self._encoded(batch[place].image)
+            for alike in steered_and_plain([batch[place] for place in places]):
+                found = self._texts(alike, [seen[keys[pair.place]] for pair in alike], style, decoding)
+                for pair, text in zip(alike, found, strict=True):
+                    texts[pair.place] = text
+        return texts
+
+    def check_persona(self, persona: Persona) -> None:
+        """Refuses what this model cannot be steered by.
+
+        Raises:
+            InvalidArgumentError: It is not a persona.
+            IncompatiblePersonaError: It was made by another persona encoder; names both.
+        """
+        if not isinstance(persona, Persona):
+            hint = "; read a persona file with Persona.load(path)" if isinstance(persona, str | PathLike) else ""
+            raise InvalidArgumentError(f"persona: must be a pydeper.Persona, got {type(persona).__name__}{hint}")
+        own = self.config.persona_encoder.fingerprint
+        if persona.encoder_fingerprint != own:
+            raise IncompatiblePersonaError(
+                f"persona {persona.name or '(unnamed)'!r} was made by the persona encoder "
+                f"{persona.encoder_fingerprint!r} of model {persona.model_id!r}, but model {self.model_id!r} has "
+                f"{own!r}, to which its numbers mean something else: use the persona with {persona.model_id!r}, or "
+                f"make it anew from the samples with {self.model_id!r}"
+            )
+
+    def __repr__(self) -> str:
+        revision = f"@{self.revision[:12]}" if self.revision else ""
+        return (
+            f"DeperModel({self.model_id + revision!r}, vlm={self.config.vlm.base_model!r}, "
+            f"encoder={short(self.config.persona_encoder.fingerprint)!r}, styles={self.styles}, "
+            f"provider={self.providers[0]!r})"
+        )
+
+    def _stream(
+        self,
+        image: ImageLike | EncodedImage,
+        style: str,
+        soft_token: npt.NDArray[np.float32] | None,
+        options: DecodingOptions,
+    ) -> Generator[str, None, None]:
+        encoded = self._encoded(image)
+        with memory_explained("describing an image"):
+            yield from self._vlm.stream(encoded, style, soft_token, options)
+
+    def _generate(
+        self,
+        encoded: EncodedImage | Sequence[EncodedImage],
+        style: str,
+        soft_tokens: npt.NDArray[np.float32] | None,
+        options: DecodingOptions,
+    ) -> list[Generation]:
+        rows = max(
+            1 if isinstance(encoded, EncodedImage) else len(encoded), 0 if soft_tokens is None else len(soft_tokens)
+        )
+        with memory_explained(f"computing {rows} descriptions at once" if rows > 1 else "describing an image"):
+            return self._vlm.generate(encoded, style, soft_tokens, options)
+
+    def _checked_key(self, pair: Pair, style: str, options: DecodingOptions) -> str:
+        """Checks a pair's image, and returns a text that orders images by size and is the same for the same image."""
+        with named_pairs([pair]):
+            if isinstance(pair.image, EncodedImage):
+                # A stream checks all at the call; this one is never begun.
+                soft_token = None if pair.persona is None else self._soft_tokens([pair.persona])[0]
+                self._vlm.stream(pair.image, style, soft_token, options)
+                return f"encoded {id(pair.image)}"
+            with memory_explained("reading an image"):
+                picture = open_image(pair.image)
+                height, width = resized_shape(picture.height, picture.width, self.config.vlm.vision)
+                return f"{height:06}×{width:06} {content_key(picture)}"
+
+    def _texts(
+        self, pairs: Sequence[Pair], encoded: Sequence[EncodedImage], style: str, options: DecodingOptions
+    ) -> list[str]:
+        """Describes pairs that all have a persona, or all have none, at once."""
+        personas = [pair.persona for pair in pairs if pair.persona is not None]
+        with named_pairs(pairs):
+            soft_tokens = self._soft_tokens(personas) if personas else None
+            return [generation.text for generation in self._generate(encoded, style, soft_tokens, options)]
+
+    def _encoded(self, image: ImageLike | EncodedImage) -> EncodedImage:
+        return image if isinstance(image, EncodedImage) else self.encode_image(image)
+
+    def _soft_tokens(self, personas: Sequence[Persona]) -> npt.NDArray[np.float32]:
+        """Returns (B, hidden): the adapter's soft token of every persona."""
+        for persona in personas:
+            self.check_persona(persona)
+        stacked = np.stack([persona.subject_embedding for persona in personas])
+        (soft_tokens,) = self._adapter.run(["soft_token"], {"subject_embedding": stacked})
+        return np.asarray(soft_tokens, np.float32)
+
+    def _split(self, options: DescribeOptions) -> tuple[str, DecodingOptions]:
+        decoding: dict[str, Any] = dict(options)
+        style = decoding.pop("style", "description")
+        self._check_style(style)
+        return style, DecodingOptions(**decoding)
+
+    def _check_style(self, style: str) -> None:
+        if style not in self.config.prompts.styles:
+            raise InvalidArgumentError(
+                f"style: model {self.model_id!r} knows {', '.join(map(repr, self.styles))}, got {style!r}"
+            )
+
+
+_default_models: dict[str, DeperModel] = {}
+_default_lock = threading.Lock()
+
+
+def default_model() -> DeperModel:
+    """Returns the default model, loaded at its first use and kept: ``$PYDEPER_MODEL``, else the built-in "tiny".
+
+    Raises:
+        BundleError: It cannot be found or loaded.
+        RuntimeMissingError: ONNX Runtime is not installed, or installed twice.
+    """
+    name = bundle.default_model_name()
+    with _default_lock:
+        if name not in _default_models:
+            model = DeperModel.from_pretrained(name)
+            _default_models.clear()
+            _default_models[name] = model
+        return _default_models[name]
+
+
+def _check_adapter(session: Any, config: BundleConfig, path: Path) -> None:
+    check_names(path, session, ["subject_embedding"], ["soft_token"])
+    for name, size, key in (
+        ("subject_embedding", config.persona_encoder.subject_embedding_size, "persona_encoder.subject_embedding_size"),
+        ("soft_token", config.vlm.hidden_size, "vlm.hidden_size"),
+    ):
+        check_shape(path, session, name, (None, size), key)
+
+
+_T = TypeVar("_T")
+
+
+async def _in_worker_threads(pieces: Generator[str, None, None]) -> AsyncGenerator[str, None]:
+    """Advances a generator in the event loop's thread pool, one step per piece asked for, and closes it at the end."""
+    loop = asyncio.get_running_loop()
+    # A cancelled step goes on in its thread; the lock makes the closing wait for it there rather than here.
+    one_at_a_time = threading.Lock()
+
+    def in_turn(work: Callable[[], _T]) -> _T:
+        with one_at_a_time:
+            return work()
+
+    try:
+        while (piece := await loop.run_in_executor(None, in_turn, lambda: next(pieces, None))) is not None:
+            yield piece
+    finally:
+        loop.run_in_executor(None, in_turn, pieces.close)

@@ -1,0 +1,85 @@
+"""What a loaded model is and how it runs, for people and for programs."""
+
+import attrs
+
+from pydeper.bundle.config import VisionConfig
+from pydeper.runtime.memory import readable_bytes
+
+
+@attrs.frozen(kw_only=True)
+class ModelReport:
+    """What a loaded model is and how it runs; `print` shows it as a table, `attrs.asdict` gives it as a dict.
+
+    Attributes:
+        model_id: A Hub id, or the bundle's own name.
+        revision: Its commit on the Hub, or None where it does not come from there.
+        base_model: The vision-language model inside it, with its revision where there is one.
+        device: The device that was asked for.
+        provider: The execution provider of ONNX Runtime that was taken, and why.
+        runtime: The builds of ONNX Runtime that are installed, with their versions.
+        threads: CPU threads of one operator; None where ONNX Runtime chooses.
+        vlm: What the vision-language model says of itself, by fact: its precision, its files, its KV cache.
+        image_size: What an image is resized to, in pixels.
+        image_tokens: The fewest and the most tokens that an image takes.
+        context_length: The most tokens of image, prompt and description together.
+        subject_embedding_size: Numbers in a persona.
+        hidden_size: Numbers in the soft token that steers the vision-language model.
+        num_layers: Layers of its decoder.
+        vocab_size: Rows of its embedding table.
+        image_cache: The most encoded images that are kept; 0 keeps none.
+        cached_images: How many are kept now.
+        cached_bytes: The memory that these hold, in bytes.
+        pydeper_version: The version of pydeper.
+    """
+
+    model_id: str
+    revision: str | None
+    base_model: str
+    device: str
+    provider: str
+    runtime: str
+    threads: int | None
+    vlm: dict[str, str]
+    image_size: str
+    image_tokens: tuple[int, int]
+    context_length: int
+    subject_embedding_size: int
+    hidden_size: int
+    num_layers: int
+    vocab_size: int
+    image_cache: int
+    cached_images: int
+    cached_bytes: int
+    pydeper_version: str
+
+    def __str__(self) -> str:
+        least, most = self.image_tokens
+        rows = {
+            "model": self.model_id + (f" at {self.revision}" if self.revision else ""),
+            "base model": self.base_model,
+            "device": f"{self.device} -> {self.provider}",
+            "runtime": self.runtime,
+            "threads": "ONNX Runtime's choice" if self.threads is None else str(self.threads),
+            **{f"VLM {fact}": value for fact, value in self.vlm.items()},
+            "image": f"{self.image_size}, {least if least == most else f'{least} to {most}'} tokens",
+            "context": f"{self.context_length} tokens for image, prompt and description",
+            "sizes": f"{self.subject_embedding_size} numbers a persona, {self.hidden_size} a soft token; "
+            f"{self.num_layers} decoder layers, a vocabulary of {self.vocab_size}",
+            "image cache": f"{self.cached_images} of {self.image_cache} images, {readable_bytes(self.cached_bytes)}"
+            if self.image_cache
+            else "off",
+            "pydeper": self.pydeper_version,
+        }
+        width = max(map(len, rows)) + 2
+        return "\n".join(f"{fact + ':':<{width}}{value}" for fact, value in rows.items())
+
+
+def image_facts(vision: VisionConfig) -> tuple[str, tuple[int, int]]:
+    """Returns what an image is resized to, in words, and the fewest and the most tokens that it takes."""
+    side = vision.patch_size * vision.merge_size
+    if vision.image_size is not None:
+        height, width = vision.image_size
+        tokens = height * width // side**2
+        return f"{width}×{height} pixels", (tokens, tokens)
+    least, most = -(-vision.min_pixels // side**2), max(vision.max_pixels // side**2, 1)
+    return f"multiples of {side} pixels, {vision.min_pixels} to {vision.max_pixels} in all", (least, most)

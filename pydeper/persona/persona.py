@@ -1,0 +1,456 @@
+"""A persona: the subject embedding of one person, with what is needed to use it with the right model."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from pydeper import hub
+from pydeper.atomic import atomic_path
+from pydeper.errors import IncompatiblePersonaError, InvalidArgumentError, PersonaError
+from pydeper.persona import repository as persona_repository
+from pydeper.samples.sample import Sample
+from pydeper.untrusted import check_format_version, is_plain_text, parse_json, shown
+from pydeper.version import __version__
+
+if TYPE_CHECKING:
+    from pydeper.model.model import DeperModel
+
+FORMAT_VERSION = 1
+SUBJECT_EMBEDDING_SIZE = 384
+_TENSOR = "subject_embedding"
+_MAX_HEADER = 64 * 1024
+_MAX_FILE = 8 + _MAX_HEADER + 4 * SUBJECT_EMBEDDING_SIZE
+_MAX_TEXT = 256
+_MAX_SAMPLES = 10**9 - 1
+_AGAIN = "make or download the persona again"
+
+
+def _embedding(value: object) -> npt.NDArray[np.float32]:
+    """Returns a copy that nobody can write to."""
+    try:
+        with np.errstate(over="ignore"):
+            array = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise PersonaError(f"{_TENSOR}: must be {SUBJECT_EMBEDDING_SIZE} numbers: {error}") from error
+    if array.shape != (SUBJECT_EMBEDDING_SIZE,):
+        raise PersonaError(f"{_TENSOR}: must have shape ({SUBJECT_EMBEDDING_SIZE},), got {array.shape}")
+    if not np.isfinite(array).all():
+        bad = int(np.flatnonzero(~np.isfinite(array))[0])
+        raise PersonaError(f"{_TENSOR}: every number must be finite (float32), number {bad} is {array[bad]}")
+    if not array.any():
+        raise PersonaError(f"{_TENSOR}: all {SUBJECT_EMBEDDING_SIZE} numbers are 0, which describes nobody")
+    return np.frombuffer(array.tobytes(), np.float32)
+
+
+def _check_text(_: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    if not isinstance(value, str) or not value.strip() or len(value) > _MAX_TEXT:
+        raise PersonaError(f"{attribute.name}: must be a text of 1 to {_MAX_TEXT} characters, got {shown(value)}")
+    if not is_plain_text(value):
+        raise PersonaError(
+            f"{attribute.name}: must not hold control characters, line breaks or marks that turn the direction of "
+            f"writing, got {shown(value)}"
+        )
+
+
+def _check_num_samples(_: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_SAMPLES:
+        raise PersonaError(f"{attribute.name}: must be a whole number from 1 to {_MAX_SAMPLES}, got {shown(value)}")
+
+
+def _check_created(_: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise PersonaError(f"{attribute.name}: must be a date and time with its time zone, got {shown(value)}")
+
+
+_optional_text = attrs.validators.optional(_check_text)
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class Persona:
+    """One person's way of looking and describing, as a vector that steers a model's descriptions.
+
+    Immutable; made by `from_samples`, `load` or `from_pretrained` and used by `DeperModel.describe`. It holds no image,
+    text or gaze of the person, only the mean of their subject embeddings (z_s, section "subject embedding extractor"
+    of the paper) and where it came from.
+
+    Attributes:
+        subject_embedding: (384,) float32, read-only: the mean z_s of the person's samples.
+        encoder_fingerprint: Identity of the persona encoder that made it; only models with the same one can use it.
+        model_id: The model that made it: a Hub id, or a bundle's own name.
+        model_revision: That model's commit on the Hub, or None where there is none.
+        num_samples: How many samples the mean is over.
+        name: What to call the person, or None.
+        created: When it was made, with its time zone.
+        pydeper_version: The version of pydeper that made it.
+    """
+
+    subject_embedding: npt.NDArray[np.float32] = attrs.field(
+        converter=_embedding, eq=attrs.cmp_using(eq=np.array_equal), hash=False
+    )
+    encoder_fingerprint: str = attrs.field(validator=_check_text)
+    model_id: str = attrs.field(validator=_check_text)
+    model_revision: str | None = attrs.field(default=None, validator=_optional_text)
+    num_samples: int = attrs.field(validator=_check_num_samples)
+    name: str | None = attrs.field(default=None, validator=_optional_text)
+    created: datetime = attrs.field(factory=lambda: datetime.now(UTC).replace(microsecond=0), validator=_check_created)
+    pydeper_version: str = attrs.field(default=__version__, validator=_check_text)
+
+    @classmethod
+    def from_samples(
+        cls,
+        samples: Iterable[Sample],
+        model: "DeperModel | str | PathLike[str] | None" = None,
+        name: str | None = None,
+    ) -> "Persona":
+        """Makes a persona from a few samples of one person: the mean of their subject embeddings.
+
+        Args:
+            samples: The person's samples; about 5 are enough (the paper uses 5 for people unseen in training).
+            model: A loaded model, or what `DeperModel.from_pretrained` takes; None is the default model.
+            name: What to call the person; by default the `subject` that all samples share, if they have one.
+
+        Raises:
+            InvalidArgumentError: There are no samples, or they are not `Sample`s, or they are of several subjects.
+            InvalidSampleError: The model does not accept samples of that kind; names the sample.
+            InvalidImageError: A sample's image cannot be read; names the sample.
+        """
+        samples = _at_least_one(samples)
+        if len(subjects := sorted({sample.subject for sample in samples if sample.subject is not None})) > 1:
+            raise InvalidArgumentError(
+                f"the samples are of {len(subjects)} subjects ({', '.join(map(repr, subjects[:5]))}"
+                f"{', …' if len(subjects) > 5 else ''}), but a persona is one person's: make one for each, and mix "
+                "them with Persona.blend where a mixture is wanted"
+            )
+        model = _open(model)
+        return cls(
+            subject_embedding=_mean(model.embed(samples)),
+            encoder_fingerprint=model.config.persona_encoder.fingerprint,
+            model_id=model.model_id,
+            model_revision=model.revision,
+            num_samples=len(samples),
+            name=name if name is not None else (subjects[0] if subjects else None),
+        )
+
+    def add(self, more_samples: Iterable[Sample], model: "DeperModel | str | PathLike[str] | None" = None) -> "Persona":
+        """Returns a new persona whose mean goes on over `more_samples`, as if all samples had been given at once.
+
+        Args:
+            more_samples: Further samples of the same person.
+            model: As in `from_samples`; its persona encoder must be the one that made this persona.
+
+        Raises:
+            IncompatiblePersonaError: The model has another persona encoder.
+            InvalidArgumentError: There are no samples, or they are not `Sample`s.
+            InvalidSampleError: The model does not accept samples of that kind; names the sample.
+            InvalidImageError: A sample's image cannot be read; names the sample.
+        """
+        more = _at_least_one(more_samples)
+        model = _open(model)
+        model.check_persona(self)
+        total = self.num_samples + len(more)
+        so_far = self.subject_embedding.astype(np.float64) * (self.num_samples / total)
+        return attrs.evolve(
+            self,
+            subject_embedding=so_far + _mean(model.embed(more)) * (len(more) / total),
+            num_samples=total,
+            created=datetime.now(UTC).replace(microsecond=0),
+            pydeper_version=__version__,
+        )
+
+    def similarity(self, other: "Persona") -> float:
+        """Cosine of the angle between two personas' subject embeddings, in [-1, 1].
+
+        Raises:
+            IncompatiblePersonaError: The two were made by different persona encoders.
+        """
+        _check_same_encoder([self, other])
+        a, b = (persona.subject_embedding.astype(np.float64) for persona in (self, other))
+        return float(np.clip(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)), -1.0, 1.0))
+
+    @staticmethod
+    def blend(
+        personas: Sequence["Persona"], weights: Sequence[float] | None = None, name: str | None = None
+    ) -> "Persona":
+        """Mixes personas: the weighted mean of their subject embeddings.
+
+        Args:
+            personas: At least one, all made by the same persona encoder.
+            weights: One a persona, finite and not negative, not all 0; divided by their sum. None: all alike.
+            name: What to call the mixture.
+
+        Returns:
+            A persona whose `num_samples` is the sum of theirs.
+
+        Raises:
+            InvalidArgumentError: There are no personas, or the weights do not fit.
+            IncompatiblePersonaError: They were made by different persona encoders.
+        """
+        personas = list(personas)
+        if not personas or not all(isinstance(persona, Persona) for persona in personas):
+            raise InvalidArgumentError(
+                f"personas: must be at least one Persona, got {[type(item).__name__ for item in personas][:5]}"
+            )
+        _check_same_encoder(personas)
+        shares = _normalised([1.0] * len(personas) if weights is None else weights, len(personas))
+        stacked = np.stack([persona.subject_embedding.astype(np.float64) for persona in personas])
+        return attrs.evolve(
+            personas[0],
+            subject_embedding=shares @ stacked,
+            num_samples=sum(persona.num_samples for persona in personas),
+            name=name,
+            created=datetime.now(UTC).replace(microsecond=0),
+            pydeper_version=__version__,
+        )
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Writes the persona into one safetensors file; the file appears whole or not at all.
+
+        Raises:
+            PersonaError: The file cannot be written.
+        """
+        path = Path(path)
+        try:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(self._to_bytes())
+        except OSError as error:
+            raise PersonaError(f"{path}: cannot be written: {error.strerror or error}") from error
+        return path
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> "Persona":
+        """Reads a persona file. The file need not be trusted: it is checked whole, and nothing in it can run.
+
+        Raises:
+            PersonaError: There is no such file, or it is not a persona file, or it is damaged; says what to do.
+        """
+        path = Path(path)
+        try:
+            with path.open("rb") as file:
+                data = file.read(_MAX_FILE + 1)
+        except OSError as error:
+            raise PersonaError(
+                f"{path}: cannot be read: {error.strerror or error}; give the path of a file that Persona.save wrote"
+            ) from error
+        try:
+            return cls._from_bytes(data)
+        except PersonaError as error:
+            raise PersonaError(f"{path}: {error}") from (error.__cause__ or error)
+
+    @classmethod
+    def from_pretrained(
+        cls, repo_id: str, name: str, *, revision: str | None = None, local_files_only: bool = False
+    ) -> "Persona":
+        """Reads the persona `name` from a Hugging Face Hub repository of personas.
+
+        Args:
+            repo_id: The repository, as in ``"org/personas"``.
+            name: The persona's name; its file is ``f"{name}.safetensors"``.
+            revision: A branch, tag or commit; None is the main branch.
+            local_files_only: Use the local cache alone, without any connection.
+
+        Raises:
+            PersonaError: It cannot be had, or the file is not a sound persona file.
+        """
+        persona_repository.check_repo_id(repo_id)
+        filename = persona_repository.file_name(name)
+        return cls.load(
+            hub.fetch_file(repo_id, filename, revision=revision, local_files_only=local_files_only, error=PersonaError)
+        )
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        consent: str | None = None,
+        synthetic: bool = False,
+        name: str | None = None,
+        private: bool = False,
+        revision: str | None = None,
+    ) -> str:
+        """Writes the persona into a Hugging Face Hub repository of personas, with its list and its card, in one commit.
+
+        A persona is personal data, so either `consent` or `synthetic` must be given; the repository's card shows it.
+
+        Args:
+            repo_id: The repository, as in ``"org/personas"``; it is made if it does not exist.
+            consent: How the person agreed to this publication, in one line, as in ``"written consent, 2026-11-22"``.
+            synthetic: There is no such person: the persona was simulated, say.
+            name: The name to publish it under; by default the persona's own. One of that name is replaced.
+            private: Whether a repository that has to be made is private; one that exists must be so already.
+            revision: The branch to publish on, made where it does not exist; None is the main branch.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            PersonaError: It has no name, or nothing is said about consent, or the Hub refused.
+        """
+        persona_repository.check_repo_id(repo_id)
+        if (name := name or self.name) is None:
+            raise PersonaError("this persona has no name to publish it under: give push_to_hub a name")
+        named = attrs.evolve(self, name=name)
+        return persona_repository.publish_persona(
+            named,
+            named._to_bytes(),
+            repo_id,
+            consent=consent,
+            synthetic=synthetic,
+            private=private,
+            revision=revision,
+        )
+
+    def __repr__(self) -> str:
+        samples = f"{self.num_samples} sample" + ("s" if self.num_samples > 1 else "")
+        name = repr(self.name) if self.name else "unnamed"
+        return f"Persona({name}, {samples}, model={self.model_id!r}, encoder={short(self.encoder_fingerprint)!r})"
+
+    def _to_bytes(self) -> bytes:
+        from safetensors.numpy import save
+
+        metadata = {
+            "format_version": str(FORMAT_VERSION),
+            "model_id": self.model_id,
+            "encoder_fingerprint": self.encoder_fingerprint,
+            "num_samples": str(self.num_samples),
+            "created": self.created.isoformat(),
+            "pydeper_version": self.pydeper_version,
+        }
+        metadata |= {"name": self.name} if self.name is not None else {}
+        metadata |= {"model_revision": self.model_revision} if self.model_revision is not None else {}
+        return save({_TENSOR: self.subject_embedding}, metadata)
+
+    @classmethod
+    def _from_bytes(cls, data: bytes) -> "Persona":
+        from safetensors import SafetensorError, deserialize
+
+        if len(data) > _MAX_FILE:
+            raise PersonaError(f"longer than any persona file ({_MAX_FILE} bytes): not a persona")
+        header_size = int.from_bytes(data[:8], "little")
+        if len(data) < 8 or header_size > _MAX_HEADER:
+            raise PersonaError(f"not a safetensors file, or cut short: {_AGAIN}")
+        try:
+            # The library checks types, offsets and size; it takes the last of two equal keys, and parse_json none.
+            tensors = dict(deserialize(data))  # type: ignore[no-untyped-call]
+            metadata = parse_json(data[8 : 8 + header_size], PersonaError).get("__metadata__") or {}
+        except (SafetensorError, PersonaError) as error:
+            raise PersonaError(f"not a safetensors file, or damaged ({error}): {_AGAIN}") from error
+
+        version = metadata.get("format_version")
+        if version is None:
+            raise PersonaError("a safetensors file, but not a persona (its metadata has no format_version)")
+        found = int(version) if re.fullmatch(r"[0-9]{1,9}", version) else version
+        check_format_version(found, FORMAT_VERSION, "personas", _AGAIN, PersonaError)
+        if list(tensors) != [_TENSOR]:
+            names = ", ".join(shown(name) for name in sorted(tensors)[:5])
+            raise PersonaError(f"must hold the tensor {_TENSOR!r} alone, got {names or 'none'}")
+        if tensors[_TENSOR]["dtype"] != "F32" or tensors[_TENSOR]["shape"] != [SUBJECT_EMBEDDING_SIZE]:
+            raise PersonaError(
+                f"{_TENSOR}: must be F32 of shape [{SUBJECT_EMBEDDING_SIZE}], got {tensors[_TENSOR]['dtype']} "
+                f"of shape {shown(tensors[_TENSOR]['shape'])}"
+            )
+        return cls(
+            subject_embedding=np.frombuffer(tensors[_TENSOR]["data"], "<f4"),
+            encoder_fingerprint=_required(metadata, "encoder_fingerprint"),
+            model_id=_required(metadata, "model_id"),
+            model_revision=metadata.get("model_revision"),
+            num_samples=_parsed_num_samples(_required(metadata, "num_samples")),
+            name=metadata.get("name"),
+            created=_parsed_created(_required(metadata, "created")),
+            pydeper_version=_required(metadata, "pydeper_version"),
+        )
+
+
+def short(fingerprint: str) -> str:
+    """Returns as much of a persona encoder's fingerprint as tells it from others at a glance."""
+    return fingerprint.removeprefix("sha256:")[:12]
+
+
+def checked_samples(samples: Iterable[Sample]) -> list[Sample]:
+    """Returns the samples as a list.
+
+    Raises:
+        InvalidArgumentError: They are not samples.
+    """
+    if isinstance(samples, str | bytes | PathLike):
+        raise InvalidArgumentError(
+            f"samples: must be samples, got {type(samples).__name__} {str(samples)[:80]!r}; read a samples file first, "
+            "with pydeper.read_samples(path)"
+        )
+    samples = [samples] if isinstance(samples, Sample) else list(samples)
+    for number, sample in enumerate(samples, 1):
+        if not isinstance(sample, Sample):
+            raise InvalidArgumentError(
+                f"samples: sample {number} must be a pydeper.Sample, got {type(sample).__name__}"
+            )
+    return samples
+
+
+def _at_least_one(samples: Iterable[Sample]) -> list[Sample]:
+    if not (samples := checked_samples(samples)):
+        raise InvalidArgumentError("samples: got none; a persona needs at least 1 sample, and about 5 to be good")
+    return samples
+
+
+def _open(model: "DeperModel | str | PathLike[str] | None") -> "DeperModel":
+    from pydeper.model.model import DeperModel, default_model
+
+    if isinstance(model, DeperModel):
+        return model
+    return default_model() if model is None else DeperModel.from_pretrained(model)
+
+
+def _mean(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    mean: npt.NDArray[np.float64] = vectors.mean(axis=0, dtype=np.float64)
+    return mean
+
+
+def _check_same_encoder(personas: Sequence[Persona]) -> None:
+    first = personas[0]
+    for other in personas[1:]:
+        if other.encoder_fingerprint != first.encoder_fingerprint:
+            raise IncompatiblePersonaError(
+                f"{first!r} and {other!r} were made by different persona encoders ({first.encoder_fingerprint!r} and "
+                f"{other.encoder_fingerprint!r}), whose numbers cannot be compared: make both with one model"
+            )
+
+
+def _normalised(weights: Sequence[float], count: int) -> npt.NDArray[np.float64]:
+    try:
+        array = np.asarray(list(weights), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"weights: must be numbers, one a persona: {error}") from error
+    if array.shape != (count,):
+        raise InvalidArgumentError(f"weights: must be {count} numbers, one a persona, got shape {array.shape}")
+    if not (np.isfinite(array) & (array >= 0)).all() or not array.any():
+        raise InvalidArgumentError(f"weights: must be finite, not negative and not all 0, got {array.tolist()}")
+    # By the largest first: the sum of very large weights would overflow, and very small ones are not exact.
+    array = array / array.max()
+    shares: npt.NDArray[np.float64] = array / math.fsum(array)
+    return shares
+
+
+def _required(metadata: dict[str, str], key: str) -> str:
+    if key not in metadata:
+        raise PersonaError(f"metadata: {key} is missing: {_AGAIN}")
+    return metadata[key]
+
+
+def _parsed_num_samples(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        raise PersonaError(f"num_samples: must be a whole number from 1 to {_MAX_SAMPLES}, got {shown(text)}")
+    return int(text)
+
+
+def _parsed_created(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise PersonaError(f"created: must be an ISO 8601 date and time, got {shown(text)}") from error

@@ -1,0 +1,1 @@
+"""What every ONNX Runtime session needs: checked files, devices, memory."""

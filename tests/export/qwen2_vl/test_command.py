@@ -1,0 +1,337 @@
+"""`python -m export vlm` on a repository laid out as the published one: what it writes, and what it refuses."""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from benchmarks.standin import write_standin
+from export.__main__ import main
+from export.qwen2_vl import export as qwen2_vl
+from pydeper.bundle.bundle import BUILTIN, read_config
+from pydeper.bundle.config import BundleConfig, Precision, VLMConfig
+from pydeper.vlm import DecodingOptions, VisionLanguageModel, open_vlm
+from tests.support.images import random_image
+from tests.support.small_vlm import PROMPTS
+
+# transformers reports on its log what is wrong with weights; here what the command says is looked at.
+pytestmark = pytest.mark.usefixtures("_quiet")
+
+COMMON = ["embed_tokens.npy", "tokenizer.json", "vlm.json"]
+LAYERS = ["decoder_layers_int8.npy", "decoder_layers_int8.onnx"]
+FILES: dict[Precision, list[str]] = {
+    "fp16": ["decoder_model_merged_fp16.onnx", "vision_encoder_fp16.onnx"],
+    "int8": ["decoder_model_merged_int8.onnx", "vision_encoder_int8.onnx", *LAYERS],
+    "int4": ["decoder_model_merged_q4.onnx", "vision_encoder_int8.onnx", *LAYERS],
+}
+STEPS = ["1/4 vision encoder", "2/4 embedding table", "3/4 layers for long prompts", "4/4 decoder"]
+SIZE = ("--image-size", "84")
+
+
+@pytest.fixture
+def _quiet() -> Iterator[None]:
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    yield
+    logging.set_verbosity(level)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small, and with 151,936 - 151,657 = 279 embeddings to spare, as published."""
+    return write_standin(tmp_path_factory.mktemp("source") / "Qwen2-VL-Small", "small")
+
+
+@pytest.fixture(scope="module")
+def exported(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """In int4, in one go."""
+    folder = tmp_path_factory.mktemp("exported") / "vlm"
+    assert main(["vlm", str(source), "--out", str(folder), "--precision", "int4", *SIZE]) == 0
+    return folder
+
+
+def files_of(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files_of(folder)}
+
+
+def described_by(folder: Path) -> VLMConfig:
+    """What `vlm.json` says, read as a part of a whole bundle's `config.json`."""
+    config = json.loads(read_config(BUILTIN / "tiny").to_json())
+    config["vlm"] = json.loads((folder / "vlm.json").read_text(encoding="utf-8"))
+    return BundleConfig.from_dict(config).vlm
+
+
+def opened(folder: Path, precision: Precision | None = None) -> VisionLanguageModel:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return open_vlm(folder, described_by(folder), PROMPTS, tokenizer, threads=1, precision=precision)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The message of a command that must fail in an orderly way."""
+    assert main(["vlm", *map(str, arguments)]) == 2
+    before, command, message = f"\n{capsys.readouterr().err}".rpartition("\nexport: ")
+    assert command, before
+    return message
+
+
+# What it writes
+
+
+def test_the_files_of_an_export(exported: Path, source: Path) -> None:
+    assert files_of(exported) == sorted([*COMMON, *FILES["int4"]])
+    config = described_by(exported)
+    assert (config.base_model, config.base_revision, config.precision) == ("Qwen2-VL-Small", None, "int4")
+    assert (config.hidden_size, config.num_layers, config.num_key_value_heads, config.head_dim) == (128, 2, 2, 32)
+    assert (config.vocab_size, config.max_positions) == (151936, 32768)
+    assert config.vision.image_size == (84, 84)
+    assert config.tokens.subject == 151657
+    assert config.tokens.end == (151645, 151643)
+    assert {151657, 151644, *range(151658, 151936)} <= set(config.tokens.suppressed)
+    tokenizer = Tokenizer.from_file(str(exported / "tokenizer.json"))
+    assert tokenizer.token_to_id("<subj>") == 151657
+    original = Tokenizer.from_file(str(source / "tokenizer.json"))
+    assert tokenizer.encode("Two dogs, naïvely 😀.").ids == original.encode("Two dogs, naïvely 😀.").ids
+    table = np.load(exported / "embed_tokens.npy", mmap_mode="r")
+    assert (table.shape, table.dtype) == ((151936, 128), np.float16)
+
+
+def test_an_export_describes(exported: Path) -> None:
+    model = opened(exported)
+    assert model.report()["long prompts"] == "decoder_layers_int8.onnx"
+    soft = np.random.default_rng(0).standard_normal((2, 128)).astype(np.float32)
+    encoded = model.encode_image(random_image(200, 100))
+    first, second = model.generate(encoded, "description", soft, DecodingOptions(max_new_tokens=6))
+    assert first.token_ids != second.token_ids
+    assert not set(first.token_ids) & set(model.config.tokens.suppressed)
+
+
+def test_two_precisions_share_a_folder(exported: Path, source: Path, tmp_path: Path, capsys: Any) -> None:
+    shutil.copytree(exported, tmp_path / "vlm")
+    command = ["vlm", str(source), "--out", str(tmp_path / "vlm"), "--precision", "fp16", "--any-size"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[:3] == ["1/3 vision encoder", "2/3 embedding table", "3/3 decoder"]
+    assert f"{tmp_path / 'vlm'}: fp16" in shown
+    assert files_of(tmp_path / "vlm") == sorted([*COMMON, *FILES["int4"], *FILES["fp16"]])
+    before, after = hashes(exported), hashes(tmp_path / "vlm")
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"vlm.json"}
+    config = described_by(tmp_path / "vlm")
+    assert (config.precision, config.vision.image_size) == ("fp16", None)
+    assert (config.vision.min_pixels, config.vision.max_pixels) == (3136, 12845056)
+    for precision in ("fp16", "int4"):
+        model = opened(tmp_path / "vlm", precision)
+        assert model.report()["precision"] == precision
+        (found,) = model.generate(
+            model.encode_image(random_image(84, 84)), "caption", None, DecodingOptions(max_new_tokens=3)
+        )
+        assert len(found.token_ids) == 3
+
+
+def test_from_the_hub(exported: Path, source: Path, hub_server: Any, tmp_path: Path) -> None:
+    commit = hub_server.publish("Qwen/Qwen2-VL-Small", source)
+    command = ["vlm", "Qwen/Qwen2-VL-Small", "--out", str(tmp_path / "vlm"), "--precision", "int4", *SIZE]
+    assert main(command) == 0
+    config = described_by(tmp_path / "vlm")
+    assert (config.base_model, config.base_revision) == ("Qwen/Qwen2-VL-Small", commit)
+    assert config == attrs.evolve(described_by(exported), base_model="Qwen/Qwen2-VL-Small", base_revision=commit)
+    from_folder, from_hub = hashes(exported), hashes(tmp_path / "vlm")
+    assert from_folder.keys() == from_hub.keys()
+    assert {name for name in from_hub if from_hub[name] != from_folder[name]} == {"vlm.json"}
+    assert {"config.json", "tokenizer.json", "preprocessor_config.json"} <= hub_server.downloaded("Qwen/Qwen2-VL-Small")
+
+
+def test_hub_ids_and_revisions_that_are_not_there(
+    source: Path, hub_server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub_server.publish("Qwen/Qwen2-VL-Small", source)
+    out = tmp_path / "vlm"
+    assert "Qwen/Nothing" in refusal(capsys, "Qwen/Nothing", "--out", out)
+    assert "v9" in refusal(capsys, "Qwen/Qwen2-VL-Small", "--revision", "v9", "--out", out)
+    assert "has no revisions" in refusal(capsys, source, "--revision", "main", "--out", out)
+    assert not out.exists()
+
+
+# Interruptions
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["disk", "keys"])
+def test_an_interrupted_export_goes_on(
+    exported: Path,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+) -> None:
+    command = ["vlm", str(source), "--out", str(tmp_path / "vlm"), "--precision", "int4", *SIZE]
+    with monkeypatch.context() as patch:
+        patch.setattr(qwen2_vl, "trace_decoder", failing(error))
+        if isinstance(error, OSError):
+            assert main(command) == 2
+            assert "No space left on device" in capsys.readouterr().err
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                main(command)
+    capsys.readouterr()
+    (hidden,) = (tmp_path / "vlm").iterdir()
+    assert hidden.name.startswith(".export-")
+    finished = ["embedding table", "layers for long prompts", "vision encoder"]
+    assert sorted(path.name for path in hidden.iterdir()) == sorted([*finished, *(f"{s}.json" for s in finished)])
+    assert main(command) == 0
+    assert capsys.readouterr().out.splitlines()[:4] == [*(f"{step}: done before" for step in STEPS[:3]), STEPS[3]]
+    assert hashes(tmp_path / "vlm") == hashes(exported)
+    assert list((tmp_path / "vlm").glob(".*")) == []
+
+
+def test_what_was_done_with_other_weights_is_not_taken(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(source, tmp_path / "source")
+    command = ["vlm", str(tmp_path / "source"), "--out", str(tmp_path / "vlm"), "--precision", "int4", *SIZE]
+    monkeypatch.setattr(qwen2_vl, "trace_streamed_layer", failing(OSError("out of order")))
+    assert main(command) == 2
+    assert main(command) == 2
+    assert "1/4 vision encoder: done before" in capsys.readouterr().out
+    weights = next((tmp_path / "source").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes())  # the same size, at another time
+    monkeypatch.setattr(qwen2_vl, "trace_vision_encoder", failing(OSError("out of order")))
+    assert main(command) == 2
+    assert "done before" not in capsys.readouterr().out
+
+
+def test_a_full_disk_leaves_only_what_is_finished(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The space of half-written files is given back: it may be what is missing."""
+    save = ir.save
+
+    def full(model: ir.Model, path: Path, **options: Any) -> None:
+        save(model, path, **options)
+        path.write_bytes(path.read_bytes()[:100])
+        raise OSError(28, "No space left on device", str(path))
+
+    out = tmp_path / "vlm"
+    monkeypatch.setattr(ir, "save", full)
+    message = refusal(capsys, source, "--out", out, "--precision", "int4", *SIZE)
+    assert "No space left on device" in message
+    assert list(out.iterdir()) == []  # the first step was not finished
+    monkeypatch.undo()
+    monkeypatch.setattr(qwen2_vl, "trace_streamed_layer", failing(OSError(28, "No space left on device")))
+    refusal(capsys, source, "--out", out, "--precision", "int4", *SIZE)
+    (hidden,) = out.iterdir()
+    assert {path.name for path in hidden.iterdir() if path.is_dir()} == {"vision encoder", "embedding table"}
+
+
+@pytest.mark.parametrize("part", ["decoder", "vision encoder"])
+def test_an_export_that_fails_its_check_leaves_nothing(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], part: str
+) -> None:
+    step = "trace_decoder" if part == "decoder" else "trace_vision_encoder"
+    trace: Callable[[Any], ir.Model] = getattr(qwen2_vl, step)
+
+    def wrong(module: Any) -> ir.Model:
+        with torch.no_grad():
+            other = (module.model.language_model.norm if part == "decoder" else module.merger.ln_q).weight
+            kept = other.clone()
+            other.mul_(torch.linspace(-1, 1, len(other)))
+            model = trace(module)
+            copies = {
+                name: ir.tensor(value.const_value.numpy().copy()) for name, value in model.graph.initializers.items()
+            }
+            for name, array in copies.items():
+                model.graph.initializers[name].const_value = array
+            other.copy_(kept)
+        return model
+
+    monkeypatch.setattr(qwen2_vl, step, wrong)
+    out = tmp_path / "vlm"
+    message = refusal(capsys, source, "--out", out, "--precision", "fp16", *SIZE)
+    assert f"{part}: the exported files differ from transformers by" in message
+    assert list(out.iterdir()) == []
+
+
+def failing(error: BaseException) -> Callable[..., Any]:
+    def fail(*arguments: Any) -> Any:
+        raise error
+
+    return fail
+
+
+# What it refuses
+
+
+def changed(folder: Path, **values: Any) -> None:
+    file = folder / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(config | values), encoding="utf-8")
+
+
+def shard(folder: Path) -> Path:
+    return min(folder.glob("*.safetensors"))
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "another model": (lambda f: changed(f, model_type="llama"), r"is a 'llama'; this export is for 'qwen2_vl'"),
+    "unknown model": (lambda f: changed(f, model_type="nothing"), "model type `nothing`"),
+    "no config": (lambda f: (f / "config.json").unlink(), "config.json"),
+    "broken config": (lambda f: (f / "config.json").write_text("{"), "not a valid JSON file"),
+    "no tokenizer": (
+        lambda f: [(f / name).unlink() for name in ("tokenizer.json", "vocab.json", "merges.txt")],
+        "has neither tokenizer.json nor",
+    ),
+    "no preprocessor": (lambda f: (f / "preprocessor_config.json").unlink(), "has no preprocessor_config.json"),
+    "a weight file missing": (lambda f: shard(f).unlink(), "model-00001-of-00003.safetensors"),
+    "a weight file cut off": (lambda f: shard(f).write_bytes(shard(f).read_bytes()[:1000]), "cannot be read: .*header"),
+    "other widths": (lambda f: changed(f, intermediate_size=320), "cannot be read: .*mismatched"),
+    "a layer too few": (lambda f: changed(f, num_hidden_layers=3), r"missing is .*layers\.2\..* \(12 in all\)"),
+    "a layer too many": (lambda f: changed(f, num_hidden_layers=1), r"unexpected is .*layers\.1\..* \(12 in all\)"),
+    "sizes that do not divide": (lambda f: changed(f, num_attention_heads=5), "divisible"),
+    "another activation": (lambda f: changed(f, hidden_act="gelu"), "hidden_act = silu, but the model has gelu"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_sources_that_are_not_in_order(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    damage, message = DAMAGE[name]
+    copied = shutil.copytree(source, tmp_path / "source")
+    damage(copied)
+    out = tmp_path / "vlm"
+    found = refusal(capsys, copied, "--out", out, "--precision", "int8", *SIZE)
+    assert re.search(message, found, flags=re.DOTALL), found
+    assert not out.exists() or list(out.iterdir()) == []
+
+
+def test_arguments_that_are_not_in_order(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "vlm"
+    assert "neither a folder nor a Hub id" in refusal(capsys, tmp_path / "nothing", "--out", out)
+    assert "neither a folder nor a Hub id" in refusal(capsys, "nothing", "--out", out)
+    assert "neither a folder nor a Hub id" in refusal(capsys, source / "config.json", "--out", out)
+    for size in (450, 0, -28):
+        assert "image_size" in refusal(capsys, source, "--out", out, "--image-size", size)
+    (tmp_path / "file").touch()
+    assert "file" in refusal(capsys, source, "--out", tmp_path / "file", *SIZE)
+    for wrong in (["--precision", "int2"], ["--image-size", "big"], ["--any-size", *SIZE], ["--outdoors"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["vlm", str(source), "--out", str(out), *wrong])
+    with pytest.raises(SystemExit, match="2"):
+        main(["vlm", str(source)])
+    assert not out.exists()

@@ -1,0 +1,155 @@
+"""An experiment from its data to its table, with small random models and drawn people."""
+
+import json
+from pathlib import Path
+
+import attrs
+import numpy as np
+import pytest
+
+import pydeper
+from pydeper.errors import InvalidArgumentError
+from pydeper.readers import write_samples
+from tests.support.images import random_image
+from training import reproduce
+from training.__main__ import main
+from training.preparation.splits import QUERY, SUPPORT, TEST, TRAIN
+from training.tiny.simulated import sample_scene, sample_viewers
+
+LIMITS = ["--max-new-tokens", "4", "--metrics", "BLEU-4", "CIDEr", "--tokenizer", "words"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Two seen people and two unseen ones, prepared; everybody described the last two scenes."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    samples = []
+    for number, viewer in enumerate(sample_viewers(rng, groups=4, orders_per_group=1, prefix="viewer")):
+        known, asked = (TRAIN, TEST) if number < 2 else (SUPPORT, QUERY)
+        for scene_number in range(6):
+            scene = sample_scene(np.random.default_rng(scene_number))
+            path = folder / f"{scene_number}.png"
+            scene.draw().save(path)
+            sample = viewer.sample(scene, rng, path)
+            samples.append(attrs.evolve(sample, split=known if scene_number < 4 else asked))
+    write_samples(folder / "samples.jsonl", samples)
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def wide_context(parts: Path) -> None:
+    """Words are many tokens to the small VLM; a wider context costs it nothing."""
+    path = parts / "vlm/config.json"
+    config = json.loads(path.read_text())
+    config["text_config"]["max_position_embeddings"] = 4096
+    path.write_text(json.dumps(config))
+
+
+def run(config: Path, data: Path, out: Path, *more: str) -> int:
+    tuning = ["prompt_tuning.steps=2", "prompt_tuning.unseen_steps=1", "prompt_tuning.batch_size=2"]
+    changes = [part for change in tuning for part in ("--set", change)]
+    arguments = ["reproduce", str(config), "--data", str(data), "--out", str(out), *LIMITS, *changes, *more]
+    return main(arguments)
+
+
+def test_an_experiment_runs_from_data_to_table_and_only_once(config_file, data, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("sklearn")
+    systems = ["zero-shot", "few-shot", "text-statistics", "prompt-tuning", "DEPER", "DEPER, no FiLM"]
+    assert run(config_file, data, tmp_path, "--systems", *systems) == 0
+    printed = capsys.readouterr().out
+    assert "stage 1: 6 steps are 6.0 epochs of 8 samples" in printed
+    assert "held fewer samples" not in printed
+    for people in ("seen", "unseen"):
+        table = json.loads((tmp_path / f"results/small-{people}-beside-paper.json").read_text())["results"]
+        assert [row for row in table if row != "the people themselves"] == systems
+        assert all({"BLEU-4", "CIDEr"} <= set(table[row]) for row in systems)
+    whole, ablated = (
+        [json.loads(line) for line in (tmp_path / folder / "predictions.jsonl").read_text().splitlines()]
+        for folder in ("DEPER", "DEPER-no-FiLM")
+    )
+    assert len(whole) == len(ablated) == 8
+    assert {row["system"] for row in ablated} == {"DEPER, no FiLM"}
+
+    # A second run trains and describes nothing.
+    def fail(*_, **__):
+        raise AssertionError("done already")
+
+    for name in ("training.runs.runs.stage1", "training.runs.runs.stage2", "training.reproduce.soft_tokens"):
+        monkeypatch.setattr(name, fail)
+    before = (tmp_path / "results/small-seen.json").read_bytes()
+    assert run(config_file, data, tmp_path, "--systems", *systems) == 0
+    assert (tmp_path / "results/small-seen.json").read_bytes() == before
+
+
+def test_one_baseline_by_itself(config_file, data, tmp_path, capsys):
+    arguments = ["baseline", "zero-shot", "--config", str(config_file), "--out", str(tmp_path), "--max-new-tokens", "3"]
+    assert main([*arguments, "--set", f"samples={data / 'samples.jsonl'}"]) == 0
+    assert "python -m training evaluate --predictions" in capsys.readouterr().out
+    score = ["evaluate", "--predictions", str(tmp_path / "predictions.jsonl"), "--out", str(tmp_path / "scores")]
+    assert main([*score, "--metrics", "BLEU-4", "--tokenizer", "words"]) == 0
+    assert main([*arguments[:2], "--config", str(config_file), "--out", str(tmp_path)]) == 2
+    assert "no described sample of split 'test' or 'query'" in capsys.readouterr().err
+
+
+def test_the_papers_figures_stand_below_ours(tmp_path, capsys):
+    results = {"DEPER": {"BLEU-4": {"value": 0.25, "low": 0.2, "high": 0.3, "level": 0.95}, "CIDEr": {"value": None}}}
+    (tmp_path / "coco-ln-unseen.json").write_text(json.dumps({"facts": {}, "results": results}))
+    reproduce.beside_the_paper(tmp_path, ["coco-ln, unseen"])
+    table = json.loads((tmp_path / "coco-ln-unseen-beside-paper.json").read_text())["results"]
+    assert list(table) == ["DEPER", "DEPER (paper)", "few-shot (paper)"]
+    assert table["DEPER"]["BLEU-4"] == results["DEPER"]["BLEU-4"]
+    assert table["DEPER (paper)"] == {
+        metric: {"value": value}
+        for metric, value in {"BLEU-4": 0.164, "CIDEr": 0.453, "OSS": 0.33, "CLS": 0.445}.items()
+    }
+    assert "0.250 [0.200, 0.300]" in capsys.readouterr().out
+
+
+def test_published_narratives_are_prepared_once(tmp_path):
+    images = tmp_path / "raw/images"
+    images.mkdir(parents=True)
+    lines = []
+    for number in range(30):
+        random_image(40, 40, number).save(images / f"{number}.jpg")
+        for person in range(12):
+            lines.append(
+                {
+                    "dataset_id": "flickr30k",
+                    "image_id": str(number),
+                    "annotator_id": person,
+                    "caption": f"picture {number} as {person} has it",
+                    "timed_caption": [],
+                    "traces": [[{"x": 0.1 * i, "y": 0.5, "t": 0.2 * i} for i in range(9)]],
+                }
+            )
+    (tmp_path / "raw/flickr30k_train_localized_narratives.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    source = reproduce.EXPERIMENTS["flickr30k-ln"]
+    path = reproduce.prepared(source, tmp_path / "raw", tmp_path / "out")
+    samples = pydeper.read_samples(path)
+    people = {split: {sample.subject for sample in samples if sample.split == split} for split in (TRAIN, SUPPORT)}
+    assert (len(people[TRAIN]), len(people[SUPPORT])) == (2, 10)
+    (tmp_path / "raw/flickr30k_train_localized_narratives.jsonl").unlink()
+    assert reproduce.prepared(source, tmp_path / "raw", tmp_path / "out") == path
+
+    fewer = reproduce.prepared(attrs.evolve(source, training_samples=3), tmp_path / "raw", tmp_path / "out")
+    kept = pydeper.read_samples(fewer)
+    assert [sum(sample.subject == person and sample.split == TRAIN for sample in kept) for person in people[TRAIN]] == [
+        3,
+        3,
+    ]
+    assert [s for s in kept if s.split != TRAIN] == [s for s in samples if s.split != TRAIN]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "systems", "message"),
+    [
+        ("flickr", [], "there is no experiment 'flickr'; there are coco-ln, flickr30k-ln"),
+        ("coco-ln", ["DEPER, no film"], "systems: 'DEPER, no film' is none of 'zero-shot'"),
+        ("coco-ln", [], r"holds neither samples.jsonl nor coco_\*localized_narratives\*.jsonl"),
+        ("kollenda", [], "holds no samples.jsonl; make one with `python -m training prepare"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path, experiment, systems, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        reproduce.run(experiment, tmp_path, tmp_path / "out", systems=systems or reproduce.SYSTEMS)

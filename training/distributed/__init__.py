@@ -1,0 +1,1 @@
+"""Training in many processes: process groups, collectives, sharded layers."""

@@ -1,0 +1,1 @@
+"""The training loop that runs any stage, with its checkpoints and logs."""

@@ -1,0 +1,1 @@
+"""The losses of DEPER, one a file."""

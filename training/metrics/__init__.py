@@ -1,0 +1,1 @@
+"""Metrics of descriptions and of looking, as plain functions on lists."""

@@ -1,0 +1,74 @@
+"""HC: how alike do different people describe one image? (METHOD "Metrics")."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from pydeper.errors import InvalidArgumentError
+from training.metrics.captions import Tokenizer, bleu4
+from training.metrics.checks import check_lengths, check_texts
+
+
+@attrs.frozen(eq=False)
+class HumanConsistency:
+    """How alike people are.
+
+    Attributes:
+        mean: Mean over images, in [0, 1].
+        images: The m images with descriptions by at least 2 people, as first met.
+        by_image: (m,) mean BLEU-4 over an image's ordered pairs of descriptions by different people.
+    """
+
+    mean: float
+    images: tuple[Hashable, ...]
+    by_image: NDArray[np.float64]
+
+
+def human_consistency(
+    images: Sequence[Hashable], subjects: Sequence[Hashable], descriptions: Sequence[str], *, tokenizer: Tokenizer
+) -> HumanConsistency:
+    """Mean BLEU-4 between different people's descriptions of one image.
+
+    BLEU is not symmetric, so either description of a pair is once the candidate. Every image counts the same, however
+    many people described it.
+
+    Args:
+        images: n image ids.
+        subjects: n person ids.
+        descriptions: n descriptions as written.
+        tokenizer: See `captions.Tokenizer`.
+
+    Raises:
+        InvalidArgumentError: If the lists differ in length, are empty or hold anything but strings, or no image was
+            described by 2 people.
+        MissingRequirementError: See `captions.tokenize`.
+    """
+    descriptions = check_texts("descriptions", descriptions)
+    check_lengths(images=images, subjects=subjects, descriptions=descriptions)
+    rows_of: dict[Hashable, list[int]] = defaultdict(list)
+    for row, image in enumerate(images):
+        rows_of[image].append(row)
+    pairs = [
+        (image, row, other)
+        for image, rows in rows_of.items()
+        for row in rows
+        for other in rows
+        if subjects[row] != subjects[other]
+    ]
+    if not pairs:
+        raise InvalidArgumentError(
+            f"none of {len(rows_of)} images was described by 2 people; HC compares people on one"
+        )
+    scores = bleu4(
+        [descriptions[row] for _, row, _ in pairs], [descriptions[other] for _, _, other in pairs], tokenizer=tokenizer
+    ).pairs
+    scores_of: dict[Hashable, list[float]] = defaultdict(list)
+    for (image, _, _), score in zip(pairs, scores, strict=True):
+        scores_of[image].append(float(score))
+    by_image = np.array([np.mean(of_image) for of_image in scores_of.values()])
+    return HumanConsistency(float(by_image.mean()), tuple(scores_of), by_image)

@@ -1,0 +1,150 @@
+"""CLS: does a prediction fit its own person better than the others who described the image? (METHOD "Metrics")."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+
+import attrs
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pydeper.errors import InvalidArgumentError
+from training.metrics.captions import DocumentFrequency, Tokenizer, bleu4, cider, rouge_l, tokenize
+from training.metrics.checks import check_lengths, check_pairs
+from training.metrics.meteor import meteor
+
+SCORERS = ("bleu4", "meteor", "rouge_l", "cider")
+
+# Two scores closer than this are one: what is left of BLEU-4 where no word is shared is some 1e-16, and says nothing.
+_TIE = 1e-12
+
+
+@attrs.frozen(eq=False)
+class SubjectIdentification:
+    """How often a person's own reference fits that person's prediction best among all who described the image.
+
+    Attributes:
+        accuracy: Mean over scorers of the top-1 accuracy, in [0, 1].
+        by_scorer: Top-1 accuracy by scorer, the mean of `credits`.
+        chance: What equal scores would give: the mean share of a person's own references among an image's.
+        rows: (m,) which of the given rows were asked: those of images with at least 2 people.
+        credits: Scorer -> (m,) in [0, 1], see `top1_from_scores`.
+        num_images: Images with at least 2 people.
+    """
+
+    accuracy: float
+    by_scorer: Mapping[str, float]
+    chance: float
+    rows: NDArray[np.intp]
+    credits: Mapping[str, NDArray[np.float64]]
+    num_images: int
+
+
+def subject_identification(
+    images: Sequence[Hashable],
+    subjects: Sequence[Hashable],
+    candidates: Sequence[str],
+    references: Sequence[str],
+    *,
+    tokenizer: Tokenizer,
+    scorers: Sequence[str] = SCORERS,
+) -> SubjectIdentification:
+    """CLS over n rows, each one person's prediction and reference for one image.
+
+    For every prediction on an image that at least 2 people described, all references of that image are scored against
+    it; the credit is 1 where the person's own scores highest, and is shared among ties (`top1_from_scores`). Accuracy
+    is the mean over predictions, then over scorers. CIDEr's document frequency comes from all n references.
+
+    Args:
+        images: n image ids.
+        subjects: n person ids.
+        candidates: n descriptions as predicted.
+        references: n descriptions as written.
+        tokenizer: See `captions.Tokenizer`.
+        scorers: Some of `SCORERS`; without "meteor" (and with another tokenizer than "ptb") no Java is needed.
+
+    Raises:
+        InvalidArgumentError: If the lists differ in length, are empty or hold anything but strings; a scorer is unknown
+            or there is none; or no image was described by 2 people.
+        MissingRequirementError: See `captions.tokenize` and `meteor.meteor`.
+    """
+    candidates, references = check_pairs(candidates, references)
+    check_lengths(images=images, subjects=subjects, candidates=candidates)
+    unknown = [scorer for scorer in scorers if scorer not in SCORERS]
+    if unknown or not scorers:
+        raise InvalidArgumentError(f"scorers is {list(scorers)!r}; choose one or more of {', '.join(SCORERS)}")
+
+    rows_of: dict[Hashable, list[int]] = defaultdict(list)
+    for row, image in enumerate(images):
+        rows_of[image].append(row)
+    shared = [rows for rows in rows_of.values() if len({subjects[row] for row in rows}) > 1]
+    if not shared:
+        raise InvalidArgumentError(
+            f"none of {len(rows_of)} images was described by 2 people; CLS compares people on one image"
+        )
+
+    texts = [" ".join(tokens) for tokens in tokenize([*candidates, *references], tokenizer)]
+    candidates, references = texts[: len(candidates)], texts[len(candidates) :]
+    pairs = [(row, other) for rows in shared for row in rows for other in rows]
+    left, right = [candidates[row] for row, _ in pairs], [references[other] for _, other in pairs]
+
+    def credit_rows(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        tables = np.split(scores, np.cumsum([len(rows) ** 2 for rows in shared])[:-1])
+        return np.concatenate(
+            [
+                top1_from_scores(table.reshape(len(rows), -1), subjects=[subjects[row] for row in rows])
+                for table, rows in zip(tables, shared, strict=True)
+            ]
+        )
+
+    # One start of Java or one pass over the corpus serves all images.
+    credits = {scorer: credit_rows(_score(scorer, left, right, references)) for scorer in scorers}
+    by_scorer = {scorer: float(credit.mean()) for scorer, credit in credits.items()}
+    return SubjectIdentification(
+        accuracy=float(np.mean(list(by_scorer.values()))),
+        by_scorer=by_scorer,
+        chance=float(credit_rows(np.zeros(len(pairs))).mean()),
+        rows=np.concatenate([np.array(rows, dtype=np.intp) for rows in shared]),
+        credits=credits,
+        num_images=len(shared),
+    )
+
+
+def top1_from_scores(scores: ArrayLike, *, subjects: Sequence[Hashable] | None = None) -> NDArray[np.float64]:
+    """Who wins on one image, ties shared.
+
+    Args:
+        scores: (k, k); row p, column q is the score of reference q against prediction p. Row and column p belong to one
+            person.
+        subjects: k person ids, where one person may have several rows; None: k different people.
+
+    Returns:
+        (k,) credits in [0, 1]: of the references that share a row's highest score (equal to 1e-12), the share that is
+        the person's own: 1 for a win alone, 1/t where it ties with t − 1 others', 0 for a loss.
+
+    Raises:
+        InvalidArgumentError: If `scores` is not square, is empty, or holds a NaN or an infinity, or there are not k
+            subjects.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.ndim != 2 or scores.shape[0] != scores.shape[1] or scores.size == 0:
+        raise InvalidArgumentError(
+            f"scores have shape {scores.shape}; a square table (predictions, references) is needed"
+        )
+    if not np.isfinite(scores).all():
+        raise InvalidArgumentError(f"scores hold {int((~np.isfinite(scores)).sum())} numbers that are NaN or infinite")
+    subjects = range(len(scores)) if subjects is None else subjects
+    check_lengths(scores=scores, subjects=subjects)
+    own = np.array([[mine == theirs for theirs in subjects] for mine in subjects])
+    top = scores >= scores.max(axis=1, keepdims=True) - _TIE
+    credits: NDArray[np.float64] = (top & own).sum(axis=1) / top.sum(axis=1)
+    return credits
+
+
+def _score(scorer: str, candidates: list[str], references: list[str], corpus: list[str]) -> NDArray[np.float64]:
+    if scorer == "cider":
+        frequency = DocumentFrequency.of(corpus, tokenizer="split")
+        return cider(candidates, references, tokenizer="split", document_frequency=frequency).pairs
+    metric = {"bleu4": bleu4, "meteor": meteor, "rouge_l": rouge_l}[scorer]
+    return metric(candidates, references, tokenizer="split").pairs

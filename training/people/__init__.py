@@ -1,0 +1,1 @@
+"""Who is it: telling people apart by what they say and how they look."""

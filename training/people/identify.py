@@ -1,0 +1,128 @@
+"""The command that asks whose samples these are: of people seen in training, and of new ones; with a report of each."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from training.config import NoiseConfig, TrainingConfig
+from training.evaluation.report import Figure, format_table, write_report
+from training.people import enrolment
+from training.people.identification import (
+    MOST_SAMPLES,
+    SHRINKAGE,
+    Experiment,
+    by_photographs,
+    choose,
+    measure,
+    rounded,
+)
+
+Table = dict[str, dict[str, Figure]]
+Division = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+
+
+@attrs.frozen(kw_only=True)
+class Protocols:
+    """What is measured beside the fixed split.
+
+    Attributes:
+        selection_folds: Folds of the cross-validation within the training split, by which is chosen.
+        folds: For each K: K-fold cross-validation over all photographs.
+        new_people: How many people at a time are new and enrolled; 0: nobody is.
+        draws: Random enrolments of each group of new people.
+        trainings: How many trainings make DEPER's ensemble; 1: it is none.
+    """
+
+    selection_folds: int
+    folds: Sequence[int] = ()
+    new_people: int = 0
+    draws: int = 100
+    trainings: int = 1
+
+    def options(self) -> str:
+        """As the command line has them."""
+        options = ["--selection-folds", self.selection_folds]
+        options += ["--folds", *self.folds] if self.folds else []
+        options += ["--new-people", self.new_people, "--draws", self.draws] if self.new_people else []
+        options += ["--trainings", self.trainings] if self.trainings > 1 else []
+        return shlex.join(map(str, options))
+
+
+def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols, changes: Sequence[str] = ()) -> None:
+    """Chooses, trains, measures and reports.
+
+    Args:
+        config: The training.
+        folder: Keeps checkpoints: `split` (the training split), `selection`, `folds-K` and `new-people`.
+        report: Gets `NAME-split.json` and `.md` of the fixed split, `NAME-K-folds.*` of each cross-validation, and
+            `NAME-new-people.*`.
+        protocols: What is measured.
+        changes: Settings that were changed on the command line, for the reports.
+    """
+    experiment = Experiment.load(config, protocols.trainings)
+    training = experiment.is_training
+    # What is asked for is drawn up before anything is trained, so that what cannot be is said at once.
+    folds = {k: by_photographs(experiment, k, np.ones_like(training)) for k in protocols.folds}
+    size, draws = protocols.new_people, protocols.draws
+    groups = enrolment.new_people(experiment, size, MOST_SAMPLES, draws) if size else []
+    choice = choose(experiment, protocols.selection_folds, folder / "selection")
+    shown = [option for change in changes if not change.startswith("samples=") for option in ("--set", change)]
+    command = ["python -m training identify --data FOLDER --out FOLDER", protocols.options(), shlex.join(shown)]
+    common = {
+        "command": " ".join(filter(None, command)),
+        "people": len(experiment.data.subjects),
+        "intervals": "95 %, bootstrap over people",
+        "DEPER": summary(config, protocols.trainings),
+    }
+
+    def tell(suffix: str, protocol: str, facts: dict[str, object], rows: Table) -> None:
+        facts = {"protocol": protocol, **common, **facts}
+        title = f"Subject identification: {config.name}, {protocol}"
+        write_report(report, f"{config.name}-{suffix}", rows, title=title, facts=facts)
+        print(f"\n{protocol}\n{format_table(rows)}")
+
+    def seen(suffix: str, protocol: str, divisions: Sequence[Division], checkpoints: Path) -> None:
+        facts = {
+            "chance": round(1 / len(experiment.data.subjects), 4),
+            "samples, training / held out": [[int(known.sum()), int(asked.sum())] for known, asked in divisions],
+            **choice.facts(),
+        }
+        tell(suffix, protocol, facts, measure(experiment, choice, divisions, checkpoints))
+
+    seen("split", "fixed split", [(training, ~training)], folder / "split")
+    for k, divisions in folds.items():
+        seen(f"{k}-folds", f"{k} folds over photographs", divisions, folder / f"folds-{k}")
+    if groups:
+        rows, weights = enrolment.measure(experiment, groups, choice.regularisation, folder / "new-people")
+        facts = {
+            "chance": round(1 / size, 4),
+            "samples that enrol": MOST_SAMPLES,
+            "draws of each group": draws,
+            "weights of DEPER's views, fitted to the other groups, mean": rounded(weights),
+        }
+        tell("new-people", f"{size} new people at a time", facts, rows)
+
+
+def summary(config: TrainingConfig, trainings: int) -> str:
+    """The settings that matter most, in one line."""
+    network, stage = config.network, config.stage1
+    virtual = stage.virtual_people
+    last = config.seed + trainings - 1
+    seeds = f"seed {config.seed}" if trainings == 1 else f"{trainings} trainings, seeds {config.seed} to {last}"
+    extras = [f"word order {network.word_order}"] if network.word_order else []
+    extras += ["every view"] if stage.every_view else [f"modality dropout {stage.modality_dropout}"]
+    if stage.noise != NoiseConfig():
+        extras.append(f"noise {stage.noise.words} / {stage.noise.boxes} / {stage.noise.durations}")
+    if virtual.weight:
+        extras.append(f"{virtual.people} virtual people of {virtual.samples} samples, weight {virtual.weight}")
+    return (
+        f"{config.image_encoder} at {config.image_size} pixels, {config.vlm}, D {network.hidden_size}, "
+        f"z_s {network.subject_embedding_size}, layers {network.encoder_layers} + {network.decoder_layers}, dropout "
+        f"{network.dropout}, {stage.steps} steps of {stage.batch_size * stage.accumulation} samples, rate "
+        f"{stage.learning_rate}, decay {stage.weight_decay}, λ {stage.contrastive_weight}, weight of L_traj "
+        f"{stage.trajectory_weight}, {', '.join(extras)}, shrinkage {SHRINKAGE}, {seeds}"
+    )

@@ -1,0 +1,229 @@
+"""The formats that `python -m training prepare` reads, as its sub-commands."""
+
+import argparse
+from pathlib import Path
+
+import attrs
+
+from pydeper.errors import InvalidArgumentError
+from pydeper.gaze import MIN_BOX, FixationMethod, FixedWindows
+from pydeper.readers import (
+    REPORT_FORMATS,
+    BoxRadius,
+    Placement,
+    SampleStream,
+    Tolerance,
+    read_capgaze,
+    read_deper_json,
+    read_fixation_report,
+    read_localized_narratives,
+)
+from pydeper.readers.capgaze import EYE_STOPS
+from pydeper.readers.localized_narratives import POINTER_STOPS
+from training.preparation.prepare import PrepareOptions, prepare
+
+
+def add_to(command: argparse.ArgumentParser) -> None:
+    """Adds a sub-command for each format to `prepare`."""
+    formats = command.add_subparsers(dest="format", required=True, metavar="FORMAT")
+
+    narratives = formats.add_parser("localized-narratives", help="people who describe while their mouse follows")
+    narratives.add_argument("paths", type=Path, nargs="+", metavar="FILE", help="JSON Lines, the shards of one set")
+    narratives.add_argument("--images", type=Path, required=True, help="folder of the images")
+    narratives.add_argument(
+        "--image-pattern", metavar="NAME", help='such as "{image_id:0>12}.jpg" (default: as the set)'
+    )
+    _add_method(narratives)
+    _add_outside(narratives, "clip")
+    narratives.set_defaults(read=_localized_narratives)
+
+    capgaze = formats.add_parser("capgaze", help="He et al.: five people who describe before an eye tracker")
+    capgaze.add_argument("folder", type=Path, help="holds gaze_converted_2, transcribed_text and images")
+    capgaze.add_argument("--images", type=Path, help="folder of the images (default: FOLDER/images)")
+    capgaze.add_argument("--eye", choices=["dominant", "mean"], default="dominant", help="(default: %(default)s)")
+    _add_method(capgaze)
+    _add_outside(capgaze, "drop")
+    _add_without_description(capgaze)
+    capgaze.set_defaults(read=_capgaze)
+
+    _add_fixation_report(formats.add_parser("fixation-report", help="a table of fixations, as eye trackers export it"))
+
+    deper = formats.add_parser("deper-json", help="the JSON of the paper's released code")
+    deper.add_argument("path", type=Path, metavar="FILE")
+    deper.add_argument("--images", type=Path, required=True, help="folder of the images")
+    deper.add_argument("--boxes", choices=["normalised", "pixels"], default="normalised", help="(default: %(default)s)")
+    deper.set_defaults(read=_deper_json)
+
+    for name, parser in formats.choices.items():
+        _add_common(parser, name)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Prepares what the command line asks for, and prints the report."""
+    stream: SampleStream = options.read(options)
+    images = options.images or options.folder / "images"
+    chosen = {field.name: getattr(options, field.name) for field in attrs.fields(PrepareOptions)}
+    report = prepare(stream, images, options.out, PrepareOptions(**chosen))
+    print(f"{report}\n{options.out}: samples.jsonl, splits.json, report.json and README.md")
+
+
+def _add_common(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to make")
+    parser.add_argument("--name", default=name, help="what the card calls the data set (default: %(default)s)")
+    parser.add_argument("--source", default="not stated", help="where it comes from, for the card")
+    parser.add_argument("--licence", default="not stated", help="of the data, for the card")
+    parser.add_argument("--samples-per-person", type=int, metavar="N", help="at most (paper: 100; default: all)")
+    parser.add_argument(
+        "--splits", type=Path, metavar="FILE", help="keep to this (default: DIR/splits.json, once made)"
+    )
+    parser.add_argument("--unseen-people", type=int, metavar="N", help="when splits are made (default: a fifth)")
+    parser.add_argument(
+        "--val-share", type=float, metavar="X", help="of the images, when splits are made (default: 0.1)"
+    )
+    parser.add_argument("--test-share", type=float, metavar="X", help="the same")
+    parser.add_argument("--max-damaged", type=int, default=0, metavar="N", help="pass over so many (default: none)")
+    parser.add_argument("--max-missing-images", type=int, default=0, metavar="N", help="the same for missing images")
+    parser.add_argument(
+        "--without-trajectory", choices=["skip", "keep"], default="skip", help="records without one (default: skip)"
+    )
+
+
+def _add_method(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--method", choices=["idt", "windows"], default="idt", help="points to fixations (default: idt)"
+    )
+    parser.add_argument("--dispersion", type=float, help="of I-DT, in fractions of the image's sides")
+    parser.add_argument("--min-duration", type=float, metavar="SECONDS", help="of I-DT")
+    parser.add_argument("--window", type=float, metavar="SECONDS", help="length of fixed windows (default: 0.4)")
+    parser.add_argument("--min-box", type=float, default=MIN_BOX, help="smallest side of a box (default: %(default)s)")
+
+
+def _add_outside(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--outside", choices=["clip", "drop"], default=default, help="points outside the image (default: %(default)s)"
+    )
+
+
+def _add_without_description(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--without-description", choices=["skip", "keep"], default="skip", help="records without one (default: skip)"
+    )
+
+
+def _add_fixation_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, metavar="FILE", help="CSV or TSV")
+    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
+    parser.add_argument(
+        "--descriptions", type=Path, metavar="FILE", help="JSON Lines or CSV: subject, image, description"
+    )
+    parser.add_argument("--format", dest="report_format", choices=sorted(REPORT_FORMATS), required=True)
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="ROLE=NAME",
+        help="change one: x, y, duration, subject, image, …",
+    )
+    parser.add_argument("--units", choices=["normalised", "image_px", "screen_px"], help="of x and y")
+    parser.add_argument("--time-unit", choices=["s", "ms", "us", "ns"], help="of the duration")
+    parser.add_argument("--subject", help="who it is, where no column says")
+    parser.add_argument("--image", help="which image it is, where no column says")
+    parser.add_argument(
+        "--rectangle", type=float, nargs=4, metavar=("X", "Y", "W", "H"), help="of the images on screen"
+    )
+    parser.add_argument(
+        "--screen", type=float, nargs=2, metavar=("W", "H"), help="images are centred in their own size"
+    )
+    parser.add_argument("--radius", type=float, default=0.035, help="of a box (default: %(default)s)")
+    parser.add_argument("--radius-unit", choices=["fraction", "px"], default="fraction", help="(default: %(default)s)")
+    parser.add_argument("--encoding", help="(default: by the byte order mark, else UTF-8)")
+    _add_outside(parser, "drop")
+    _add_without_description(parser)
+    parser.set_defaults(read=_fixation_report)
+
+
+def _tolerance(options: argparse.Namespace) -> Tolerance:
+    return Tolerance(damaged=options.max_damaged, missing_images=options.max_missing_images)
+
+
+def _method(options: argparse.Namespace, default: FixationMethod) -> FixationMethod:
+    of_idt = {name: getattr(options, name) for name in ("dispersion", "min_duration")}
+    given = {name: value for name, value in of_idt.items() if value is not None}
+    if options.method == "windows":
+        if given:
+            raise InvalidArgumentError("--dispersion and --min-duration are of I-DT; fixed windows have --window")
+        return FixedWindows() if options.window is None else FixedWindows(options.window)
+    if options.window is not None:
+        raise InvalidArgumentError("--window is of fixed windows; add --method windows")
+    return attrs.evolve(default, **given)
+
+
+def _localized_narratives(options: argparse.Namespace) -> SampleStream:
+    return read_localized_narratives(
+        options.paths,
+        options.images,
+        image_pattern=options.image_pattern,
+        method=_method(options, POINTER_STOPS),
+        min_box=options.min_box,
+        outside=options.outside,
+        without_trajectory=options.without_trajectory,
+        tolerance=_tolerance(options),
+    )
+
+
+def _capgaze(options: argparse.Namespace) -> SampleStream:
+    return read_capgaze(
+        options.folder,
+        options.images,
+        eye=options.eye,
+        method=_method(options, EYE_STOPS),
+        min_box=options.min_box,
+        outside=options.outside,
+        without_trajectory=options.without_trajectory,
+        without_description=options.without_description,
+        tolerance=_tolerance(options),
+    )
+
+
+def _fixation_report(options: argparse.Namespace) -> SampleStream:
+    changes = {"units": options.units, "time_unit": options.time_unit} | _columns(options.column)
+    rectangle, screen = options.rectangle, options.screen
+    return read_fixation_report(
+        options.path,
+        options.images,
+        attrs.evolve(
+            REPORT_FORMATS[options.report_format],
+            **{name: value for name, value in changes.items() if value is not None},
+        ),
+        options.descriptions,
+        subject=options.subject,
+        image=options.image,
+        placement=Placement(rectangle=rectangle, screen=screen) if rectangle or screen else None,
+        radius=BoxRadius(options.radius, options.radius_unit),
+        outside=options.outside,
+        without_trajectory=options.without_trajectory,
+        without_description=options.without_description,
+        encoding=options.encoding,
+        tolerance=_tolerance(options),
+    )
+
+
+def _columns(changes: list[str]) -> dict[str, str]:
+    roles = ("x", "y", "duration", "subject", "image", "trial", "start", "fixation")
+    columns = {}
+    for change in changes:
+        role, equals, name = change.partition("=")
+        if role not in roles or not equals or not name:
+            raise InvalidArgumentError(f"--column {change}: write ROLE=NAME, where ROLE is one of {', '.join(roles)}")
+        columns[role] = name
+    return columns
+
+
+def _deper_json(options: argparse.Namespace) -> SampleStream:
+    return read_deper_json(
+        options.path,
+        options.images,
+        boxes=options.boxes,
+        without_trajectory=options.without_trajectory,
+        tolerance=_tolerance(options),
+    )

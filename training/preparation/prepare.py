@@ -1,0 +1,214 @@
+"""`python -m training prepare`: any format that `pydeper.readers` reads -> a folder to train on.
+
+    samples.jsonl   the samples, each with its `split` (see training/preparation/splits.py)
+    splits.json     who and what is in which part; made once, then kept to
+    report.json     what was read, changed and passed over
+    README.md       the data set's card
+
+The samples are never in memory all at once; what they are called is. The four files appear together at the end, so an
+error or Ctrl-C leaves what was there before.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import attrs
+from tqdm import tqdm
+
+from pydeper.atomic import atomic_path
+from pydeper.errors import PydeperError
+from pydeper.readers import ReadReport, SampleStream
+from pydeper.readers.jsonl import sample_line
+from pydeper.readers.records import canonical
+from pydeper.readers.stream import Tally
+from training.preparation.card import Contents, card_text
+from training.preparation.splits import (
+    LEFT_OUT,
+    SPLITS,
+    Member,
+    SplitsError,
+    check_fit,
+    first_of_each,
+    make_splits,
+    read_splits,
+    splits_from_source,
+    write_splits,
+)
+
+
+class PrepareError(PydeperError, ValueError):
+    """A data set that cannot be prepared as asked."""
+
+
+@attrs.frozen(kw_only=True)
+class PrepareOptions:
+    """What becomes of the samples that were read.
+
+    Attributes:
+        name: What the data set is called on its card.
+        source: Where it comes from, for the card.
+        licence: Of the data, for the card.
+        splits: A splits file to keep to; None: that of the folder, or where there is none the source's own splits, or
+            where it has none splits made by order of hashes.
+        samples_per_person: Only so many samples of each person, chosen by order of hashes (paper: 100); None: all.
+        unseen_people: How many people are unseen, for splits that are made (see `make_splits`).
+        val_share: Share of the images, for splits that are made; None: 0.1.
+        test_share: The same.
+    """
+
+    name: str
+    source: str = "not stated"
+    licence: str = "not stated"
+    splits: Path | None = None
+    samples_per_person: int | None = None
+    unseen_people: int | None = None
+    val_share: float | None = None
+    test_share: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.samples_per_person is not None and self.samples_per_person < 1:
+            raise PrepareError(f"samples_per_person must be 1 or more, not {self.samples_per_person}")
+
+    @property
+    def for_making(self) -> dict[str, Any]:
+        """What was said about splits that are to be made."""
+        said = {name: getattr(self, name) for name in ("unseen_people", "val_share", "test_share")}
+        return {name: value for name, value in said.items() if value is not None}
+
+
+@attrs.define
+class _Read:
+    """What is known of the samples in the scratch file, in its order."""
+
+    members: list[Member] = attrs.Factory(list)
+    own_splits: list[str | None] = attrs.Factory(list)
+    repeated: Tally = attrs.Factory(Tally)
+
+
+def prepare(stream: SampleStream, images: Path, out: Path, options: PrepareOptions) -> ReadReport:
+    """Makes a data set's folder.
+
+    Args:
+        stream: The samples; each has a subject, and its image inside `images`.
+        images: The folder that the images are in; a splits file calls them by their names in it.
+        out: The folder to make, or to make anew.
+        options: What becomes of them.
+
+    Returns:
+        What was read, changed and passed over.
+
+    Raises:
+        InvalidSampleError: What the reader says about its source.
+        SplitsError: The splits cannot be made, or do not fit the data.
+        PrepareError: The folder cannot be written, or the options contradict what is there.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            files = {
+                name: stack.enter_context(atomic_path(out / name))
+                for name in ("samples.jsonl", "splits.json", "report.json", "README.md")
+            }
+            stack.callback((hidden := out / f".{os.getpid()}.scratch").unlink, missing_ok=True)
+            scratch = stack.enter_context(hidden.open("w+b"))
+            read = _first_pass(stream, scratch, images, out)
+            splits, notes = _choose(read, out / "splits.json", options)
+            if read.repeated.count:
+                notes.append(f"{read.repeated.count} samples that were there already, word for word, are left out.")
+            if left_out := sum(split == LEFT_OUT for split in splits.values()):
+                notes.append(
+                    f"{left_out} samples of unseen people are left out: training, or their own support, shows their "
+                    "images."
+                )
+            contents = _second_pass(scratch, read, splits, files["samples.jsonl"])
+            write_splits(files["splits.json"], splits)
+            _write_report(files["report.json"], stream.report, read.repeated, contents, splits)
+            card = card_text(options.name, options.source, options.licence, contents, stream.report, notes)
+            files["README.md"].write_text(card, encoding="utf-8")
+    except OSError as error:
+        raise PrepareError(f"{out}: cannot be written ({error}); name a folder with room in it") from error
+    return stream.report
+
+
+def _first_pass(stream: SampleStream, scratch: BinaryIO, images: Path, out: Path) -> _Read:
+    """Writes the samples to the scratch file, without their splits, and remembers what they are called."""
+    read, seen, times = _Read(), set(), Counter[tuple[str, str]]()
+    root, folder = canonical(images / "_").parent, out.resolve()
+    for sample in tqdm(stream, desc="reading", unit=" samples", mininterval=1.0):
+        line = sample_line(attrs.evolve(sample, split=None), len(read.members), folder)
+        digest = hashlib.sha256(line).digest()
+        if digest in seen:
+            read.repeated.add(str(sample.source))
+            continue
+        seen.add(digest)
+        image = Path(os.path.relpath(str(sample.image), root)).as_posix()
+        times[str(sample.subject), image] += 1
+        number = times[str(sample.subject), image]
+        read.members.append(Member(str(sample.subject), image if number == 1 else f"{image}#{number}"))
+        read.own_splits.append(sample.split)
+        scratch.write(line)
+    return read
+
+
+def _choose(read: _Read, kept: Path, options: PrepareOptions) -> tuple[dict[Member, str], list[str]]:
+    """The part of every sample that stays, and what there is to say about it on the card."""
+    chosen, notes = set(read.members), []
+    if options.samples_per_person is not None:
+        chosen = first_of_each(read.members, options.samples_per_person)
+        notes.append(
+            f"Of {len(read.members)} samples, {len(chosen)} are kept: at most {options.samples_per_person} a person."
+        )
+    file = options.splits or (kept if kept.exists() else None)
+    if file is not None:
+        if options.for_making:
+            raise SplitsError(
+                f"{file}: has decided the splits already, so {', '.join(options.for_making)} cannot be asked for; "
+                "leave that out, or delete the file"
+            )
+        splits = read_splits(file)
+        check_fit(splits, chosen, str(file))
+        return splits, notes
+    own = {member: split for member, split in zip(read.members, read.own_splits, strict=True) if member in chosen}
+    if any(own.values()) and not options.for_making:
+        if lacking := [member for member, split in own.items() if split is None]:
+            raise SplitsError(
+                f"{len(lacking)} samples have no split and others have, such as {lacking[0].key!r} of "
+                f"{lacking[0].subject!r}; give a splits file, or say how to make splits (such as unseen_people)"
+            )
+        return splits_from_source({one: str(split) for one, split in own.items()}), [
+            *notes,
+            "The splits are the source's.",
+        ]
+    return make_splits([member for member in read.members if member in chosen], **options.for_making), notes
+
+
+def _second_pass(scratch: BinaryIO, read: _Read, splits: dict[Member, str], path: Path) -> Contents:
+    """Writes the samples that are in a part, with it."""
+    contents = Contents()
+    scratch.seek(0)
+    with path.open("wb") as file:
+        for member, line in zip(read.members, scratch, strict=True):
+            split = splits.get(member, LEFT_OUT)
+            if split != LEFT_OUT:
+                record = json.loads(line)
+                file.write(json.dumps(record | {"split": split}, ensure_ascii=False).encode() + b"\n")
+                contents.add(record, split)
+    return contents
+
+
+def _write_report(
+    path: Path, report: ReadReport, repeated: Tally, contents: Contents, splits: dict[Member, str]
+) -> None:
+    counts = Counter(splits.values())
+    content = {
+        "read": report.as_dict(),
+        "repeated": attrs.asdict(repeated),
+        "written": sum(contents.people.values()),
+        "splits": {split: counts[split] for split in (*SPLITS, LEFT_OUT)},
+    }
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,159 @@
+"""Pictures of a run: its losses, its people as points, how they looked beside how DEPER has them look."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from pydeper.atomic import atomic_path
+from pydeper.samples.overlay import draw_trajectory
+from pydeper.samples.trajectory import Trajectory
+from training.loop import logs
+from training.data.encoded import EncodedDataset
+from training.distributed.process_group import device_of
+from training.errors import TrainingError
+from training.network.deper import Deper
+from training.network.text_table import TextTable
+from training.stages.stage1 import network_inputs
+
+Projection = Literal["pca", "tsne"]
+
+_NOT_LOSSES = {"step", "seconds", "rate", "gradient_norm", "accuracy", "score", "bleu4", "cider", "rouge_l"}
+_MOST_NAMES = 20  # more colours than that nobody tells apart
+_GAP = 12
+
+
+def plot_losses(folder: Path, path: Path) -> None:
+    """Draws the losses of a stage over its steps, with those of its evaluations.
+
+    Args:
+        folder: The stage's, with `log.jsonl` and maybe `evaluations.jsonl`.
+        path: The picture.
+
+    Raises:
+        TrainingError: There is no line in the log.
+    """
+    lines, evaluations = (logs.read(folder / name) for name in (logs.LOG, logs.EVALUATIONS))
+    if not lines:
+        raise TrainingError(f"{folder / logs.LOG}: holds no step yet; train, then plot")
+    names = [key for key in lines[0] if key not in _NOT_LOSSES]
+    shown = [*names, *(key for key in ("accuracy", "score") if any(key in line for line in (*lines, *evaluations)))]
+    figure = _figure(width=4.2 * min(3, len(shown)), height=2.9 * -(-len(shown) // 3))
+    axes = figure.subplots(-(-len(shown) // 3), min(3, len(shown)), squeeze=False).flat
+    for name, axis in zip(shown, axes, strict=False):
+        for values, style in ((lines, {"label": "train"}), (evaluations, {"label": "val", "marker": "o"})):
+            points = [(line["step"], line[name]) for line in values if name in line]
+            if points:
+                axis.plot(*zip(*points, strict=True), **style)
+        axis.set(title=name, xlabel="step")
+        axis.legend(frameon=False)
+    for axis in list(axes)[len(shown) :]:
+        axis.set_visible(False)
+    _save(figure, path)
+
+
+def project(vectors: NDArray[np.float32], method: Projection = "pca", seed: int = 0) -> NDArray[np.float64]:
+    """Brings (n, d) vectors to 2 dimensions, (n, 2): along their two widest directions, or by t-SNE.
+
+    Args:
+        vectors: At least 2 of them.
+        method: PCA keeps distances as far as two directions can; t-SNE keeps neighbours and nothing else.
+        seed: Of t-SNE.
+
+    Raises:
+        TrainingError: There are too few vectors.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    if len(vectors) < (4 if method == "tsne" else 2):
+        raise TrainingError(f"{method} needs more than {len(vectors)} samples")
+    if method == "pca":
+        return np.asarray(PCA(n_components=2, random_state=seed).fit_transform(vectors), np.float64)
+    perplexity = min(30.0, (len(vectors) - 1) / 3)
+    return np.asarray(TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(vectors), np.float64)
+
+
+def plot_embeddings(
+    vectors: NDArray[np.float32], people: Sequence[str], path: Path, method: Projection = "pca", seed: int = 0
+) -> None:
+    """Draws subject embeddings as points, a colour a person.
+
+    Args:
+        vectors: (n, subject_embedding_size), one a sample.
+        people: n names.
+        path: The picture.
+        method: See `project`.
+        seed: Of t-SNE.
+    """
+    points, names = project(vectors, method, seed), sorted(set(people))
+    owner = np.array([names.index(name) for name in people])
+    figure = _figure(width=7, height=6)
+    axis = figure.subplots()
+    if len(names) <= _MOST_NAMES:
+        for index, name in enumerate(names):
+            axis.scatter(*points[owner == index].T, s=14, color=_color(index / len(names)), label=name)
+        axis.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    else:
+        axis.scatter(*points.T, s=8, c=[_color(index / len(names)) for index in owner])
+    axis.set(title=f"{len(people)} samples of {len(names)} people, {method.upper()} of z_s", xticks=[], yticks=[])
+    _save(figure, path)
+
+
+@torch.no_grad()
+def predicted_trajectories(
+    deper: Deper, text_table: TextTable, data: EncodedDataset, rows: Sequence[int]
+) -> list[NDArray[np.float32]]:
+    """What the decoder draws for samples: (fixations, 4) boxes of each, the slots that it takes for real."""
+    deper.eval()
+    output = deper(*network_inputs(data, np.array(rows), [None] * len(rows), text_table, device_of(deper)))
+    boxes, valid = output.boxes.cpu().numpy(), output.validity_logits.cpu().numpy() > 0
+    return [own[mask] for own, mask in zip(boxes, valid, strict=True)]
+
+
+def trajectory_picture(image: Image.Image, real: Trajectory, predicted: NDArray[np.float32]) -> Image.Image:
+    """An image twice: how somebody looked, and beside it how the decoder has them look.
+
+    The decoder says where and how often, not how long: its fixations are drawn with the mean duration of the real ones.
+
+    Args:
+        image: An upright RGB image.
+        real: The recorded trajectory.
+        predicted: (fixations, 4) boxes in [0, 1]; none: the image alone.
+    """
+    left = draw_trajectory(image, real)
+    right = image.resize(left.size)
+    boxes = predicted[(predicted[:, :2] < predicted[:, 2:]).all(axis=1)]
+    if len(boxes):
+        duration = float(np.mean(real.durations))
+        right = draw_trajectory(image, Trajectory.from_arrays(boxes.tolist(), [duration] * len(boxes)))
+    both = Image.new("RGB", (left.width + _GAP + right.width, left.height), "white")
+    both.paste(left, (0, 0))
+    both.paste(right, (left.width + _GAP, 0))
+    return both
+
+
+def _figure(width: float, height: float) -> Any:
+    """A figure that needs no screen and leaves pyplot's global state alone."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _color(share: float) -> tuple[float, float, float]:
+    import colorsys
+
+    return colorsys.hsv_to_rgb(share, 0.75, 0.8)

@@ -1,0 +1,1 @@
+"""The frozen vision-language model as training sees it."""
