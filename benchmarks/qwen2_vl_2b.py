@@ -340,8 +340,8 @@ def described(work: Path, precision: str) -> tuple[Any, Any, Any]:
     """Config, prompts and tokenizer of an exported VLM."""
     from tokenizers import Tokenizer
 
-    from pydeper.bundle.bundle import BUILTIN
     from pydeper.bundle.config import BundleConfig, Prompts, PromptStyle
+    from pydeper.bundle.layout import BUILTIN
 
     prompts = Prompts(
         "You are a helpful assistant.",

@@ -8,7 +8,8 @@ from pathlib import Path
 from export.bundle.assemble import write_card, write_manifest
 from export.bundle.card import DATASETS, EVALUATION, LANGUAGE, add_facts
 from export.push import add_push, run_push
-from pydeper.bundle.bundle import read_config, verify
+from pydeper.bundle.bundle import read_config
+from pydeper.bundle.manifest import verify
 from pydeper.errors import PydeperError
 from pydeper.publish import IMAGE_ENCODER_LICENCE
 

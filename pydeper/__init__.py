@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from typing import Unpack
 
-    from pydeper.bundle.bundle import DemonstrationModelWarning
+    from pydeper.bundle.default import DemonstrationModelWarning
     from pydeper.errors import (
         BundleError,
         IncompatiblePersonaError,
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
         RuntimeMissingError,
     )
     from pydeper.images import ImageLike
-    from pydeper.model.model import DeperModel, DescribeOptions
+    from pydeper.model.model import DeperModel
+    from pydeper.model.options import DescribeOptions
     from pydeper.model.report import ModelReport
     from pydeper.persona.persona import Persona
     from pydeper.persona.repository import PublishedPersona, delete_persona, list_personas
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 
 _HOMES = {
-    "DemonstrationModelWarning": "pydeper.bundle.bundle",
+    "DemonstrationModelWarning": "pydeper.bundle.default",
     "BundleError": "pydeper.errors",
     "IncompatiblePersonaError": "pydeper.errors",
     "InvalidArgumentError": "pydeper.errors",
@@ -50,7 +51,7 @@ _HOMES = {
     "RuntimeMissingError": "pydeper.errors",
     "OutOfMemoryError": "pydeper.runtime.memory",
     "DeperModel": "pydeper.model.model",
-    "DescribeOptions": "pydeper.model.model",
+    "DescribeOptions": "pydeper.model.options",
     "Persona": "pydeper.persona.persona",
     "PublishedPersona": "pydeper.persona.repository",
     "delete_persona": "pydeper.persona.repository",
@@ -101,7 +102,7 @@ def describe(
 
     The arguments and the errors are those of `DeperModel.describe`. The model is loaded at the first call and kept.
     """
-    from pydeper.model.model import default_model
+    from pydeper.model.default import default_model
 
     return default_model().describe(image, persona, **options)
 
@@ -110,7 +111,7 @@ def stream(
     image: "ImageLike | EncodedImage", persona: "Persona | None" = None, **options: "Unpack[DescribeOptions]"
 ) -> "Generator[str, None, None]":
     """Describes as `describe` does, and yields the text piece by piece while it is written."""
-    from pydeper.model.model import default_model
+    from pydeper.model.default import default_model
 
     return default_model().stream(image, persona, **options)
 

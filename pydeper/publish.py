@@ -9,9 +9,11 @@ from typing import Literal
 import attrs
 
 from pydeper import hub
-from pydeper.bundle.bundle import CARD, CONFIG, MANIFEST, read_config, read_manifest, verify
+from pydeper.bundle.bundle import read_config
 from pydeper.bundle.checksums import sha256
 from pydeper.bundle.config import BundleConfig
+from pydeper.bundle.layout import CARD, CONFIG, MANIFEST
+from pydeper.bundle.manifest import read_manifest, verify
 from pydeper.errors import BundleError
 
 IMAGE_ENCODER_LICENCE = "LICENSE.image_encoder"

@@ -11,20 +11,11 @@ import attrs
 
 from export.bundle.card import LICENCE, card_of
 from pydeper.atomic import atomic_path
-from pydeper.bundle.bundle import (
-    ADAPTER,
-    CARD,
-    CONFIG,
-    MANIFEST,
-    MANIFEST_FORMAT_VERSION,
-    PERSONA_ENCODER,
-    TOKENIZER,
-    ManifestEntry,
-    list_files,
-    open_bundle,
-)
+from pydeper.bundle.bundle import open_bundle
 from pydeper.bundle.checksums import sha256
 from pydeper.bundle.config import BundleConfig, Precision
+from pydeper.bundle.layout import ADAPTER, CARD, CONFIG, MANIFEST, PERSONA_ENCODER, TOKENIZER
+from pydeper.bundle.manifest import MANIFEST_FORMAT_VERSION, ManifestEntry, list_files
 from pydeper.bundle.vlm_files import precisions_of
 from pydeper.errors import BundleError
 from pydeper.model.model import DeperModel

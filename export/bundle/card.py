@@ -9,8 +9,9 @@ import attrs
 
 from pydeper import hub
 from pydeper.atomic import atomic_path
-from pydeper.bundle.bundle import CONFIG, read_config
+from pydeper.bundle.bundle import read_config
 from pydeper.bundle.config import BundleConfig
+from pydeper.bundle.layout import CONFIG
 from pydeper.errors import BundleError
 from pydeper.publish import IMAGE_ENCODER_LICENCE
 from pydeper.untrusted import parse_json

@@ -12,8 +12,9 @@ from export.adapter import export_adapter
 from export.bundle.assemble import assemble, with_fingerprint
 from export.persona_encoder import EncoderPrecision, export_persona_encoder
 from export.qwen2_vl.folder import VLM_CONFIG
-from pydeper.bundle.bundle import BUILTIN, TOKENIZER, read_config
+from pydeper.bundle.bundle import read_config
 from pydeper.bundle.config import BundleConfig, ImageEncoderInfo, PersonaEncoderConfig, VLMConfig
+from pydeper.bundle.layout import BUILTIN, TOKENIZER
 from pydeper.errors import BundleError
 from pydeper.publish import IMAGE_ENCODER_LICENCE
 from training.config import ConfigError, TrainingConfig

@@ -11,8 +11,8 @@ from export.qwen2_vl.export import VLMExport, export_vlm
 from export.qwen2_vl.tokenizer import bundle_tokenizer, vision_config
 from pydeper import hub
 from pydeper.atomic import atomic_path
-from pydeper.bundle.bundle import TOKENIZER
 from pydeper.bundle.config import Precision, VLMConfig
+from pydeper.bundle.layout import TOKENIZER
 from pydeper.errors import BundleError
 from training.vlm.steered_vlm import vlm_config
 

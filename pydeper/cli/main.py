@@ -354,7 +354,8 @@ def _check_cache() -> Iterator[tuple[bool, str]]:
 
 
 def _check_default_model() -> Iterator[tuple[bool, str]]:
-    from pydeper.bundle.bundle import DEFAULT_MODEL_VARIABLE, open_bundle
+    from pydeper.bundle.bundle import open_bundle
+    from pydeper.bundle.default import DEFAULT_MODEL_VARIABLE
 
     named = os.environ.get(DEFAULT_MODEL_VARIABLE, "").strip()
     try:

@@ -1,6 +1,6 @@
-"""Many descriptions at once: what is asked for, and in which groups it is worked off."""
+"""Many descriptions at once: pairs of an image and a persona, in groups that are decoded together."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import attrs
@@ -46,21 +46,39 @@ def read_pairs(pairs: Iterable[tuple[ImageLike | EncodedImage, Persona | None]])
     return [Pair(place, len(listed), image, persona) for place, (image, persona) in enumerate(listed)]
 
 
-def steered_and_plain(pairs: Sequence[Pair]) -> list[list[Pair]]:
-    """Returns the pairs with a persona, and those without, where there are any: their prompts are different ones."""
-    groups = [[pair for pair in pairs if (pair.persona is None) == plain] for plain in (False, True)]
-    return [group for group in groups if group]
+def describe_in_groups(
+    pairs: Sequence[Pair],
+    keys: Sequence[str],
+    *,
+    encode: Callable[[Pair], EncodedImage],
+    describe: Callable[[Sequence[Pair], Sequence[EncodedImage]], Sequence[str]],
+) -> list[str]:
+    """Describes pairs, at most `ROWS_AT_ONCE` together, and encodes an image that comes several times once.
 
-
-def in_groups(keys: Sequence[str]) -> Iterator[list[int]]:
-    """Groups what has these keys into groups of at most `ROWS_AT_ONCE`, equal keys together, then neighbouring ones.
+    Args:
+        pairs: What is described.
+        keys: Of each pair's image: equal where the images are, and in order where they are alike in size.
+        encode: Encodes a pair's image.
+        describe: Describes pairs that all have a persona, or all have none, from their encoded images.
 
     Returns:
-        The places of each group.
+        The descriptions, in the order of the pairs.
     """
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    for start in range(0, len(order), ROWS_AT_ONCE):
-        yield order[start : start + ROWS_AT_ONCE]
+    texts = [""] * len(pairs)
+    encoded: dict[str, EncodedImage] = {}
+    for group in _groups(keys):
+        # Images that only earlier groups used are let go of before more are encoded.
+        encoded = {keys[place]: encoded[keys[place]] for place in group if keys[place] in encoded}
+        for place in group:
+            if keys[place] not in encoded:
+                with named_pairs([pairs[place]]):
+                    encoded[keys[place]] = encode(pairs[place])
+        for alike in _with_and_without_persona([pairs[place] for place in group]):
+            with named_pairs(alike):
+                found = describe(alike, [encoded[keys[pair.place]] for pair in alike])
+            for pair, text in zip(alike, found, strict=True):
+                texts[pair.place] = text
+    return texts
 
 
 @contextmanager
@@ -72,3 +90,16 @@ def named_pairs(pairs: Sequence[Pair]) -> Iterator[None]:
         numbers = ", ".join(str(pair.place + 1) for pair in pairs)
         what = f"pair{'s' if len(pairs) > 1 else ''} {numbers} of {pairs[0].count}"
         raise type(error)(f"{what}: {error}") from error.__cause__
+
+
+def _groups(keys: Sequence[str]) -> Iterator[list[int]]:
+    """Yields the places of at most `ROWS_AT_ONCE` keys, equal ones together, then neighbouring ones."""
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    for start in range(0, len(order), ROWS_AT_ONCE):
+        yield order[start : start + ROWS_AT_ONCE]
+
+
+def _with_and_without_persona(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """Returns the pairs with a persona, and those without, where there are any: their prompts differ."""
+    groups = [[pair for pair in pairs if (pair.persona is None) == plain] for plain in (False, True)]
+    return [group for group in groups if group]

@@ -9,6 +9,8 @@ from typing import Generic, Protocol, TypeVar
 
 from PIL import Image
 
+from pydeper.errors import InvalidArgumentError
+
 MAX_BYTES = 2**30
 """The most memory that the images of one model's cache hold together."""
 
@@ -33,11 +35,24 @@ class ImageCache(Generic[_Encoded]):
 
     An image goes by what it shows, so a file that has changed is another image. Threads that ask for one image at the
     same time wait for one encoding of it; threads that ask for different images do not wait for each other.
+
+    Attributes:
+        images: The most images that are kept.
     """
 
     def __init__(self, images: int, max_bytes: int = MAX_BYTES) -> None:
-        """Makes an empty cache of at most so many images, and so many bytes, of encoded images; 0 keeps none."""
-        self._images = images
+        """Makes an empty cache.
+
+        Args:
+            images: The most images that it keeps; 0 keeps none.
+            max_bytes: The most bytes that they hold together.
+
+        Raises:
+            InvalidArgumentError: `images` is not a whole number from 0 on.
+        """
+        if isinstance(images, bool) or not isinstance(images, int) or images < 0:
+            raise InvalidArgumentError(f"image_cache: must be a whole number from 0 (keep none) on, got {images!r}")
+        self.images = images
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         # The least recently asked for first. None is the result of an encoding that failed.
@@ -50,7 +65,7 @@ class ImageCache(Generic[_Encoded]):
             picture: An upright RGB image.
             encode: Encodes it; what it raises goes to the caller, and nothing of it is kept.
         """
-        if self._images == 0:
+        if self.images == 0:
             return encode(picture)
         key = content_key(picture)
         while True:
@@ -102,7 +117,7 @@ class ImageCache(Generic[_Encoded]):
             # One that is too large for the cache would push out all others, and then go itself.
             too_large = [key for key, size in sizes.items() if size > self._max_bytes]
             for key in [*too_large, *(key for key in sizes if key not in too_large)]:
-                over = len(sizes) > self._images or sum(sizes.values()) > self._max_bytes
+                over = len(sizes) > self.images or sum(sizes.values()) > self._max_bytes
                 if not over:
                     break
                 del self._entries[key], sizes[key]

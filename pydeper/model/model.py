@@ -1,45 +1,32 @@
 """A model in use: a bundle's persona encoder, adapter and vision-language model behind one face."""
 
-import asyncio
-import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from os import PathLike
-from pathlib import Path
-from typing import Any, Final, TypedDict, TypeVar, Unpack
+from typing import Final, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
-from pydeper.bundle import bundle
-from pydeper.bundle.bundle import Bundle
-from pydeper.bundle.config import BundleConfig, Precision
-from pydeper.errors import IncompatiblePersonaError, InvalidArgumentError
+from pydeper.bundle.bundle import Bundle, open_bundle
+from pydeper.bundle.config import Precision
+from pydeper.errors import InvalidArgumentError
 from pydeper.images import ImageLike, open_image
-from pydeper.model.batch import ROWS_AT_ONCE, Pair, in_groups, named_pairs, read_pairs, steered_and_plain
+from pydeper.model.adapter import Adapter
+from pydeper.model.batch import ROWS_AT_ONCE, Pair, describe_in_groups, named_pairs, read_pairs
 from pydeper.model.image_cache import ImageCache, content_key
-from pydeper.model.report import ModelReport, image_facts
-from pydeper.persona.encoder import PersonaEncoder
-from pydeper.persona.persona import Persona, checked_samples, short
-from pydeper.runtime.devices import check_device, explain_device, installed_runtimes, providers_for
+from pydeper.model.options import DescribeOptions, check_style, split_options
+from pydeper.model.report import ModelReport, report_of
+from pydeper.model.threads import in_worker_threads
+from pydeper.persona.encoder import PersonaEncoder, short_fingerprint
+from pydeper.persona.persona import Persona
+from pydeper.publish import push
+from pydeper.runtime.devices import providers_for
 from pydeper.runtime.memory import memory_explained
-from pydeper.runtime.session import check_names, check_shape, open_session
-from pydeper.samples.sample import Sample
-from pydeper.version import __version__
+from pydeper.runtime.session import check_threads
+from pydeper.samples.sample import Sample, checked_samples
 from pydeper.vlm import EncodedImage, Generation, VisionLanguageModel, open_vlm
 from pydeper.vlm.decoding import DecodingOptions
 from pydeper.vlm.image_patches import resized_shape
-
-
-class DescribeOptions(TypedDict, total=False):
-    """The options of `DeperModel.describe`, which explains them."""
-
-    style: str
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    repetition_penalty: float
-    seed: int | None
-    strength: float
 
 
 class DeperModel:
@@ -52,45 +39,47 @@ class DeperModel:
         config: The bundle's `config.json`.
         model_id: A Hub id, or the bundle's own name.
         revision: The bundle's commit on the Hub, or None where it does not come from there.
+        persona_encoder: The bundle's persona encoder, which makes personas by itself.
     """
 
     def __init__(
-        self, opened: Bundle, *, device: str = "auto", threads: int | None = None, image_cache: int = 4
+        self,
+        opened: Bundle,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        image_cache: int = 4,
+        persona_encoder: PersonaEncoder | None = None,
     ) -> None:
-        """Loads a bundle that `pydeper.bundle.bundle.open_bundle` has found and checked; see `from_pretrained`."""
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-            raise InvalidArgumentError(f"threads: must be a whole number from 1 on, or None, got {threads!r}")
-        if isinstance(image_cache, bool) or not isinstance(image_cache, int) or image_cache < 0:
-            raise InvalidArgumentError(
-                f"image_cache: must be a whole number from 0 (keep none) on, got {image_cache!r}"
-            )
-        providers = providers_for(device)
-        self._device, self._threads, self._image_cache = device, threads, image_cache
+        """Loads a bundle that `pydeper.bundle.bundle.open_bundle` has found and checked; see `from_pretrained`.
+
+        Args:
+            opened: The bundle.
+            device: As in `from_pretrained`.
+            threads: As in `from_pretrained`.
+            image_cache: As in `from_pretrained`.
+            persona_encoder: One that is open already; it is used where it is of the same bundle.
+        """
+        check_threads(threads)
+        self._images: ImageCache[EncodedImage] = ImageCache(image_cache)
+        self._device, self._threads = device, threads
         self.config: Final = opened.config
         self.model_id: Final = opened.model_id
         self.revision: Final = opened.revision
-        self._folder = folder = opened.folder
-        tokenizer = bundle.open_tokenizer(folder / bundle.TOKENIZER)
-        self._encoder = PersonaEncoder(
-            folder / bundle.PERSONA_ENCODER,
-            self.config.persona_encoder,
-            tokenizer,
-            providers=providers,
-            threads=threads,
-        )
-        self._adapter: Any = open_session(folder / bundle.ADAPTER, providers=providers, threads=threads)
-        check_device(self._adapter, device)
-        _check_adapter(self._adapter, self.config, folder / bundle.ADAPTER)
+        self._folder = opened.folder
+        if persona_encoder is None or persona_encoder.bundle.folder != opened.folder:
+            persona_encoder = PersonaEncoder(opened, device=device, threads=threads)
+        self.persona_encoder: Final = persona_encoder
+        self._adapter = Adapter(opened, device=device, threads=threads)
         self._vlm: VisionLanguageModel = open_vlm(
             opened.vlm_folder,
             self.config.vlm,
             self.config.prompts,
-            tokenizer,
-            providers=providers,
+            persona_encoder.tokenizer,
+            providers=providers_for(device),
             threads=threads,
             precision=opened.precision,
         )
-        self._images: ImageCache[EncodedImage] = ImageCache(image_cache)
 
     @classmethod
     def from_pretrained(
@@ -125,9 +114,7 @@ class DeperModel:
                 is out of its range.
             RuntimeMissingError: ONNX Runtime is not installed, or installed twice.
         """
-        opened = bundle.open_bundle(
-            name_or_folder, revision=revision, local_files_only=local_files_only, precision=precision
-        )
+        opened = open_bundle(name_or_folder, revision=revision, local_files_only=local_files_only, precision=precision)
         return cls(opened, device=device, threads=threads, image_cache=image_cache)
 
     def push_to_hub(
@@ -152,14 +139,12 @@ class DeperModel:
             BundleError: A file is missing or altered, or a licence text is missing; or the repository holds something
                 else, or the Hub refused, with the reason and the remedy.
         """
-        from pydeper.publish import push
-
         return push(self._folder, repo_id, private=private, revision=revision, message=message)
 
     @property
     def providers(self) -> list[str]:
         """ONNX Runtime's execution providers in use, the preferred one first."""
-        return self._encoder.providers
+        return self.persona_encoder.providers
 
     @property
     def styles(self) -> list[str]:
@@ -168,35 +153,23 @@ class DeperModel:
 
     def report(self) -> ModelReport:
         """Tells what the model is and how it runs: device and why, precision, files, sizes, settings; prints well."""
-        config, (cached_images, cached_bytes) = self.config, self._images.held()
-        image_size, image_tokens = image_facts(config.vlm.vision)
-        return ModelReport(
+        return report_of(
+            self.config,
             model_id=self.model_id,
             revision=self.revision,
-            base_model=config.vlm.base_model + (f" at {config.vlm.base_revision}" if config.vlm.base_revision else ""),
             device=self._device,
-            provider=explain_device(self._device, self.providers),
-            runtime=" and ".join(f"{name} {version}" for name, version in installed_runtimes().items()),
+            providers=self.providers,
             threads=self._threads,
             vlm=self._vlm.report(),
-            image_size=image_size,
-            image_tokens=image_tokens,
-            context_length=config.vlm.max_positions,
-            subject_embedding_size=config.persona_encoder.subject_embedding_size,
-            hidden_size=config.vlm.hidden_size,
-            num_layers=config.vlm.num_layers,
-            vocab_size=config.vlm.vocab_size,
-            image_cache=self._image_cache,
-            cached_images=cached_images,
-            cached_bytes=cached_bytes,
-            pydeper_version=__version__,
+            images=self._images,
         )
 
-    def encode_image(self, image: ImageLike) -> EncodedImage:
+    def encode_image(self, image: ImageLike | EncodedImage) -> EncodedImage:
         """Reads an image once, for any number of descriptions.
 
         Args:
             image: A path, the bytes of an image file, a PIL image or an HxWx3 uint8 array; EXIF orientation is applied.
+                What was encoded already is returned as it is.
 
         Returns:
             What `describe`, `stream`, `describe_each` and `describe_batch` take in place of the image; immutable, and
@@ -207,6 +180,8 @@ class DeperModel:
             InvalidImageError: It is not an image that can be read.
             OutOfMemoryError: It is too large for the memory there is.
         """
+        if isinstance(image, EncodedImage):
+            return image
         with memory_explained("reading an image"):
             picture = open_image(image)
         with memory_explained(f"encoding an image of {picture.width}×{picture.height} pixels"):
@@ -224,7 +199,7 @@ class DeperModel:
             InvalidSampleError: The model does not accept samples of that kind; names the sample.
             InvalidImageError: A sample's image cannot be read; names the sample.
         """
-        return self._encoder.embed(checked_samples(samples))
+        return self.persona_encoder.embed(checked_samples(samples))
 
     def describe(
         self,
@@ -271,9 +246,9 @@ class DeperModel:
             seed=seed,
             strength=strength,
         )
-        self._check_style(style)
+        check_style(style, self.styles, self.model_id)
         soft_tokens = None if persona is None else self._soft_tokens([persona])
-        return self._generate(self._encoded(image), style, soft_tokens, options)[0].text
+        return self._generate(self.encode_image(image), style, soft_tokens, options)[0].text
 
     def stream(
         self,
@@ -287,9 +262,15 @@ class DeperModel:
         when the first piece is asked for. Each piece is computed when it is asked for, in the caller's thread, and
         nothing ahead of it: leaving the loop, closing or dropping the generator ends the work and frees its memory.
         """
-        style, decoding = self._split(options)
+        style, decoding = split_options(options, self.styles, self.model_id)
         soft_token = None if persona is None else self._soft_tokens([persona])[0]
-        return self._stream(image, style, soft_token, decoding)
+
+        def pieces() -> Generator[str, None, None]:
+            encoded = self.encode_image(image)
+            with memory_explained("describing an image"):
+                yield from self._vlm.stream(encoded, style, soft_token, decoding)
+
+        return pieces()
 
     def astream(
         self,
@@ -302,7 +283,7 @@ class DeperModel:
         Nothing is computed ahead of the consumer. Cancelling the task, or closing the generator, ends the work
         after the step in progress, and frees its memory.
         """
-        return _in_worker_threads(self.stream(image, persona, **options))
+        return in_worker_threads(self.stream(image, persona, **options))
 
     def describe_each(
         self,
@@ -317,13 +298,13 @@ class DeperModel:
         Returns:
             One description a persona, in their order.
         """
-        style, decoding = self._split(options)
+        style, decoding = split_options(options, self.styles, self.model_id)
         if isinstance(personas, Persona):
             raise InvalidArgumentError("personas: must be a list of personas, got one Persona; use describe for one")
         if not personas:
             return []
         soft_tokens = self._soft_tokens(list(personas))
-        encoded = self._encoded(image)
+        encoded = self.encode_image(image)
         return [
             generation.text
             for start in range(0, len(soft_tokens), ROWS_AT_ONCE)
@@ -350,27 +331,19 @@ class DeperModel:
         Raises:
             PydeperError: As `describe` does, with the number of the pair, from 1 on.
         """
-        style, decoding = self._split(options)
+        style, decoding = split_options(options, self.styles, self.model_id)
         batch = read_pairs(pairs)
         for pair in batch:
             with named_pairs([pair]):
                 if pair.persona is not None:
                     self.check_persona(pair.persona)
         keys = [self._checked_key(pair, style, decoding) for pair in batch]
-        texts = [""] * len(batch)
-        seen: dict[str, EncodedImage] = {}
-        for places in in_groups(keys):
-            # What only the groups before have used goes before more comes.
-            seen = {keys[place]: seen[keys[place]] for place in places if keys[place] in seen}
-            for place in places:
-                if keys[place] not in seen:
-                    with named_pairs([batch[place]]):
-                        seen[keys[place]] = self._encoded(batch[place].image)
-            for alike in steered_and_plain([batch[place] for place in places]):
-                found = self._texts(alike, [seen[keys[pair.place]] for pair in alike], style, decoding)
-                for pair, text in zip(alike, found, strict=True):
-                    texts[pair.place] = text
-        return texts
+        return describe_in_groups(
+            batch,
+            keys,
+            encode=lambda pair: self.encode_image(pair.image),
+            describe=lambda pairs, encoded: self._texts(pairs, encoded, style, decoding),
+        )
 
     def check_persona(self, persona: Persona) -> None:
         """Refuses what this model cannot be steered by.
@@ -382,33 +355,17 @@ class DeperModel:
         if not isinstance(persona, Persona):
             hint = "; read a persona file with Persona.load(path)" if isinstance(persona, str | PathLike) else ""
             raise InvalidArgumentError(f"persona: must be a pydeper.Persona, got {type(persona).__name__}{hint}")
-        own = self.config.persona_encoder.fingerprint
-        if persona.encoder_fingerprint != own:
-            raise IncompatiblePersonaError(
-                f"persona {persona.name or '(unnamed)'!r} was made by the persona encoder "
-                f"{persona.encoder_fingerprint!r} of model {persona.model_id!r}, but model {self.model_id!r} has "
-                f"{own!r}, to which its numbers mean something else: use the persona with {persona.model_id!r}, or "
-                f"make it anew from the samples with {self.model_id!r}"
-            )
+        self.persona_encoder.check_fingerprint(
+            persona.encoder_fingerprint, name=persona.name, model_id=persona.model_id
+        )
 
     def __repr__(self) -> str:
         revision = f"@{self.revision[:12]}" if self.revision else ""
         return (
             f"DeperModel({self.model_id + revision!r}, vlm={self.config.vlm.base_model!r}, "
-            f"encoder={short(self.config.persona_encoder.fingerprint)!r}, styles={self.styles}, "
+            f"encoder={short_fingerprint(self.config.persona_encoder.fingerprint)!r}, styles={self.styles}, "
             f"provider={self.providers[0]!r})"
         )
-
-    def _stream(
-        self,
-        image: ImageLike | EncodedImage,
-        style: str,
-        soft_token: npt.NDArray[np.float32] | None,
-        options: DecodingOptions,
-    ) -> Generator[str, None, None]:
-        encoded = self._encoded(image)
-        with memory_explained("describing an image"):
-            yield from self._vlm.stream(encoded, style, soft_token, options)
 
     def _generate(
         self,
@@ -441,78 +398,11 @@ class DeperModel:
     ) -> list[str]:
         """Describes pairs that all have a persona, or all have none, at once."""
         personas = [pair.persona for pair in pairs if pair.persona is not None]
-        with named_pairs(pairs):
-            soft_tokens = self._soft_tokens(personas) if personas else None
-            return [generation.text for generation in self._generate(encoded, style, soft_tokens, options)]
-
-    def _encoded(self, image: ImageLike | EncodedImage) -> EncodedImage:
-        return image if isinstance(image, EncodedImage) else self.encode_image(image)
+        soft_tokens = self._soft_tokens(personas) if personas else None
+        return [generation.text for generation in self._generate(encoded, style, soft_tokens, options)]
 
     def _soft_tokens(self, personas: Sequence[Persona]) -> npt.NDArray[np.float32]:
         """Returns (B, hidden): the adapter's soft token of every persona."""
         for persona in personas:
             self.check_persona(persona)
-        stacked = np.stack([persona.subject_embedding for persona in personas])
-        (soft_tokens,) = self._adapter.run(["soft_token"], {"subject_embedding": stacked})
-        return np.asarray(soft_tokens, np.float32)
-
-    def _split(self, options: DescribeOptions) -> tuple[str, DecodingOptions]:
-        decoding: dict[str, Any] = dict(options)
-        style = decoding.pop("style", "description")
-        self._check_style(style)
-        return style, DecodingOptions(**decoding)
-
-    def _check_style(self, style: str) -> None:
-        if style not in self.config.prompts.styles:
-            raise InvalidArgumentError(
-                f"style: model {self.model_id!r} knows {', '.join(map(repr, self.styles))}, got {style!r}"
-            )
-
-
-_default_models: dict[str, DeperModel] = {}
-_default_lock = threading.Lock()
-
-
-def default_model() -> DeperModel:
-    """Returns the default model, loaded at its first use and kept: ``$PYDEPER_MODEL``, else the built-in "tiny".
-
-    Raises:
-        BundleError: It cannot be found or loaded.
-        RuntimeMissingError: ONNX Runtime is not installed, or installed twice.
-    """
-    name = bundle.default_model_name()
-    with _default_lock:
-        if name not in _default_models:
-            model = DeperModel.from_pretrained(name)
-            _default_models.clear()
-            _default_models[name] = model
-        return _default_models[name]
-
-
-def _check_adapter(session: Any, config: BundleConfig, path: Path) -> None:
-    check_names(path, session, ["subject_embedding"], ["soft_token"])
-    for name, size, key in (
-        ("subject_embedding", config.persona_encoder.subject_embedding_size, "persona_encoder.subject_embedding_size"),
-        ("soft_token", config.vlm.hidden_size, "vlm.hidden_size"),
-    ):
-        check_shape(path, session, name, (None, size), key)
-
-
-_T = TypeVar("_T")
-
-
-async def _in_worker_threads(pieces: Generator[str, None, None]) -> AsyncGenerator[str, None]:
-    """Advances a generator in the event loop's thread pool, one step per piece asked for, and closes it at the end."""
-    loop = asyncio.get_running_loop()
-    # A cancelled step goes on in its thread; the lock makes the closing wait for it there rather than here.
-    one_at_a_time = threading.Lock()
-
-    def in_turn(work: Callable[[], _T]) -> _T:
-        with one_at_a_time:
-            return work()
-
-    try:
-        while (piece := await loop.run_in_executor(None, in_turn, lambda: next(pieces, None))) is not None:
-            yield piece
-    finally:
-        loop.run_in_executor(None, in_turn, pieces.close)
+        return self._adapter([persona.subject_embedding for persona in personas])

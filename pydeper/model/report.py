@@ -1,9 +1,15 @@
 """What a loaded model is and how it runs, for people and for programs."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import attrs
 
-from pydeper.bundle.config import VisionConfig
+from pydeper.bundle.config import BundleConfig, VisionConfig
+from pydeper.model.image_cache import ImageCache
+from pydeper.runtime.devices import explain_device, installed_runtimes
 from pydeper.runtime.memory import readable_bytes
+from pydeper.version import __version__
 
 
 @attrs.frozen(kw_only=True)
@@ -74,7 +80,44 @@ class ModelReport:
         return "\n".join(f"{fact + ':':<{width}}{value}" for fact, value in rows.items())
 
 
-def image_facts(vision: VisionConfig) -> tuple[str, tuple[int, int]]:
+def report_of(
+    config: BundleConfig,
+    *,
+    model_id: str,
+    revision: str | None,
+    device: str,
+    providers: Sequence[str],
+    threads: int | None,
+    vlm: dict[str, str],
+    images: ImageCache[Any],
+) -> ModelReport:
+    """Returns the report of a model that runs on `providers`, was asked for `device` and keeps `images`."""
+    cached_images, cached_bytes = images.held()
+    image_size, image_tokens = _image_facts(config.vlm.vision)
+    return ModelReport(
+        model_id=model_id,
+        revision=revision,
+        base_model=config.vlm.base_model + (f" at {config.vlm.base_revision}" if config.vlm.base_revision else ""),
+        device=device,
+        provider=explain_device(device, providers),
+        runtime=" and ".join(f"{name} {version}" for name, version in installed_runtimes().items()),
+        threads=threads,
+        vlm=vlm,
+        image_size=image_size,
+        image_tokens=image_tokens,
+        context_length=config.vlm.max_positions,
+        subject_embedding_size=config.persona_encoder.subject_embedding_size,
+        hidden_size=config.vlm.hidden_size,
+        num_layers=config.vlm.num_layers,
+        vocab_size=config.vlm.vocab_size,
+        image_cache=images.images,
+        cached_images=cached_images,
+        cached_bytes=cached_bytes,
+        pydeper_version=__version__,
+    )
+
+
+def _image_facts(vision: VisionConfig) -> tuple[str, tuple[int, int]]:
     """Returns what an image is resized to, in words, and the fewest and the most tokens that it takes."""
     side = vision.patch_size * vision.merge_size
     if vision.image_size is not None:

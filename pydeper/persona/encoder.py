@@ -1,20 +1,28 @@
-"""Samples to subject embeddings: the persona encoder (DEPER without its trajectory decoder) on ONNX Runtime."""
+"""Samples to subject embeddings: the persona encoder (DEPER without its trajectory decoder) on ONNX Runtime.
+
+Making a persona takes this alone: no adapter, and no vision-language model.
+"""
 
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pydeper.bundle.config import PersonaEncoderConfig
-from pydeper.errors import InvalidArgumentError, InvalidImageError, InvalidSampleError
+from pydeper.bundle.bundle import EncoderBundle, open_encoder_bundle
+from pydeper.bundle.default import default_model_name
+from pydeper.bundle.layout import PERSONA_ENCODER, TOKENIZER
+from pydeper.bundle.tokenizer import open_tokenizer
+from pydeper.errors import IncompatiblePersonaError, InvalidArgumentError, InvalidImageError, InvalidSampleError
 from pydeper.persona.preprocess import EncodedSample, collate, encode_sample
-from pydeper.runtime.session import CPU, check_names, check_shape, open_session
+from pydeper.runtime.devices import check_device, providers_for
+from pydeper.runtime.session import CPU, check_names, check_shape, check_threads, open_session
 from pydeper.samples.sample import Sample
 
 if TYPE_CHECKING:
@@ -30,35 +38,83 @@ _PIXELS_AT_ONCE = 1 << 18
 _MOST_READERS = 4  # each holds a whole photograph, decoded
 
 
-class PersonaEncoder:
-    """The persona encoder of one bundle; immutable and thread-safe."""
+class HasPersonaEncoder(Protocol):
+    """What holds a persona encoder that is open already, as a loaded `pydeper.DeperModel` does."""
 
-    def __init__(
-        self,
-        path: Path,
-        config: PersonaEncoderConfig,
-        tokenizer: "Tokenizer",
-        *,
-        providers: list[str],
+    @property
+    def persona_encoder(self) -> "PersonaEncoder":
+        """The persona encoder."""
+
+
+class PersonaEncoder:
+    """The persona encoder of one bundle; immutable and thread-safe.
+
+    Attributes:
+        config: Its part of the bundle's `config.json`.
+        bundle: The bundle that it is from.
+        tokenizer: The bundle's tokenizer.
+    """
+
+    def __init__(self, bundle: EncoderBundle, *, device: str = "auto", threads: int | None = None) -> None:
+        """Opens the encoder of a bundle that was found and checked; see `from_pretrained`."""
+        check_threads(threads)
+        self.bundle: Final = bundle
+        self.config: Final = bundle.config.persona_encoder
+        self.tokenizer: Final[Tokenizer] = open_tokenizer(bundle.folder / TOKENIZER)
+        self._readers = min(threads or os.cpu_count() or 1, _MOST_READERS)
+        path = bundle.folder / PERSONA_ENCODER
+        self._session: Any = open_session(path, providers=providers_for(device), threads=threads)
+        check_device(self._session, device)
+        check_names(path, self._session, INPUTS, [OUTPUT])
+        size = self.config.subject_embedding_size
+        check_shape(path, self._session, OUTPUT, (None, size), "persona_encoder.subject_embedding_size")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | PathLike[str] | None = None,
+        device: str = "auto",
+        revision: str | None = None,
         threads: int | None = None,
-    ) -> None:
-        """Opens the encoder.
+        local_files_only: bool = False,
+    ) -> "PersonaEncoder":
+        """Finds a model, and loads its persona encoder alone.
+
+        The arguments are those of `pydeper.DeperModel.from_pretrained`. Nothing of the vision-language model is
+        fetched, checked or loaded.
 
         Raises:
-            BundleError: The file cannot be opened, or is not the graph of a persona encoder.
+            BundleError: There is no such model, or its persona encoder is damaged, or of a format that this version
+                does not read.
+            InvalidArgumentError: The device cannot be used, or `threads` is out of its range.
+            RuntimeMissingError: ONNX Runtime is not installed, or installed twice.
         """
-        self.config = config
-        self._tokenizer = tokenizer
-        self._readers = min(threads or os.cpu_count() or 1, _MOST_READERS)
-        self._session: Any = open_session(path, providers=providers, threads=threads)
-        check_names(path, self._session, INPUTS, [OUTPUT])
-        size = config.subject_embedding_size
-        check_shape(path, self._session, OUTPUT, (None, size), "persona_encoder.subject_embedding_size")
+        bundle = open_encoder_bundle(name_or_folder, revision=revision, local_files_only=local_files_only)
+        return cls(bundle, device=device, threads=threads)
 
     @property
     def providers(self) -> list[str]:
         """The execution providers that the session uses, the preferred one first."""
         return list(self._session.get_providers())
+
+    def check_fingerprint(self, fingerprint: str, *, name: str | None, model_id: str) -> None:
+        """Refuses a persona whose numbers this encoder did not make.
+
+        Args:
+            fingerprint: Of the persona encoder that made it.
+            name: The persona's, or None.
+            model_id: The model that made it.
+
+        Raises:
+            IncompatiblePersonaError: It was made by another persona encoder; names both.
+        """
+        if fingerprint != self.config.fingerprint:
+            raise IncompatiblePersonaError(
+                f"persona {name or '(unnamed)'!r} was made by the persona encoder {fingerprint!r} of model "
+                f"{model_id!r}, but model {self.bundle.model_id!r} has {self.config.fingerprint!r}, to which its "
+                f"numbers mean something else: use the persona with {model_id!r}, or make it anew from the samples "
+                f"with {self.bundle.model_id!r}"
+            )
 
     def embed(self, samples: Sequence[Sample], *, batch_size: int | None = None) -> npt.NDArray[np.float32]:
         """Returns z_s of every sample: (n, 384) float32, in the order of `samples`.
@@ -100,6 +156,33 @@ class PersonaEncoder:
 
     def _encode(self, sample: Sample, number: int, count: int) -> EncodedSample:
         try:
-            return encode_sample(sample, self._tokenizer, self.config)
+            return encode_sample(sample, self.tokenizer, self.config)
         except (InvalidSampleError, InvalidImageError) as error:
             raise type(error)(f"sample {number} of {count}: {error}") from error.__cause__
+
+
+def short_fingerprint(fingerprint: str) -> str:
+    """Returns as much of a persona encoder's fingerprint as tells it from others at a glance."""
+    return fingerprint.removeprefix("sha256:")[:12]
+
+
+_default_encoders: dict[str, PersonaEncoder] = {}
+_default_lock = threading.Lock()
+
+
+def default_encoder() -> PersonaEncoder:
+    """Returns the default model's persona encoder, loaded at its first use and kept.
+
+    The default model is ``$PYDEPER_MODEL``, else the built-in "tiny".
+
+    Raises:
+        BundleError: It cannot be found or loaded.
+        RuntimeMissingError: ONNX Runtime is not installed, or installed twice.
+    """
+    name = default_model_name()
+    with _default_lock:
+        if name not in _default_encoders:
+            encoder = PersonaEncoder.from_pretrained(name)
+            _default_encoders.clear()
+            _default_encoders[name] = encoder
+        return _default_encoders[name]

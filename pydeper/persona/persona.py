@@ -1,12 +1,11 @@
 """A persona: the subject embedding of one person, with what is needed to use it with the right model."""
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import numpy as np
@@ -15,22 +14,21 @@ import numpy.typing as npt
 from pydeper import hub
 from pydeper.atomic import atomic_path
 from pydeper.errors import IncompatiblePersonaError, InvalidArgumentError, PersonaError
-from pydeper.persona import repository as persona_repository
-from pydeper.samples.sample import Sample
-from pydeper.untrusted import check_format_version, is_plain_text, parse_json, shown
+from pydeper.persona import repository
+from pydeper.persona.encoder import HasPersonaEncoder, PersonaEncoder, default_encoder, short_fingerprint
+from pydeper.persona.file import (
+    MAX_FILE,
+    MAX_SAMPLES,
+    SUBJECT_EMBEDDING_SIZE,
+    TENSOR,
+    parse_persona,
+    persona_bytes,
+)
+from pydeper.samples.sample import Sample, checked_samples
+from pydeper.untrusted import is_plain_text, shown
 from pydeper.version import __version__
 
-if TYPE_CHECKING:
-    from pydeper.model.model import DeperModel
-
-FORMAT_VERSION = 1
-SUBJECT_EMBEDDING_SIZE = 384
-_TENSOR = "subject_embedding"
-_MAX_HEADER = 64 * 1024
-_MAX_FILE = 8 + _MAX_HEADER + 4 * SUBJECT_EMBEDDING_SIZE
 _MAX_TEXT = 256
-_MAX_SAMPLES = 10**9 - 1
-_AGAIN = "make or download the persona again"
 
 
 def _embedding(value: object) -> npt.NDArray[np.float32]:
@@ -39,14 +37,14 @@ def _embedding(value: object) -> npt.NDArray[np.float32]:
         with np.errstate(over="ignore"):
             array = np.asarray(value, dtype=np.float32)
     except (TypeError, ValueError) as error:
-        raise PersonaError(f"{_TENSOR}: must be {SUBJECT_EMBEDDING_SIZE} numbers: {error}") from error
+        raise PersonaError(f"{TENSOR}: must be {SUBJECT_EMBEDDING_SIZE} numbers: {error}") from error
     if array.shape != (SUBJECT_EMBEDDING_SIZE,):
-        raise PersonaError(f"{_TENSOR}: must have shape ({SUBJECT_EMBEDDING_SIZE},), got {array.shape}")
+        raise PersonaError(f"{TENSOR}: must have shape ({SUBJECT_EMBEDDING_SIZE},), got {array.shape}")
     if not np.isfinite(array).all():
         bad = int(np.flatnonzero(~np.isfinite(array))[0])
-        raise PersonaError(f"{_TENSOR}: every number must be finite (float32), number {bad} is {array[bad]}")
+        raise PersonaError(f"{TENSOR}: every number must be finite (float32), number {bad} is {array[bad]}")
     if not array.any():
-        raise PersonaError(f"{_TENSOR}: all {SUBJECT_EMBEDDING_SIZE} numbers are 0, which describes nobody")
+        raise PersonaError(f"{TENSOR}: all {SUBJECT_EMBEDDING_SIZE} numbers are 0, which describes nobody")
     return np.frombuffer(array.tobytes(), np.float32)
 
 
@@ -61,8 +59,8 @@ def _check_text(_: Any, attribute: "attrs.Attribute[Any]", value: object) -> Non
 
 
 def _check_num_samples(_: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_SAMPLES:
-        raise PersonaError(f"{attribute.name}: must be a whole number from 1 to {_MAX_SAMPLES}, got {shown(value)}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SAMPLES:
+        raise PersonaError(f"{attribute.name}: must be a whole number from 1 to {MAX_SAMPLES}, got {shown(value)}")
 
 
 def _check_created(_: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
@@ -107,14 +105,15 @@ class Persona:
     def from_samples(
         cls,
         samples: Iterable[Sample],
-        model: "DeperModel | str | PathLike[str] | None" = None,
+        model: HasPersonaEncoder | str | PathLike[str] | None = None,
         name: str | None = None,
     ) -> "Persona":
         """Makes a persona from a few samples of one person: the mean of their subject embeddings.
 
         Args:
             samples: The person's samples; about 5 are enough (the paper uses 5 for people unseen in training).
-            model: A loaded model, or what `DeperModel.from_pretrained` takes; None is the default model.
+            model: A loaded model, whose persona encoder is used, or what `DeperModel.from_pretrained` takes, of which
+                the persona encoder alone is loaded; None is the default model.
             name: What to call the person; by default the `subject` that all samples share, if they have one.
 
         Raises:
@@ -129,17 +128,19 @@ class Persona:
                 f"{', …' if len(subjects) > 5 else ''}), but a persona is one person's: make one for each, and mix "
                 "them with Persona.blend where a mixture is wanted"
             )
-        model = _open(model)
+        encoder = _encoder_of(model)
         return cls(
-            subject_embedding=_mean(model.embed(samples)),
-            encoder_fingerprint=model.config.persona_encoder.fingerprint,
-            model_id=model.model_id,
-            model_revision=model.revision,
+            subject_embedding=_mean(encoder.embed(samples)),
+            encoder_fingerprint=encoder.config.fingerprint,
+            model_id=encoder.bundle.model_id,
+            model_revision=encoder.bundle.revision,
             num_samples=len(samples),
             name=name if name is not None else (subjects[0] if subjects else None),
         )
 
-    def add(self, more_samples: Iterable[Sample], model: "DeperModel | str | PathLike[str] | None" = None) -> "Persona":
+    def add(
+        self, more_samples: Iterable[Sample], model: HasPersonaEncoder | str | PathLike[str] | None = None
+    ) -> "Persona":
         """Returns a new persona whose mean goes on over `more_samples`, as if all samples had been given at once.
 
         Args:
@@ -153,13 +154,13 @@ class Persona:
             InvalidImageError: A sample's image cannot be read; names the sample.
         """
         more = _at_least_one(more_samples)
-        model = _open(model)
-        model.check_persona(self)
+        encoder = _encoder_of(model)
+        encoder.check_fingerprint(self.encoder_fingerprint, name=self.name, model_id=self.model_id)
         total = self.num_samples + len(more)
         so_far = self.subject_embedding.astype(np.float64) * (self.num_samples / total)
         return attrs.evolve(
             self,
-            subject_embedding=so_far + _mean(model.embed(more)) * (len(more) / total),
+            subject_embedding=so_far + _mean(encoder.embed(more)) * (len(more) / total),
             num_samples=total,
             created=datetime.now(UTC).replace(microsecond=0),
             pydeper_version=__version__,
@@ -219,7 +220,7 @@ class Persona:
         path = Path(path)
         try:
             with atomic_path(path) as temporary:
-                temporary.write_bytes(self._to_bytes())
+                temporary.write_bytes(self.to_bytes())
         except OSError as error:
             raise PersonaError(f"{path}: cannot be written: {error.strerror or error}") from error
         return path
@@ -234,13 +235,13 @@ class Persona:
         path = Path(path)
         try:
             with path.open("rb") as file:
-                data = file.read(_MAX_FILE + 1)
+                data = file.read(MAX_FILE + 1)
         except OSError as error:
             raise PersonaError(
                 f"{path}: cannot be read: {error.strerror or error}; give the path of a file that Persona.save wrote"
             ) from error
         try:
-            return cls._from_bytes(data)
+            return cls(**parse_persona(data))
         except PersonaError as error:
             raise PersonaError(f"{path}: {error}") from (error.__cause__ or error)
 
@@ -259,8 +260,8 @@ class Persona:
         Raises:
             PersonaError: It cannot be had, or the file is not a sound persona file.
         """
-        persona_repository.check_repo_id(repo_id)
-        filename = persona_repository.file_name(name)
+        repository.check_repo_id(repo_id)
+        filename = repository.file_name(name)
         return cls.load(
             hub.fetch_file(repo_id, filename, revision=revision, local_files_only=local_files_only, error=PersonaError)
         )
@@ -293,104 +294,31 @@ class Persona:
         Raises:
             PersonaError: It has no name, or nothing is said about consent, or the Hub refused.
         """
-        persona_repository.check_repo_id(repo_id)
+        repository.check_repo_id(repo_id)
         if (name := name or self.name) is None:
             raise PersonaError("this persona has no name to publish it under: give push_to_hub a name")
-        named = attrs.evolve(self, name=name)
-        return persona_repository.publish_persona(
-            named,
-            named._to_bytes(),
-            repo_id,
-            consent=consent,
-            synthetic=synthetic,
-            private=private,
-            revision=revision,
+        entry = repository.PublishedPersona(
+            name=name,
+            consent=repository.checked_consent(consent, synthetic),
+            model_id=self.model_id,
+            model_revision=self.model_revision,
+            encoder_fingerprint=self.encoder_fingerprint,
+            num_samples=self.num_samples,
+            created=self.created,
+            pydeper_version=self.pydeper_version,
         )
+        data = attrs.evolve(self, name=name).to_bytes()
+        return repository.publish_persona(entry, data, repo_id, private=private, revision=revision)
+
+    def to_bytes(self) -> bytes:
+        """Returns the content of the persona's file."""
+        return persona_bytes(attrs.asdict(self))
 
     def __repr__(self) -> str:
         samples = f"{self.num_samples} sample" + ("s" if self.num_samples > 1 else "")
         name = repr(self.name) if self.name else "unnamed"
-        return f"Persona({name}, {samples}, model={self.model_id!r}, encoder={short(self.encoder_fingerprint)!r})"
-
-    def _to_bytes(self) -> bytes:
-        from safetensors.numpy import save
-
-        metadata = {
-            "format_version": str(FORMAT_VERSION),
-            "model_id": self.model_id,
-            "encoder_fingerprint": self.encoder_fingerprint,
-            "num_samples": str(self.num_samples),
-            "created": self.created.isoformat(),
-            "pydeper_version": self.pydeper_version,
-        }
-        metadata |= {"name": self.name} if self.name is not None else {}
-        metadata |= {"model_revision": self.model_revision} if self.model_revision is not None else {}
-        return save({_TENSOR: self.subject_embedding}, metadata)
-
-    @classmethod
-    def _from_bytes(cls, data: bytes) -> "Persona":
-        from safetensors import SafetensorError, deserialize
-
-        if len(data) > _MAX_FILE:
-            raise PersonaError(f"longer than any persona file ({_MAX_FILE} bytes): not a persona")
-        header_size = int.from_bytes(data[:8], "little")
-        if len(data) < 8 or header_size > _MAX_HEADER:
-            raise PersonaError(f"not a safetensors file, or cut short: {_AGAIN}")
-        try:
-            # The library checks types, offsets and size; it takes the last of two equal keys, and parse_json none.
-            tensors = dict(deserialize(data))  # type: ignore[no-untyped-call]
-            metadata = parse_json(data[8 : 8 + header_size], PersonaError).get("__metadata__") or {}
-        except (SafetensorError, PersonaError) as error:
-            raise PersonaError(f"not a safetensors file, or damaged ({error}): {_AGAIN}") from error
-
-        version = metadata.get("format_version")
-        if version is None:
-            raise PersonaError("a safetensors file, but not a persona (its metadata has no format_version)")
-        found = int(version) if re.fullmatch(r"[0-9]{1,9}", version) else version
-        check_format_version(found, FORMAT_VERSION, "personas", _AGAIN, PersonaError)
-        if list(tensors) != [_TENSOR]:
-            names = ", ".join(shown(name) for name in sorted(tensors)[:5])
-            raise PersonaError(f"must hold the tensor {_TENSOR!r} alone, got {names or 'none'}")
-        if tensors[_TENSOR]["dtype"] != "F32" or tensors[_TENSOR]["shape"] != [SUBJECT_EMBEDDING_SIZE]:
-            raise PersonaError(
-                f"{_TENSOR}: must be F32 of shape [{SUBJECT_EMBEDDING_SIZE}], got {tensors[_TENSOR]['dtype']} "
-                f"of shape {shown(tensors[_TENSOR]['shape'])}"
-            )
-        return cls(
-            subject_embedding=np.frombuffer(tensors[_TENSOR]["data"], "<f4"),
-            encoder_fingerprint=_required(metadata, "encoder_fingerprint"),
-            model_id=_required(metadata, "model_id"),
-            model_revision=metadata.get("model_revision"),
-            num_samples=_parsed_num_samples(_required(metadata, "num_samples")),
-            name=metadata.get("name"),
-            created=_parsed_created(_required(metadata, "created")),
-            pydeper_version=_required(metadata, "pydeper_version"),
-        )
-
-
-def short(fingerprint: str) -> str:
-    """Returns as much of a persona encoder's fingerprint as tells it from others at a glance."""
-    return fingerprint.removeprefix("sha256:")[:12]
-
-
-def checked_samples(samples: Iterable[Sample]) -> list[Sample]:
-    """Returns the samples as a list.
-
-    Raises:
-        InvalidArgumentError: They are not samples.
-    """
-    if isinstance(samples, str | bytes | PathLike):
-        raise InvalidArgumentError(
-            f"samples: must be samples, got {type(samples).__name__} {str(samples)[:80]!r}; read a samples file first, "
-            "with pydeper.read_samples(path)"
-        )
-    samples = [samples] if isinstance(samples, Sample) else list(samples)
-    for number, sample in enumerate(samples, 1):
-        if not isinstance(sample, Sample):
-            raise InvalidArgumentError(
-                f"samples: sample {number} must be a pydeper.Sample, got {type(sample).__name__}"
-            )
-    return samples
+        encoder = short_fingerprint(self.encoder_fingerprint)
+        return f"Persona({name}, {samples}, model={self.model_id!r}, encoder={encoder!r})"
 
 
 def _at_least_one(samples: Iterable[Sample]) -> list[Sample]:
@@ -399,12 +327,17 @@ def _at_least_one(samples: Iterable[Sample]) -> list[Sample]:
     return samples
 
 
-def _open(model: "DeperModel | str | PathLike[str] | None") -> "DeperModel":
-    from pydeper.model.model import DeperModel, default_model
-
-    if isinstance(model, DeperModel):
-        return model
-    return default_model() if model is None else DeperModel.from_pretrained(model)
+def _encoder_of(model: HasPersonaEncoder | str | PathLike[str] | None) -> PersonaEncoder:
+    """Returns the persona encoder of a loaded model, or opens that of a named one, and nothing else of it."""
+    if model is None:
+        return default_encoder()
+    if isinstance(model, str | PathLike):
+        return PersonaEncoder.from_pretrained(model)
+    if not isinstance(encoder := getattr(model, "persona_encoder", None), PersonaEncoder):
+        raise InvalidArgumentError(
+            f"model: must be a pydeper.DeperModel, or what DeperModel.from_pretrained takes, got {type(model).__name__}"
+        )
+    return encoder
 
 
 def _mean(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -435,22 +368,3 @@ def _normalised(weights: Sequence[float], count: int) -> npt.NDArray[np.float64]
     array = array / array.max()
     shares: npt.NDArray[np.float64] = array / math.fsum(array)
     return shares
-
-
-def _required(metadata: dict[str, str], key: str) -> str:
-    if key not in metadata:
-        raise PersonaError(f"metadata: {key} is missing: {_AGAIN}")
-    return metadata[key]
-
-
-def _parsed_num_samples(text: str) -> int:
-    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
-        raise PersonaError(f"num_samples: must be a whole number from 1 to {_MAX_SAMPLES}, got {shown(text)}")
-    return int(text)
-
-
-def _parsed_created(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError as error:
-        raise PersonaError(f"created: must be an ISO 8601 date and time, got {shown(text)}") from error

@@ -9,16 +9,13 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from pydeper import hub
 from pydeper.errors import PersonaError
 from pydeper.untrusted import check_format_version, is_plain_name, is_plain_text, parse_json, shown
-
-if TYPE_CHECKING:
-    from pydeper.persona.persona import Persona
 
 INDEX = "personas.json"
 INDEX_FORMAT_VERSION = 1
@@ -108,39 +105,29 @@ def list_personas(
     return list(_parse(_read_file(path), f"{INDEX} of {repo_id!r}").values())
 
 
-def publish_persona(
-    persona: "Persona",
-    data: bytes,
-    repo_id: str,
-    *,
-    consent: str | None,
-    synthetic: bool,
-    private: bool,
-    revision: str | None,
-) -> str:
-    """Writes a persona that has a name, and its file's content `data`: see `Persona.push_to_hub`."""
-    name = persona.name
-    assert name is not None
-    file = file_name(name)
-    entry = PublishedPersona(
-        name=name,
-        consent=_checked_consent(consent, synthetic),
-        model_id=persona.model_id,
-        model_revision=persona.model_revision,
-        encoder_fingerprint=persona.encoder_fingerprint,
-        num_samples=persona.num_samples,
-        created=persona.created,
-        pydeper_version=persona.pydeper_version,
-    )
+def publish_persona(entry: PublishedPersona, data: bytes, repo_id: str, *, private: bool, revision: str | None) -> str:
+    """Writes a persona's file and its entry in the index: see `Persona.push_to_hub`.
+
+    Args:
+        entry: What the index says of it.
+        data: The content of its file.
+        repo_id: The repository.
+        private: Whether a repository that has to be made is private.
+        revision: The branch; None is the main branch.
+
+    Returns:
+        The address of the commit.
+    """
+    file = file_name(entry.name)
     branch = revision or hub.MAIN
     there = hub.make_repository(repo_id, branch=branch, private=private, error=PersonaError)
     return _change(
         repo_id,
         branch,
         there,
-        lambda index: {**index, name: entry},
+        lambda index: {**index, entry.name: entry},
         add={file: data},
-        message=f"Add persona {name}",
+        message=f"Add persona {entry.name}",
     )
 
 
@@ -252,7 +239,12 @@ def _read_file(path: Path) -> bytes:
     return data
 
 
-def _checked_consent(consent: str | None, synthetic: bool) -> str | None:
+def checked_consent(consent: str | None, synthetic: bool) -> str | None:
+    """Returns how a person consented to be published, or None for a persona of nobody.
+
+    Raises:
+        PersonaError: Neither is said, or both are, or the text is not one line.
+    """
     if synthetic:
         if consent is not None:
             raise PersonaError("consent: a synthetic persona is of nobody who could give it: give one of the two")

@@ -34,8 +34,7 @@ def open_session(path: Path, *, providers: Sequence[str] = CPU, threads: int | N
         raise InvalidArgumentError(
             f"this ONNX Runtime has no {missing[0]}; it has: {', '.join(runtime.get_available_providers())}"
         )
-    if threads is not None and threads < 1:
-        raise InvalidArgumentError(f"threads must be at least 1, or None for the runtime's choice, got {threads!r}")
+    check_threads(threads)
     if not path.is_file():
         raise BundleError(f"{path}: no such file; the bundle is incomplete, fetch it again")
     check_model(path)
@@ -50,6 +49,16 @@ def open_session(path: Path, *, providers: Sequence[str] = CPU, threads: int | N
         )
     except Exception as error:  # the runtime's own errors share no base class but this
         raise BundleError(f"{path}: ONNX Runtime {runtime.__version__} cannot load this model: {error}") from error
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuses what is not a number of threads.
+
+    Raises:
+        InvalidArgumentError: `threads` is neither None nor a whole number from 1 on.
+    """
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise InvalidArgumentError(f"threads: must be a whole number from 1 on, or None, got {threads!r}")
 
 
 def check_names(path: Path, session: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import reprlib
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
@@ -9,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from pydeper import images
-from pydeper.errors import InvalidImageError, InvalidSampleError
+from pydeper.errors import InvalidArgumentError, InvalidImageError, InvalidSampleError
 from pydeper.images import ImageLike
 from pydeper.samples import overlay
 from pydeper.samples.trajectory import Trajectory
@@ -126,3 +127,23 @@ class Sample:
     @property
     def _place(self) -> str:
         return "" if self.source is None else f"{self.source}: "
+
+
+def checked_samples(samples: Iterable[Sample]) -> list[Sample]:
+    """Returns the samples as a list.
+
+    Raises:
+        InvalidArgumentError: They are not samples.
+    """
+    if isinstance(samples, str | bytes | os.PathLike):
+        raise InvalidArgumentError(
+            f"samples: must be samples, got {type(samples).__name__} {str(samples)[:80]!r}; read a samples file first, "
+            "with pydeper.read_samples(path)"
+        )
+    samples = [samples] if isinstance(samples, Sample) else list(samples)
+    for number, sample in enumerate(samples, 1):
+        if not isinstance(sample, Sample):
+            raise InvalidArgumentError(
+                f"samples: sample {number} must be a pydeper.Sample, got {type(sample).__name__}"
+            )
+    return samples

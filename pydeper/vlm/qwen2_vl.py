@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
 
 import attrs
 import numpy as np
@@ -23,22 +22,8 @@ from pydeper.vlm.embeddings import open_embeddings
 from pydeper.vlm.image_patches import image_patches, resized_shape
 from pydeper.vlm.kv_cache import KVCache, Prefix
 from pydeper.vlm.prompt import PromptTemplate, rotary_positions
+from pydeper.vlm.protocol import Generation, VisionLanguageModel
 from pydeper.vlm.vision_encoder import VisionEncoder
-
-
-@attrs.frozen
-class Generation:
-    """One description.
-
-    Attributes:
-        text: Its text.
-        token_ids: Its tokens, without the end token.
-        finish_reason: "stop" where the model ended it, "length" where a limit did.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    finish_reason: Literal["stop", "length"]
 
 
 @attrs.frozen(eq=False)
@@ -339,3 +324,34 @@ class Qwen2VLRuntime:
         if not np.isfinite(soft).all():
             raise InvalidArgumentError("a soft token holds NaN or infinity")
         return soft
+
+
+def open_vlm(
+    folder: str | Path,
+    config: VLMConfig,
+    prompts: Prompts,
+    tokenizer: Tokenizer,
+    *,
+    providers: Sequence[str] = CPU,
+    threads: int | None = None,
+    precision: Precision | None = None,
+) -> VisionLanguageModel:
+    """Opens the VLM of a bundle.
+
+    Args:
+        folder: The folder with the VLM's files, laid out as `pydeper.bundle.vlm_files` says.
+        config: Its part of `config.json`.
+        prompts: System turn and styles.
+        tokenizer: The bundle's tokenizer; it is not changed.
+        providers: ONNX Runtime execution providers, in order of preference.
+        threads: Threads within one operation; None leaves the number to the runtime.
+        precision: Which variant of the files; None is the config's.
+
+    Raises:
+        BundleError: A file is missing, damaged, or not of the sizes in `config`.
+        RuntimeMissingError: ONNX Runtime is missing or doubled.
+        InvalidArgumentError: A provider is not in this build of the runtime, or `threads` is below 1.
+    """
+    return Qwen2VLRuntime(
+        Path(folder), config, prompts, tokenizer, providers=providers, threads=threads, precision=precision
+    )

@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 import pydeper
 from pydeper import Persona, PydeperError
 from pydeper.bundle import config as config_module
-from pydeper.bundle.bundle import ManifestEntry, read_manifest
 from pydeper.bundle.config import BundleConfig
+from pydeper.bundle.manifest import ManifestEntry, read_manifest
 from pydeper.persona.repository import PublishedPersona
 from tests.support.docs_pages import blocks, pages
 from tests.support.paths import ROOT

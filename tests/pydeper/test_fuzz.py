@@ -21,8 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pydeper import Persona, PydeperError
-from pydeper.bundle.bundle import open_tokenizer, read_manifest
 from pydeper.bundle.config import BundleConfig
+from pydeper.bundle.manifest import read_manifest
+from pydeper.bundle.tokenizer import open_tokenizer
 from pydeper.runtime.mapped_arrays import map_array
 from pydeper.runtime.onnx_file import check_model
 from tests.support.paths import GOLDEN, ROOT

@@ -16,7 +16,7 @@ import pytest
 
 import pydeper
 from pydeper import DeperModel, Fixation, Persona, Trajectory
-from pydeper.bundle.bundle import open_bundle, read_manifest, verify
+from pydeper.bundle.bundle import open_bundle
 from pydeper.bundle.config import (
     BundleConfig,
     ImageEncoderInfo,
@@ -26,6 +26,7 @@ from pydeper.bundle.config import (
     SpecialTokens,
     VisionConfig,
 )
+from pydeper.bundle.manifest import read_manifest, verify
 from tests.support.paths import GOLDEN, ROOT
 
 FINGERPRINT = "sha256:9a7e574f9c030188b8978c5055f3fd51fb8c2ac57b2dc66620e5e5dbc32ee8a5"

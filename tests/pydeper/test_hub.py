@@ -11,7 +11,8 @@ import pytest
 
 from export.bundle.assemble import write_card, write_manifest
 from pydeper import BundleError, DeperModel, Persona, PersonaError, read_samples
-from pydeper.bundle.bundle import BUILTIN, open_bundle, read_config
+from pydeper.bundle.bundle import open_bundle, read_config
+from pydeper.bundle.layout import BUILTIN
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 

@@ -9,7 +9,8 @@ from export.__main__ import main
 from export.bundle.assemble import write_card, write_manifest
 from export.bundle.card import model_card
 from pydeper import BundleError, DeperModel
-from pydeper.bundle.bundle import BUILTIN, open_bundle, read_config
+from pydeper.bundle.bundle import open_bundle, read_config
+from pydeper.bundle.layout import BUILTIN
 from pydeper.publish import IMAGE_ENCODER_LICENCE, plan, push
 
 # How the Hub's own client sends a large file.

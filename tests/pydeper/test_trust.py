@@ -18,12 +18,13 @@ from PIL import Image
 
 import pydeper
 from pydeper import BundleError, InvalidImageError, PersonaError, PydeperError
-from pydeper.bundle.bundle import BUILTIN, open_tokenizer
+from pydeper.bundle.layout import BUILTIN
+from pydeper.bundle.tokenizer import open_tokenizer
 from pydeper.images import open_image
 from pydeper.runtime.mapped_arrays import map_array
 from pydeper.runtime.onnx_file import check_model
+from pydeper.runtime.session import open_session
 from pydeper.untrusted import is_inner_path, is_plain_name, is_plain_text, legible, parse_json, shown
-from pydeper.vlm import open_session
 
 SDK = Path(pydeper.__file__).parent
 EXPORTED = sorted(BUILTIN.rglob("*.onnx"))

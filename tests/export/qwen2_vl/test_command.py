@@ -18,8 +18,9 @@ from tokenizers import Tokenizer
 from benchmarks.standin import write_standin
 from export.__main__ import main
 from export.qwen2_vl import export as qwen2_vl
-from pydeper.bundle.bundle import BUILTIN, read_config
+from pydeper.bundle.bundle import read_config
 from pydeper.bundle.config import BundleConfig, Precision, VLMConfig
+from pydeper.bundle.layout import BUILTIN
 from pydeper.vlm import DecodingOptions, VisionLanguageModel, open_vlm
 from tests.support.images import random_image
 from tests.support.small_vlm import PROMPTS

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from export.bundle.assemble import assemble, write_card, write_manifest
 from export.bundle.card import model_card
 from pydeper import BundleError, DemonstrationModelWarning, DeperModel, InvalidArgumentError
-from pydeper.bundle import bundle
+from pydeper.bundle import bundle, default, layout
 from pydeper.bundle import checksums as verified
-from pydeper.bundle.bundle import open_bundle, read_manifest, verify
+from pydeper.bundle.bundle import open_bundle
 from pydeper.bundle.config import BundleConfig
+from pydeper.bundle.manifest import read_manifest, verify
 from pydeper.bundle.vlm_files import find_files
 
 VLM = ("vlm/decoder_model_merged.onnx", "vlm/embed_tokens.npy", "vlm/vision_encoder.onnx")
@@ -402,20 +403,21 @@ def test_the_default_model_is_the_variables(folder, monkeypatch):
 
 def test_the_demonstration_model_warns_once_and_only_when_unnamed(monkeypatch):
     monkeypatch.delenv("PYDEPER_MODEL", raising=False)
-    monkeypatch.setattr(bundle, "_warned_of_demonstration_model", False)
+    monkeypatch.setattr(default, "_warned_of_demonstration_model", False)
     with pytest.warns(DemonstrationModelWarning, match=r"from_pretrained\('org/name'\).*PYDEPER_MODEL") as caught:
-        names = [bundle.default_model_name(), bundle.default_model_name()]
+        names = [default.default_model_name(), default.default_model_name()]
     assert names == ["tiny", "tiny"]
     assert [Path(warning.filename) for warning in caught] == [Path(__file__)]
-    monkeypatch.setattr(bundle, "_warned_of_demonstration_model", False)
+    monkeypatch.setattr(default, "_warned_of_demonstration_model", False)
     monkeypatch.setenv("PYDEPER_MODEL", "tiny")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert bundle.default_model_name() == "tiny"
+        assert default.default_model_name() == "tiny"
 
 
 def test_a_built_in_model_is_found_by_name(folder, monkeypatch):
     monkeypatch.setattr(bundle, "BUILTIN", folder.parent)
+    monkeypatch.setattr(layout, "BUILTIN", folder.parent)
     assert bundle.builtin_names() == ["small"]
     assert open_bundle("small").model_id == "small"
     with pytest.raises(BundleError, match="the built-in model 'small' has no revisions"):

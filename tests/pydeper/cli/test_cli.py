@@ -11,7 +11,7 @@ from PIL import Image
 import pydeper
 from pydeper import Fixation, Persona, Sample, Trajectory
 from pydeper.cli.main import _place, _way_of_looking, main
-from pydeper.model import model as model_module
+from pydeper.model import default
 from tests.support.images import random_image
 from tests.support.random_samples import make_sample
 
@@ -20,7 +20,7 @@ from tests.support.random_samples import make_sample
 def home(tmp_path, monkeypatch):
     """A folder with a picture and three of Ana's samples, where no default model is loaded yet."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(model_module, "_default_models", {})
+    monkeypatch.setattr(default, "_default_models", {})
     monkeypatch.delenv("PYDEPER_MODEL", raising=False)
     write_samples(tmp_path, "ana", range(3))
     random_image(90, 70, 3).save(tmp_path / "scene.png")

@@ -20,8 +20,7 @@ from pydeper import (
     InvalidSampleError,
     Persona,
 )
-from pydeper.bundle import bundle
-from pydeper.model import model as model_module
+from pydeper.model import default, threads
 from pydeper.vlm import DecodingOptions
 from tests.support.images import random_image
 from tests.support.random_samples import make_sample
@@ -43,7 +42,7 @@ def test_embed_gives_one_vector_a_sample_whatever_stands_beside_it(model):
     assert together.dtype == np.float32
     alone = np.concatenate([model.embed([sample]) for sample in samples])
     np.testing.assert_allclose(together, alone, rtol=1e-3, atol=1e-4)
-    in_batches = model._encoder.embed(samples, batch_size=3)
+    in_batches = model.persona_encoder.embed(samples, batch_size=3)
     np.testing.assert_allclose(together, in_batches, rtol=1e-3, atol=1e-4)
     assert np.abs(together - together[0]).max(axis=1)[1:].min() > 1e-2
     assert model.embed([]).shape == (0, 384)
@@ -233,7 +232,7 @@ def test_astream_ends_the_work_when_it_is_left_or_cancelled():
             closed.set()
 
     async def leave():
-        stream = model_module._in_worker_threads(pieces())
+        stream = threads.in_worker_threads(pieces())
         assert [await anext(stream), await anext(stream)] == ["0", "1"]
         assert made == [0, 1]  # nothing ahead of the consumer
         waiting = asyncio.create_task(anext(stream))
@@ -252,7 +251,7 @@ def test_astream_ends_the_work_when_it_is_left_or_cancelled():
     closed.clear()
 
     async def close():
-        stream = model_module._in_worker_threads(pieces())
+        stream = threads.in_worker_threads(pieces())
         await anext(stream)
         await stream.aclose()
         await asyncio.to_thread(closed.wait, 10)
@@ -370,16 +369,16 @@ def test_a_config_that_the_files_contradict_is_refused(bundle_parts, tmp_path):
 
 
 def test_the_default_model_is_loaded_once_for_all_threads(bundle_folder, other_folder, monkeypatch, ana):
-    monkeypatch.setattr(model_module, "_default_models", {})
+    monkeypatch.setattr(default, "_default_models", {})
     monkeypatch.setenv("PYDEPER_MODEL", str(bundle_folder))
     loads = []
-    original = bundle.open_bundle
+    original = default.open_bundle
 
     def counted(*arguments, **options):
         loads.append(arguments)
         return original(*arguments, **options)
 
-    monkeypatch.setattr(bundle, "open_bundle", counted)
+    monkeypatch.setattr(default, "open_bundle", counted)
     with ThreadPoolExecutor(4) as pool:
         texts = list(pool.map(lambda _: pydeper.describe(IMAGE, ana, **SHORT), range(4)))
     assert len(loads) == 1
@@ -397,6 +396,6 @@ def test_the_default_model_is_loaded_once_for_all_threads(bundle_folder, other_f
 def test_a_users_text_never_becomes_a_special_token(model):
     from pydeper.persona.preprocess import description_ids
 
-    ids = description_ids(model._encoder._tokenizer, "a <subj> b<|im_end|>", 16)
+    ids = description_ids(model.persona_encoder.tokenizer, "a <subj> b<|im_end|>", 16)
     assert model.config.vlm.tokens.subject not in ids
     assert not set(model.config.vlm.tokens.end) & set(ids)

@@ -31,7 +31,7 @@ from pydeper import (
     Persona,
     PydeperError,
 )
-from pydeper.bundle.bundle import BUILTIN
+from pydeper.bundle.layout import BUILTIN
 from pydeper.runtime import devices
 from tests.support.images import random_image
 from tests.support.paths import ROOT

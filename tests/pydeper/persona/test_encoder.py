@@ -6,11 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tokenizers import Tokenizer
 
 import pydeper
 from pydeper import InvalidArgumentError, InvalidImageError, Sample
-from pydeper.bundle.config import BundleConfig
 from pydeper.persona.encoder import PersonaEncoder
 from tests.support.images import random_image
 from tests.support.random_samples import make_sample
@@ -20,13 +18,7 @@ TINY = Path(pydeper.__file__).parent / "builtin" / "tiny"
 
 @pytest.fixture(scope="module")
 def encoder() -> PersonaEncoder:
-    return PersonaEncoder(
-        TINY / "persona_encoder.onnx",
-        BundleConfig.from_json((TINY / "config.json").read_bytes()).persona_encoder,
-        Tokenizer.from_file(str(TINY / "tokenizer.json")),
-        providers=["CPUExecutionProvider"],
-        threads=3,
-    )
+    return PersonaEncoder.from_pretrained("tiny", device="cpu", threads=3)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from transformers.generation.logits_process import (
 )
 
 from pydeper import InvalidArgumentError, PydeperError
-from pydeper.bundle.bundle import BUILTIN, TOKENIZER
+from pydeper.bundle.layout import BUILTIN, TOKENIZER
 from pydeper.vlm.decoding import DecodingOptions, IncrementalText, TokenChooser, guide, nucleus
 
 BUILT_IN_TOKENIZER = Tokenizer.from_file(str(BUILTIN / "tiny" / TOKENIZER))

@@ -20,8 +20,9 @@ from PIL import Image
 
 from export.bundle.assemble import assemble, write_manifest
 from pydeper import BundleError, DeperModel, Persona
-from pydeper.bundle.bundle import BUILTIN, read_config
+from pydeper.bundle.bundle import read_config
 from pydeper.bundle.config import Precision
+from pydeper.bundle.layout import BUILTIN
 from pydeper.bundle.vlm_files import find_files
 from pydeper.vlm import DecodingOptions, VisionLanguageModel, open_vlm
 from tests.support.images import random_image

@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 from pydeper.bundle.config import Prompts, PromptStyle
 from pydeper.errors import BundleError, InvalidArgumentError, RuntimeMissingError
 from pydeper.runtime import session
-from pydeper.vlm import DecodingOptions, EncodedImage, Qwen2VLRuntime, open_session, open_vlm
+from pydeper.runtime.session import open_session
+from pydeper.vlm import DecodingOptions, EncodedImage, Qwen2VLRuntime, open_vlm
 from pydeper.vlm.image_patches import image_patches
 from pydeper.vlm.prompt import PromptTemplate, rotary_positions
 from tests.support import reference

@@ -10,7 +10,7 @@ import pytest
 
 import pydeper
 from pydeper import DeperModel, Persona, Sample
-from pydeper.bundle.bundle import BUILTIN
+from pydeper.bundle.layout import BUILTIN
 from tests.support.paths import ROOT
 from training.evaluation.page import refreshed
 from training.people.privacy import OTHERS, SUPPORT, content, identity, membership, traits

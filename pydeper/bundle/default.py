@@ -1,0 +1,39 @@
+"""Which model is used where none is named."""
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+DEFAULT_MODEL_VARIABLE = "PYDEPER_MODEL"
+_warned_of_demonstration_model = False
+
+
+class DemonstrationModelWarning(UserWarning):
+    """The built-in demonstration model is used without having been asked for by name."""
+
+
+def default_model_name() -> str:
+    """Returns ``$PYDEPER_MODEL``, or "tiny" with a `DemonstrationModelWarning` the first time in a process."""
+    global _warned_of_demonstration_model
+    if name := os.environ.get(DEFAULT_MODEL_VARIABLE, "").strip():
+        return name
+    if not _warned_of_demonstration_model:
+        _warned_of_demonstration_model = True
+        warnings.warn(
+            "no model was named, so pydeper uses its built-in demonstration model 'tiny', which knows drawn scenes of "
+            "coloured shapes only, not photographs. Name a real one: DeperModel.from_pretrained('org/name'), or set "
+            f"{DEFAULT_MODEL_VARIABLE}=org/name. Naming 'tiny' keeps it, without this warning.",
+            DemonstrationModelWarning,
+            stacklevel=_frames_inside_pydeper(),
+        )
+    return "tiny"
+
+
+def _frames_inside_pydeper() -> int:
+    """Returns the `stacklevel` (for the caller's `warnings.warn`) of the line outside pydeper that led here."""
+    home, level = str(Path(__file__).parents[1]) + os.sep, 1
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(home):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -1,0 +1,38 @@
+"""A bundle's tokenizer."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydeper.bundle.layout import read_file
+from pydeper.errors import BundleError
+from pydeper.untrusted import shown
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_MAX_TOKENIZER = 64 * 1024 * 1024  # Qwen2's has 7 MB
+
+
+def open_tokenizer(path: Path) -> "Tokenizer":
+    """Reads a bundle's `tokenizer.json`.
+
+    Its padding and truncation are switched off: pydeper does both itself, and a file could ask for padding without end.
+
+    Raises:
+        BundleError: It is missing, too large, or not a tokenizer that the installed `tokenizers` reads.
+    """
+    from tokenizers import Tokenizer
+
+    data = read_file(path, most=_MAX_TOKENIZER)
+    try:
+        tokenizer = Tokenizer.from_buffer(data)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # bare Exceptions, and of another base where the library's own code gives up
+        reason = shown(str(error))
+        raise BundleError(f"{path}: is not a tokenizer that this version of tokenizers reads: {reason}") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    # A user's own text never becomes special tokens.
+    tokenizer.encode_special_tokens = True
+    return tokenizer

@@ -1,0 +1,46 @@
+"""How a description is asked for."""
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+from pydeper.errors import InvalidArgumentError
+from pydeper.vlm.decoding import DecodingOptions
+
+
+class DescribeOptions(TypedDict, total=False):
+    """The options of `DeperModel.describe`, which explains them."""
+
+    style: str
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    repetition_penalty: float
+    seed: int | None
+    strength: float
+
+
+def split_options(options: DescribeOptions, styles: Sequence[str], model_id: str) -> tuple[str, DecodingOptions]:
+    """Returns the style, checked, and how to decode.
+
+    Args:
+        options: The caller's; what is left out has the defaults of `DeperModel.describe`.
+        styles: Those that the model knows.
+        model_id: The model, for the message.
+
+    Raises:
+        InvalidArgumentError: An option is unknown or out of its range, or the model does not know the style.
+    """
+    decoding: dict[str, Any] = dict(options)
+    style = decoding.pop("style", "description")
+    check_style(style, styles, model_id)
+    return style, DecodingOptions(**decoding)
+
+
+def check_style(style: str, styles: Sequence[str], model_id: str) -> None:
+    """Refuses a style that a model does not know.
+
+    Raises:
+        InvalidArgumentError: It is none of `styles`.
+    """
+    if style not in styles:
+        raise InvalidArgumentError(f"style: model {model_id!r} knows {', '.join(map(repr, styles))}, got {style!r}")
