@@ -12,10 +12,10 @@ from PIL import Image
 from pydeper.atomic import atomic_path
 from pydeper.samples.overlay import draw_trajectory
 from pydeper.samples.trajectory import Trajectory
-from training.loop import logs
 from training.data.encoded import EncodedDataset
 from training.distributed.process_group import device_of
 from training.errors import TrainingError
+from training.loop import logs
 from training.network.deper import Deper
 from training.network.text_table import TextTable
 from training.stages.stage1 import network_inputs

@@ -16,20 +16,20 @@ from pydeper.atomic import atomic_path
 from pydeper.bundle.config import SUBJECT_TOKEN, ImageEncoderInfo, PersonaEncoderConfig, Prompts, PromptStyle
 from pydeper.samples.overlay import save_picture
 from pydeper.samples.sample import Sample
-from training.loop import loop
-from training.runs import standins
-from training.runs import plots as plotting
 from training.config import ConfigError, OptimisationConfig, TrainingConfig, config_text, structure_config
 from training.data.encoded import EncodedDataset, encode_dataset
 from training.data.shards import read_samples
-from training.preparation.splits import TRAIN, VAL
 from training.distributed.process_group import Share, open_accelerator
+from training.distributed.sharding import shard_layers
+from training.loop import loop
 from training.loop.loop import TrainingError
 from training.network.deper import Deper
 from training.network.image_encoder import ImageEncoder
 from training.network.text_table import TextTable
+from training.preparation.splits import TRAIN, VAL
+from training.runs import plots as plotting
+from training.runs import standins
 from training.stages.selection import check_requirements
-from training.distributed.sharding import shard_layers
 from training.stages.stage1 import Stage1Task, embed
 from training.stages.stage2 import Stage2Task
 from training.vlm.steered_vlm import SteeredVLM, vision_config, vlm_config

@@ -10,7 +10,8 @@ from PIL import Image
 
 import pydeper
 from pydeper import Fixation, Persona, Sample, Trajectory
-from pydeper.cli.main import _place, _way_of_looking, main
+from pydeper.cli.demo import place_name, way_of_looking
+from pydeper.cli.main import main
 from pydeper.model import default
 from tests.support.images import random_image
 from tests.support.random_samples import make_sample
@@ -211,7 +212,7 @@ def test_the_demo_tells_and_draws(home, demo_folder, model, capsys):
     ],
 )
 def test_places_have_names(box, place):
-    assert _place(Fixation(box, 1).box) == place
+    assert place_name(Fixation(box, 1).box) == place
 
 
 def test_doctor_finds_a_sound_installation_sound(bundle_folder, monkeypatch, capsys):
@@ -315,7 +316,7 @@ def test_the_way_of_looking_is_told_from_the_trajectories():
 
     upper_left, lower_right = (0, 0, 0.2, 0.2), (0.8, 0.8, 1, 1)
     samples = [sample(upper_left, lower_right), sample(upper_left), sample(lower_right, upper_left, upper_left)]
-    assert _way_of_looking(samples) == (
+    assert way_of_looking(samples) == (
         "who looked first at the upper left in 2 of 3 pictures and stopped 2.0 times a picture, for 0.25 s each"
     )
-    assert _way_of_looking([Sample(image="x.png", description="a")]) == "whose eyes were not followed"
+    assert way_of_looking([Sample(image="x.png", description="a")]) == "whose eyes were not followed"

@@ -9,9 +9,9 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 from pydeper import Trajectory
-from training.runs import plots
 from training.errors import TrainingError
 from training.loop.logs import EVALUATIONS, LOG
+from training.runs import plots
 
 
 def write_log(folder: Path, name: str, lines: list[dict[str, float]]) -> None:

@@ -1,6 +1,5 @@
 """Both stages from a configuration and files: small random models in transformers' own layout, drawn samples."""
 
-from tests.support.paths import CONFIGS, ROOT
 import json
 import os
 import random
@@ -12,27 +11,29 @@ import time
 from pathlib import Path
 
 import attrs
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
 from pydeper.errors import InvalidSampleError
-from pydeper.readers import write_samples
-from tests.support.training_run import PEOPLE, SCENES, TRAINING_SCENES, log_of, parts, read, small_config, write_drawn_samples
-from training.loop import logs
-from training.loop import loop
-from training.runs import runs
-from training.stages import stage2
-from training.runs import standins
+from tests.support.paths import CONFIGS, ROOT
+from tests.support.training_run import (
+    PEOPLE,
+    SCENES,
+    TRAINING_SCENES,
+    log_of,
+    read,
+    write_drawn_samples,
+)
 from training.__main__ import main
-from training.config import ConfigError, TrainingConfig, load_config
-from training.tiny.simulated import sample_scene, sample_viewers
+from training.config import ConfigError
 from training.distributed.process_group import Share
+from training.loop import logs, loop
 from training.loop.loop import TrainingError
+from training.runs import runs, standins
+from training.stages import stage2
 from training.stages.selection import caption_figures
 
 TINY_STAGE1 = (

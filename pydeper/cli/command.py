@@ -1,0 +1,38 @@
+"""What the sub-commands share: how one is added, and how it writes what a model said."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pydeper.untrusted import legible
+
+
+def add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], does: str
+) -> argparse.ArgumentParser:
+    """Adds a sub-command that `run` carries out, and returns its parser.
+
+    Args:
+        commands: What `add_subparsers` gave.
+        name: Of the sub-command.
+        run: Takes the options, returns the exit status.
+        does: What it does, for the help.
+    """
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=does, description=does[0].upper() + does[1:] + "."
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def add_model(command: argparse.ArgumentParser) -> None:
+    """Adds the option that names the model."""
+    command.add_argument(
+        "--model", metavar="MODEL", help="a Hub id, a folder, or 'tiny' (default: $PYDEPER_MODEL, else 'tiny')"
+    )
+
+
+def written(text: str) -> str:
+    """Returns what a model wrote; for a terminal without what would command it, for a pipe to the letter."""
+    return legible(text) if sys.stdout.isatty() else text

@@ -1,0 +1,89 @@
+"""`pydeper doctor`: what is installed, and what to do about what is not right."""
+
+import argparse
+import os
+import platform
+import textwrap
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pydeper
+from pydeper.cli.command import add_command
+from pydeper.errors import PydeperError
+
+_LIBRARIES = ("attrs", "huggingface_hub", "numpy", "pillow", "safetensors", "tokenizers")
+
+
+def add_to(commands: Any) -> None:
+    """Adds the sub-command."""
+    add_command(commands, "doctor", run, "check what is installed, and say what to do about what is not right")
+
+
+def run(_: argparse.Namespace) -> int:
+    """Runs all checks; returns 1 where one found something to fix."""
+    findings = 0
+    for checks in (_check_libraries, _check_runtime, _check_cache, _check_default_model):
+        for sound, message in checks():
+            print(f"{'ok  ' if sound else 'FIX '} {message}")
+            findings += not sound
+    print("\nAll is well." if not findings else f"\n{findings} to fix.")
+    return 1 if findings else 0
+
+
+def _check_libraries() -> Iterator[tuple[bool, str]]:
+    yield True, f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    yield True, f"pydeper {pydeper.__version__} in {Path(pydeper.__file__).parent}"
+    for name in _LIBRARIES:
+        try:
+            yield True, f"{name} {metadata.version(name)}"
+        except metadata.PackageNotFoundError:
+            yield False, f"{name} is missing: `pip install --force-reinstall pydeper`"
+
+
+def _check_runtime() -> Iterator[tuple[bool, str]]:
+
+    from pydeper.runtime import devices
+
+    builds = devices.installed_runtimes()
+    try:
+        available = devices.available_providers()
+    except PydeperError as error:
+        yield False, str(error)
+        return
+    yield True, f"{' and '.join(f'{name} {version}' for name, version in builds.items()) or 'ONNX Runtime'}"
+    if "onnxruntime-gpu" in builds and "CUDAExecutionProvider" not in available:
+        yield False, "onnxruntime-gpu has no CUDAExecutionProvider: `pip install --force-reinstall onnxruntime-gpu`"
+    yield True, f"execution providers: {', '.join(available)}"
+
+
+def _check_cache() -> Iterator[tuple[bool, str]]:
+
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    if existing.is_dir() and os.access(existing, os.W_OK):
+        yield True, f"cache of the Hugging Face Hub: {cache}{'' if cache.exists() else ' (not there yet)'}"
+    else:
+        yield False, f"cache of the Hugging Face Hub: {existing} is not a folder you may write to: set HF_HOME to one"
+
+
+def _check_default_model() -> Iterator[tuple[bool, str]]:
+
+    from pydeper.bundle.bundle import open_bundle
+    from pydeper.bundle.default import DEFAULT_MODEL_VARIABLE
+
+    named = os.environ.get(DEFAULT_MODEL_VARIABLE, "").strip()
+    try:
+        opened = open_bundle(named or "tiny", local_files_only=True)
+        report = pydeper.DeperModel(opened).report()
+    except PydeperError as error:
+        yield False, f"default model: {error}"
+        return
+    how = (
+        f"from ${DEFAULT_MODEL_VARIABLE}" if named else f"built in, for drawn scenes only: set {DEFAULT_MODEL_VARIABLE}"
+    )
+    told = textwrap.indent(str(report), " " * 9)
+    yield True, f"default model: {opened.model_id} ({how}), in {opened.folder}; loaded:\n{told}"

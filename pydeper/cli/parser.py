@@ -1,0 +1,18 @@
+"""The arguments of the command `pydeper`, put together from those of its sub-commands."""
+
+import argparse
+
+import pydeper
+from pydeper.cli import demo, describe, doctor, persona
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of `pydeper`; the options it reads have a function `run`, which takes them."""
+    whole = argparse.ArgumentParser(
+        prog="pydeper", description=pydeper.__doc__.splitlines()[0] if pydeper.__doc__ else ""
+    )
+    whole.add_argument("--version", action="version", version=f"pydeper {pydeper.__version__}")
+    commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in (demo, persona, describe, doctor):
+        command.add_to(commands)
+    return whole

@@ -1,0 +1,1 @@
+"""One training put together from a configuration and files."""
