@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pydeper.bundle.default import DemonstrationModelWarning
     from pydeper.errors import (
         BundleError,
+        ForkedProcessError,
         IncompatiblePersonaError,
         InvalidArgumentError,
         InvalidImageError,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "DemonstrationModelWarning": "pydeper.bundle.default",
     "BundleError": "pydeper.errors",
+    "ForkedProcessError": "pydeper.errors",
     "IncompatiblePersonaError": "pydeper.errors",
     "InvalidArgumentError": "pydeper.errors",
     "InvalidImageError": "pydeper.errors",
@@ -72,6 +74,7 @@ __all__ = [
     "DescribeOptions",
     "EncodedImage",
     "Fixation",
+    "ForkedProcessError",
     "IncompatiblePersonaError",
     "InvalidArgumentError",
     "InvalidImageError",

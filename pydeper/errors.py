@@ -42,3 +42,7 @@ class BundleError(PydeperError):
 
 class RuntimeMissingError(PydeperError, ImportError):
     """ONNX Runtime is missing, or both of its builds are installed on top of each other."""
+
+
+class ForkedProcessError(PydeperError):
+    """A model is used in a process that was forked after the model was loaded; load it in each process instead."""

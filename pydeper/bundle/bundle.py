@@ -36,6 +36,13 @@ class EncoderBundle:
     revision: str | None
     config: BundleConfig
 
+    @property
+    def source(self) -> str:
+        """What finds the bundle again, together with its revision: a Hub id, a built-in model's name, or its folder."""
+        if self.revision is not None:
+            return self.model_id
+        return self.folder.name if self.folder.parent == BUILTIN else str(self.folder.absolute())
+
 
 @attrs.frozen
 class Bundle(EncoderBundle):

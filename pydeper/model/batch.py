@@ -24,11 +24,18 @@ class Pair:
     persona: Persona | None
 
 
-def read_pairs(pairs: Iterable[tuple[ImageLike | EncodedImage, Persona | None]]) -> list[Pair]:
+def read_pairs(
+    pairs: Iterable[tuple[ImageLike | EncodedImage, Persona | None]], check_persona: Callable[[Persona], None]
+) -> list[Pair]:
     """Returns the pairs as a list.
+
+    Args:
+        pairs: Images and personas.
+        check_persona: Refuses a persona that cannot be used.
 
     Raises:
         InvalidArgumentError: They are no pairs.
+        PydeperError: What `check_persona` raises, with the number of the pair.
     """
     try:
         listed = list(pairs)
@@ -43,7 +50,12 @@ def read_pairs(pairs: Iterable[tuple[ImageLike | EncodedImage, Persona | None]])
                 f"pairs: pair {number} of {len(listed)} must be (image, persona), the persona a Persona or None, "
                 f"got {what}"
             )
-    return [Pair(place, len(listed), image, persona) for place, (image, persona) in enumerate(listed)]
+    read = [Pair(place, len(listed), image, persona) for place, (image, persona) in enumerate(listed)]
+    for item in read:
+        if item.persona is not None:
+            with named_pairs([item]):
+                check_persona(item.persona)
+    return read
 
 
 def describe_in_groups(

@@ -6,9 +6,19 @@ from pydeper.bundle.bundle import open_bundle
 from pydeper.bundle.default import default_model_name
 from pydeper.model.model import DeperModel
 from pydeper.persona.encoder import default_encoder
+from pydeper.runtime.forks import after_fork_in_child
 
 _default_models: dict[str, DeperModel] = {}
 _default_lock = threading.Lock()
+
+
+def _forget() -> None:
+    global _default_lock
+    _default_lock = threading.Lock()  # another thread may have held it at the moment of the fork
+    _default_models.clear()
+
+
+after_fork_in_child(_forget)
 
 
 def default_model() -> DeperModel:

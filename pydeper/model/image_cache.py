@@ -9,7 +9,9 @@ from typing import Generic, Protocol, TypeVar
 
 from PIL import Image
 
+from pydeper.bundle.config import VisionConfig
 from pydeper.errors import InvalidArgumentError
+from pydeper.vlm.image_patches import resized_shape
 
 MAX_BYTES = 2**30
 """The most memory that the images of one model's cache hold together."""
@@ -28,6 +30,16 @@ def content_key(picture: Image.Image) -> str:
     digest = hashlib.blake2b(b"%d %d " % picture.size, digest_size=20)
     digest.update(picture.tobytes())
     return digest.hexdigest()
+
+
+def size_key(picture: Image.Image, vision: VisionConfig) -> str:
+    """Returns a text that is the same for the same upright RGB image, and sorts images by the size they are encoded in.
+
+    Raises:
+        InvalidImageError: The image cannot be resized for the vision encoder.
+    """
+    height, width = resized_shape(picture.height, picture.width, vision)
+    return f"{height:06}×{width:06} {content_key(picture)}"
 
 
 class ImageCache(Generic[_Encoded]):

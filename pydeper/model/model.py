@@ -9,11 +9,12 @@ import numpy.typing as npt
 
 from pydeper.bundle.bundle import Bundle, open_bundle
 from pydeper.bundle.config import Precision
+from pydeper.bundle.reopen import Reopenable
 from pydeper.errors import InvalidArgumentError
 from pydeper.images import ImageLike, open_image
 from pydeper.model.adapter import Adapter
 from pydeper.model.batch import ROWS_AT_ONCE, Pair, describe_in_groups, named_pairs, read_pairs
-from pydeper.model.image_cache import ImageCache, content_key
+from pydeper.model.image_cache import ImageCache, size_key
 from pydeper.model.options import DescribeOptions, check_style, split_options
 from pydeper.model.report import ModelReport, report_of
 from pydeper.model.threads import in_worker_threads
@@ -24,16 +25,16 @@ from pydeper.runtime.devices import providers_for
 from pydeper.runtime.memory import memory_explained
 from pydeper.runtime.session import check_threads
 from pydeper.samples.sample import Sample, checked_samples
-from pydeper.vlm import EncodedImage, Generation, VisionLanguageModel, open_vlm
+from pydeper.vlm import EncodedImage, VisionLanguageModel, open_vlm
 from pydeper.vlm.decoding import DecodingOptions
-from pydeper.vlm.image_patches import resized_shape
 
 
-class DeperModel:
+class DeperModel(Reopenable):
     """A frozen vision-language model that describes images as one particular person would.
 
     Immutable and thread-safe after loading, but for its cache of encoded images, which is thread-safe as well. Made by
-    `from_pretrained`.
+    `from_pretrained`. Pickled, it says where its bundle is, and is loaded again from there. It must not cross a fork:
+    each process loads its own.
 
     Attributes:
         config: The bundle's `config.json`.
@@ -67,6 +68,7 @@ class DeperModel:
         self.model_id: Final = opened.model_id
         self.revision: Final = opened.revision
         self._folder = opened.folder
+        self._remember(opened, device=device, threads=threads, precision=opened.precision, image_cache=image_cache)
         if persona_encoder is None or persona_encoder.bundle.folder != opened.folder:
             persona_encoder = PersonaEncoder(opened, device=device, threads=threads)
         self.persona_encoder: Final = persona_encoder
@@ -248,7 +250,7 @@ class DeperModel:
         )
         check_style(style, self.styles, self.model_id)
         soft_tokens = None if persona is None else self._soft_tokens([persona])
-        return self._generate(self.encode_image(image), style, soft_tokens, options)[0].text
+        return self._generate(self.encode_image(image), style, soft_tokens, options)[0]
 
     def stream(
         self,
@@ -305,11 +307,8 @@ class DeperModel:
             return []
         soft_tokens = self._soft_tokens(list(personas))
         encoded = self.encode_image(image)
-        return [
-            generation.text
-            for start in range(0, len(soft_tokens), ROWS_AT_ONCE)
-            for generation in self._generate(encoded, style, soft_tokens[start : start + ROWS_AT_ONCE], decoding)
-        ]
+        batches = (soft_tokens[start : start + ROWS_AT_ONCE] for start in range(0, len(soft_tokens), ROWS_AT_ONCE))
+        return [text for batch in batches for text in self._generate(encoded, style, batch, decoding)]
 
     def describe_batch(
         self,
@@ -332,11 +331,7 @@ class DeperModel:
             PydeperError: As `describe` does, with the number of the pair, from 1 on.
         """
         style, decoding = split_options(options, self.styles, self.model_id)
-        batch = read_pairs(pairs)
-        for pair in batch:
-            with named_pairs([pair]):
-                if pair.persona is not None:
-                    self.check_persona(pair.persona)
+        batch = read_pairs(pairs, self.check_persona)
         keys = [self._checked_key(pair, style, decoding) for pair in batch]
         return describe_in_groups(
             batch,
@@ -373,12 +368,10 @@ class DeperModel:
         style: str,
         soft_tokens: npt.NDArray[np.float32] | None,
         options: DecodingOptions,
-    ) -> list[Generation]:
-        rows = max(
-            1 if isinstance(encoded, EncodedImage) else len(encoded), 0 if soft_tokens is None else len(soft_tokens)
-        )
+    ) -> list[str]:
+        rows = max(*(len(array) for array in (encoded, soft_tokens) if isinstance(array, Sequence | np.ndarray)), 0, 1)
         with memory_explained(f"computing {rows} descriptions at once" if rows > 1 else "describing an image"):
-            return self._vlm.generate(encoded, style, soft_tokens, options)
+            return [generation.text for generation in self._vlm.generate(encoded, style, soft_tokens, options)]
 
     def _checked_key(self, pair: Pair, style: str, options: DecodingOptions) -> str:
         """Checks a pair's image, and returns a text that orders images by size and is the same for the same image."""
@@ -389,9 +382,7 @@ class DeperModel:
                 self._vlm.stream(pair.image, style, soft_token, options)
                 return f"encoded {id(pair.image)}"
             with memory_explained("reading an image"):
-                picture = open_image(pair.image)
-                height, width = resized_shape(picture.height, picture.width, self.config.vlm.vision)
-                return f"{height:06}×{width:06} {content_key(picture)}"
+                return size_key(open_image(pair.image), self.config.vlm.vision)
 
     def _texts(
         self, pairs: Sequence[Pair], encoded: Sequence[EncodedImage], style: str, options: DecodingOptions
@@ -399,7 +390,7 @@ class DeperModel:
         """Describes pairs that all have a persona, or all have none, at once."""
         personas = [pair.persona for pair in pairs if pair.persona is not None]
         soft_tokens = self._soft_tokens(personas) if personas else None
-        return [generation.text for generation in self._generate(encoded, style, soft_tokens, options)]
+        return self._generate(encoded, style, soft_tokens, options)
 
     def _soft_tokens(self, personas: Sequence[Persona]) -> npt.NDArray[np.float32]:
         """Returns (B, hidden): the adapter's soft token of every persona."""

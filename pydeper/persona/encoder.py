@@ -18,10 +18,12 @@ from PIL import Image
 from pydeper.bundle.bundle import EncoderBundle, open_encoder_bundle
 from pydeper.bundle.default import default_model_name
 from pydeper.bundle.layout import PERSONA_ENCODER, TOKENIZER
+from pydeper.bundle.reopen import Reopenable
 from pydeper.bundle.tokenizer import open_tokenizer
 from pydeper.errors import IncompatiblePersonaError, InvalidArgumentError, InvalidImageError, InvalidSampleError
 from pydeper.persona.preprocess import EncodedSample, collate, encode_sample
 from pydeper.runtime.devices import check_device, providers_for
+from pydeper.runtime.forks import after_fork_in_child
 from pydeper.runtime.session import CPU, check_names, check_shape, check_threads, open_session
 from pydeper.samples.sample import Sample
 
@@ -46,7 +48,7 @@ class HasPersonaEncoder(Protocol):
         """The persona encoder."""
 
 
-class PersonaEncoder:
+class PersonaEncoder(Reopenable):
     """The persona encoder of one bundle; immutable and thread-safe.
 
     Attributes:
@@ -58,6 +60,7 @@ class PersonaEncoder:
     def __init__(self, bundle: EncoderBundle, *, device: str = "auto", threads: int | None = None) -> None:
         """Opens the encoder of a bundle that was found and checked; see `from_pretrained`."""
         check_threads(threads)
+        self._remember(bundle, device=device, threads=threads)
         self.bundle: Final = bundle
         self.config: Final = bundle.config.persona_encoder
         self.tokenizer: Final[Tokenizer] = open_tokenizer(bundle.folder / TOKENIZER)
@@ -168,6 +171,15 @@ def short_fingerprint(fingerprint: str) -> str:
 
 _default_encoders: dict[str, PersonaEncoder] = {}
 _default_lock = threading.Lock()
+
+
+def _forget_default() -> None:
+    global _default_lock
+    _default_lock = threading.Lock()  # another thread may have held it at the moment of the fork
+    _default_encoders.clear()
+
+
+after_fork_in_child(_forget_default)
 
 
 def default_encoder() -> PersonaEncoder:

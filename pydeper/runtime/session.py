@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from pydeper.errors import BundleError, InvalidArgumentError, RuntimeMissingError
+from pydeper.runtime.forks import ProcessBound
 from pydeper.runtime.onnx_file import check_model
 
 CPU = ("CPUExecutionProvider",)
 
 
 def open_session(path: Path, *, providers: Sequence[str] = CPU, threads: int | None = None) -> Any:
-    """Opens an ONNX file as an `onnxruntime.InferenceSession`.
+    """Opens an ONNX file as an `onnxruntime.InferenceSession`, for this process alone (`pydeper.runtime.forks`).
 
     The file need not be trusted: `pydeper.runtime.onnx_file` goes over it before ONNX Runtime does.
 
@@ -44,11 +45,12 @@ def open_session(path: Path, *, providers: Sequence[str] = CPU, threads: int | N
         options.intra_op_num_threads = threads
     try:
         # Without another provider to fall back to, a second try would only print the first one's error.
-        return runtime.InferenceSession(
+        session = runtime.InferenceSession(
             path, options, providers=list(providers), enable_fallback=int(tuple(providers) != CPU)
         )
     except Exception as error:  # the runtime's own errors share no base class but this
         raise BundleError(f"{path}: ONNX Runtime {runtime.__version__} cannot load this model: {error}") from error
+    return ProcessBound(session)
 
 
 def check_threads(threads: int | None) -> None:

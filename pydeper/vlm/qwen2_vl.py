@@ -44,6 +44,18 @@ class EncodedImage:
     _prefixes: dict[tuple[int, ...], Prefix] = attrs.field(factory=dict, init=False, repr=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        raise InvalidArgumentError(
+            "an encoded image is of use with the model that encoded it alone, in this process: send the image itself, "
+            "and encode it there"
+        )
+
+    def __copy__(self) -> "EncodedImage":
+        return self  # immutable
+
+    def __deepcopy__(self, _: object) -> "EncodedImage":
+        return self
+
     @property
     def nbytes(self) -> int:
         """Bytes of memory that it holds at present."""
