@@ -16,7 +16,7 @@ Point = tuple[float, float]
 WIDTH = 560
 
 # Fill, line and ink of every kind of box, on light pages and on dark ones.
-_KINDS: dict[str, tuple[tuple[str, str, str], tuple[str, str, str]]] = {
+KINDS: dict[str, tuple[tuple[str, str, str], tuple[str, str, str]]] = {
     "plain": (("#f6f7f9", "#5b6678", "#1a202c"), ("#2b303b", "#97a3b6", "#eef1f6")),
     "frozen": (("#e3ecf9", "#33507d", "#14284a"), ("#22344f", "#82a8de", "#e4eefc")),
     "learned": (("#fdeed6", "#a5630f", "#4a2b03"), ("#47351a", "#e3a85a", "#fdf0dc")),
@@ -24,8 +24,8 @@ _KINDS: dict[str, tuple[tuple[str, str, str], tuple[str, str, str]]] = {
     "loss": (("#fbe3e8", "#a52a4a", "#5a0f24"), ("#4a2330", "#ee8aa4", "#fde4ea")),
     "quiet": (("none", "#8a94a6", "#454f5f"), ("none", "#7c8798", "#c3cad6")),
 }
-_PAGE, _INK = ("#ffffff", "#1e2129"), ("#1a202c", "#eef1f6")
-_QUIET, _LINE = ("#454f5f", "#c3cad6"), ("#5b6678", "#97a3b6")
+PAGE, INK = ("#ffffff", "#1e2129"), ("#1a202c", "#eef1f6")
+QUIET, _LINE = ("#454f5f", "#c3cad6"), ("#5b6678", "#97a3b6")
 _LETTERS = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 
 
@@ -102,12 +102,12 @@ class Drawing:
 
 def _style(theme: int) -> str:
     rules = [
-        f".page {{ fill: {_PAGE[theme]} }} text {{ fill: {_INK[theme]} }} .aside {{ fill: {_QUIET[theme]} }}",
+        f".page {{ fill: {PAGE[theme]} }} text {{ fill: {INK[theme]} }} .aside {{ fill: {QUIET[theme]} }}",
         f".line {{ fill: none; stroke: {_LINE[theme]}; stroke-width: 1.8 }} .head {{ fill: {_LINE[theme]} }}",
-        f".soft {{ stroke: {_KINDS['learned'][theme][1]}; stroke-width: 2.4 }} "
-        f".softhead {{ fill: {_KINDS['learned'][theme][1]} }}",
+        f".soft {{ stroke: {KINDS['learned'][theme][1]}; stroke-width: 2.4 }} "
+        f".softhead {{ fill: {KINDS['learned'][theme][1]} }}",
     ]
-    for kind, themes in _KINDS.items():
+    for kind, themes in KINDS.items():
         fill, line, ink = themes[theme]
         rules.append(f".{kind} {{ fill: {fill}; stroke: {line}; stroke-width: 1.5 }} .on-{kind} {{ fill: {ink} }}")
     if theme == 0:

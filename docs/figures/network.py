@@ -1,4 +1,4 @@
-"""The network of DEPER, each module with its formula and the file that it is in."""
+"""The network of DEPER: each module with its equation and its file."""
 
 from docs.figures.drawing import Drawing
 
@@ -12,8 +12,8 @@ def draw() -> str:
         "to image and trajectory. From Z_dual a learned query reads the subject embedding z_s, and another one the "
         "trajectory latent z_traj. A subject head classifies z_s; a decoder of four layers, modulated by z_s, "
         "reconstructs the trajectory; the adapter turns z_s into the soft token of the frozen VLM. Stage 1 trains "
-        "all that is learned but the adapter, stage 2 the extractor, its head and the adapter. Each module stands "
-        "with its file.",
+        "all that is learned but the adapter, stage 2 the extractor, its head and the adapter. Each module is "
+        "labelled with its file.",
         1196,
     )
     _inputs(d)
@@ -70,8 +70,8 @@ def _extractor(d: Drawing) -> None:
     d.box(134, 808, 106, 62, ["VLM", "<subj>"], kind="frozen")
     d.arrow((187, 870), (187, 894))
     d.box(134, 896, 106, 40, ["L_{des}"], kind="loss")
-    d.text(20, 878, "losses.py", style="small aside")
-    d.text(20, 958, "adapter.py · vlm.py · prefix.py", style="small aside")
+    d.text(20, 878, "losses/", style="small aside")
+    d.text(20, 958, "adapter.py · vlm/", style="small aside")
 
 
 def _decoder(d: Drawing) -> None:

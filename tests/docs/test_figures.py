@@ -1,6 +1,5 @@
-"""The pictures of the docs are what the code says today, and can be read; the house's imports run downwards."""
+"""The pictures of the docs are what the code says today, and can be read."""
 
-import ast
 import base64
 import io
 import re
@@ -13,24 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from docs.figures import drawing, house
+from docs.figures import drawing, packages
 from docs.figures.__main__ import IMAGES, QUICK, SLOW, drawn
-from tests.support.paths import ROOT
 
 SVG = "{http://www.w3.org/2000/svg}"
-LIGHT_LIBRARIES = {"PIL", "attrs", "huggingface_hub", "numpy", "onnxruntime", "safetensors", "tokenizers"}
-TRAINING_ALONE = {"torch", "transformers", "accelerate", "matplotlib", "sklearn", "scipy"}
-
-FILES = house.modules()
-EDGES = house.imports(FILES)
-PLAN = house.rooms()
 
 
 def kept(name: str) -> str:
     return (IMAGES / f"{name}.svg").read_text(encoding="utf-8")
-
-
-# --- the pictures
 
 
 @pytest.mark.parametrize("name", [name for name in QUICK if name != "two-people"])
@@ -107,12 +96,12 @@ def fonts(name: str, size: float) -> ImageFont.FreeTypeFont:
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 def test_text_stands_out_from_its_box_and_from_the_page(theme):
     """At least 4.5 to 1 (WCAG 2, AA), on every kind of box and on the page."""
-    page = drawing._PAGE[theme]
-    for kind, themes in drawing._KINDS.items():
+    page = drawing.PAGE[theme]
+    for kind, themes in drawing.KINDS.items():
         fill, line, ink = themes[theme]
         assert contrast(ink, page if fill == "none" else fill) >= 4.5, kind
         assert contrast(line, page) >= 3, kind
-    for ink in (drawing._INK[theme], drawing._QUIET[theme]):
+    for ink in (drawing.INK[theme], drawing.QUIET[theme]):
         assert contrast(ink, page) >= 4.5
 
 
@@ -138,73 +127,7 @@ def test_the_command_draws_what_is_named(tmp_path, monkeypatch):
         command.main()
 
 
-# --- the house
-
-
-def test_every_module_is_in_one_room():
-    homes = {
-        path.relative_to(ROOT).as_posix(): house.room_of(path.relative_to(ROOT).as_posix(), PLAN)
-        for path in FILES.values()
-    }
-    strays = {path: found for path, found in homes.items() if len(found) != 1}
-    assert not strays, "each belongs into one room of the tables in docs/design.md"
-
-
-def test_every_file_that_a_room_names_is_there():
-    assert all(PLAN.values())
-    assert not [name for names in PLAN.values() for name in names if not (ROOT / name).exists()]
-
-
-def test_imports_between_rooms_run_downwards():
-    levels = house.storeys(PLAN, house.between_rooms(EDGES, FILES, PLAN))
-    assert levels["pydeper/foundation"] == 0
-    order = list(house.PACKAGES)
-    for one, other in EDGES - house.UPWARDS:
-        assert order.index(one.split(".")[0]) <= order.index(other.split(".")[0]), f"{one} imports {other}"
-
-
-def test_the_sdk_imports_light_libraries_only():
-    foreign = {(name, top) for name, top in house.outside(FILES) if name.split(".")[0] == "pydeper"}
-    assert {top for _, top in foreign} - sys.stdlib_module_names <= LIGHT_LIBRARIES
-    assert not [pair for pair in foreign if pair[1] in TRAINING_ALONE]
-
-
-@pytest.mark.parametrize(("importer", "imported"), sorted(house.UPWARDS))
-def test_what_goes_up_is_imported_when_it_is_called(importer, imported):
-    assert (importer, imported) in EDGES
-    at_once = [node for node in ast.parse(FILES[importer].read_text("utf-8")).body if isinstance(node, ast.ImportFrom)]
-    assert imported not in {name for node in at_once for name in (node.module, f"{node.module}.{node.names[0].name}")}
-
-
-def test_nothing_imports_an_entry_point():
-    assert {pair for pair in EDGES if pair[1].endswith(("__main__", ".cli.main"))} == {
-        ("pydeper.__main__", "pydeper.cli.main")
-    }
-
-
-def test_imports_are_found_wherever_they_stand(tmp_path):
-    package = tmp_path / "pydeper"
-    package.mkdir()
-    (package / "__init__.py").write_text('_HOMES = {"Model": "pydeper.model"}\n')
-    (package / "model.py").write_text("import numpy\n")
-    (package / "other.py").write_text(
-        "from typing import TYPE_CHECKING\n"
-        "from pydeper import Model\n"
-        "if TYPE_CHECKING:\n    from pydeper import typed\n"
-        "def f():\n    from pydeper import late, __version__\n    import torch.nn\n"
-        "class A:\n    def g(self):\n        import pydeper.later\n"
-    )
-    for name in ("late", "later", "typed"):
-        (package / f"{name}.py").write_text("")
-    files = house.modules(tmp_path)
-    other = "pydeper.other"
-    assert house.imports(files) == {(other, "pydeper.model"), (other, "pydeper.late"), (other, "pydeper.later")}
-    assert house.outside(files) == {("pydeper.model", "numpy"), (other, "typing"), (other, "torch")}
-
-
-def test_circles_are_refused_and_longer_ways_left_out():
-    with pytest.raises(ValueError, match="in a circle are among: a, b"):
-        house.storeys("abc", {("a", "b"), ("b", "a")})
+def test_levels_follow_the_longest_way_and_arrows_that_follow_from_others_are_left_out():
     edges = {("a", "b"), ("b", "c"), ("a", "c"), ("c", "d"), ("a", "d")}
-    assert house.shortest(edges) == {("a", "b"), ("b", "c"), ("c", "d")}
-    assert house.storeys("abcd", edges) == {"a": 3, "b": 2, "c": 1, "d": 0}
+    assert packages.transitive_reduction(edges) == {("a", "b"), ("b", "c"), ("c", "d")}
+    assert packages.levels("abcd", edges) == {"a": 3, "b": 2, "c": 1, "d": 0}

@@ -200,16 +200,6 @@ def test_a_picture_is_told_to_those_who_do_not_see_it(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=name)
-def test_files_that_are_named_are_there(page: Path) -> None:
-    named = re.findall(
-        r"`((?:pydeper|training|export|tests|benchmarks|docs|examples)/(?:[\w./-]+\.(?:py|toml|md|json|ipynb)|[\w/]*/))`",
-        read(page),
-    )
-    for path in named:
-        assert (ROOT / path).exists(), path
-
-
-@pytest.mark.parametrize("page", TEXTS, ids=name)
 def test_the_programs_know_every_command_that_is_shown(page: Path) -> None:
     text = read(page)
     shown = [
