@@ -7,10 +7,13 @@
 import errno
 import json
 import re
+import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import attrs
 
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 MAIN = "main"
 _LIBRARY = "pydeper"
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_CONNECT_SECONDS = 5.0
 _PRECONDITION_FAILED = 412
 _SERVER_ERROR = 500
 _TROUBLE = "it has trouble of its own; try again later, what is done is kept"
@@ -88,6 +93,7 @@ def fetch_folder(
     """
     from huggingface_hub import snapshot_download
 
+    local_files_only = local_files_only or _is_offline(revision)
     with _explained(f"model {repo_id!r}", revision, error):
         folder = snapshot_download(
             repo_id,
@@ -110,6 +116,7 @@ def fetch_file(
     """
     from huggingface_hub import hf_hub_download
 
+    local_files_only = local_files_only or _is_offline(revision)
     with _explained(f"{filename!r} of {repo_id!r}", revision, error):
         path = hf_hub_download(
             repo_id, filename, revision=revision, local_files_only=local_files_only, library_name=_LIBRARY
@@ -264,6 +271,25 @@ def set_tag(repo_id: str, tag: str, at: str, *, error: type[PydeperError]) -> No
         if tag in tags:
             api.delete_tag(repo_id, tag=tag)
         api.create_tag(repo_id, tag=tag, revision=at)
+
+
+def _is_offline(revision: str | None) -> bool:
+    """Whether the Hub cannot be connected to at all: then its client would try again for half a minute.
+
+    A commit never changes, so what is cached of one needs no connection, and none is tried. Behind a proxy it is the
+    proxy that connects, and this cannot tell.
+    """
+    from huggingface_hub import constants
+
+    address = urlsplit(constants.ENDPOINT)
+    if (revision and _COMMIT.fullmatch(revision)) or not address.hostname or getproxies().get(address.scheme):
+        return False
+    try:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        socket.create_connection((address.hostname, port), timeout=_CONNECT_SECONDS).close()
+    except OSError:
+        return True
+    return False
 
 
 def _api() -> "HfApi":
