@@ -5,6 +5,7 @@ Personas and bundles come from the Hub. Whatever pydeper reads of them goes thro
 
 import json
 import math
+import re
 import reprlib
 import unicodedata
 from typing import Any
@@ -39,6 +40,11 @@ def legible(text: str) -> str:
     if is_plain_text(text, breaks=True):
         return text
     return "".join(ascii(letter)[1:-1] if letter not in "\n\t" and _commands(letter) else letter for letter in text)
+
+
+def is_address(path: object) -> bool:
+    """Whether what was given as a path is an address, such as ``https://…`` or ``data:…``, or one that lost a slash."""
+    return re.match(r"(https?|ftp|s3|gs|hf|file):/|data:[\w/+.-]*[;,]", str(path), re.IGNORECASE) is not None
 
 
 def shown(value: object) -> str:

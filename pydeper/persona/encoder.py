@@ -5,7 +5,7 @@ Making a persona takes this alone: no adapter, and no vision-language model.
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from os import PathLike
@@ -119,7 +119,13 @@ class PersonaEncoder(Reopenable):
                 f"with {self.bundle.model_id!r}"
             )
 
-    def embed(self, samples: Sequence[Sample], *, batch_size: int | None = None) -> npt.NDArray[np.float32]:
+    def embed(
+        self,
+        samples: Sequence[Sample],
+        *,
+        batch_size: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> npt.NDArray[np.float32]:
         """Returns z_s of every sample: (n, 384) float32, in the order of `samples`.
 
         A sample's vector does not depend on the samples beside it: padding is masked throughout. Images are read in
@@ -128,6 +134,7 @@ class PersonaEncoder(Reopenable):
         Args:
             samples: The samples; they may be of different people.
             batch_size: How many go through the network at once; None for what is fastest.
+            progress: Called with how many samples are done, and of how many.
 
         Raises:
             InvalidArgumentError: `batch_size` is below 1.
@@ -145,7 +152,10 @@ class PersonaEncoder(Reopenable):
                 part = samples[start : start + max(at_once, _MOST_AT_ONCE)]
                 numbers = range(start + 1, start + 1 + len(part))
                 encoded = list(pool.map(self._encode, part, numbers, repeat(len(samples))))
-                vectors += [self._run(encoded[i : i + at_once]) for i in range(0, len(encoded), at_once)]
+                for i in range(0, len(encoded), at_once):
+                    vectors.append(self._run(encoded[i : i + at_once]))
+                    if progress is not None:
+                        progress(sum(map(len, vectors)), len(samples))
         return np.concatenate(vectors)
 
     def _best_batch_size(self) -> int:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,29 @@ def parse_persona(data: bytes) -> dict[str, Any]:
         "created": _parsed_created(_required(metadata, "created")),
         "pydeper_version": _required(metadata, "pydeper_version"),
     }
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuses to replace a file that is no persona's: a slip in a file's name would cost what is in it.
+
+    Raises:
+        PersonaError: There is such a file at `path`.
+    """
+    try:
+        if not path.is_file():
+            return
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+    except OSError:
+        return  # writing it will say why
+    if not data or (len(data) <= MAX_FILE and path.suffix == ".safetensors"):
+        return
+    try:
+        parse_persona(data)
+    except PersonaError as error:
+        raise PersonaError(
+            f"{path}: exists, and is not a persona: choose another name for the persona, or remove the file first"
+        ) from error
 
 
 def _required(metadata: dict[str, str], key: str) -> str:

@@ -1,7 +1,7 @@
 """A persona: the subject embedding of one person, with what is needed to use it with the right model."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
@@ -21,11 +21,12 @@ from pydeper.persona.file import (
     MAX_SAMPLES,
     SUBJECT_EMBEDDING_SIZE,
     TENSOR,
+    check_replaceable,
     parse_persona,
     persona_bytes,
 )
 from pydeper.samples.sample import Sample, checked_samples
-from pydeper.untrusted import is_plain_text, shown
+from pydeper.untrusted import is_address, is_plain_text, shown
 from pydeper.version import __version__
 
 _MAX_TEXT = 256
@@ -107,6 +108,8 @@ class Persona:
         samples: Iterable[Sample],
         model: HasPersonaEncoder | str | PathLike[str] | None = None,
         name: str | None = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
     ) -> "Persona":
         """Makes a persona from a few samples of one person: the mean of their subject embeddings.
 
@@ -115,6 +118,7 @@ class Persona:
             model: A loaded model, whose persona encoder is used, or what `DeperModel.from_pretrained` takes, of which
                 the persona encoder alone is loaded; None is the default model.
             name: What to call the person; by default the `subject` that all samples share, if they have one.
+            progress: Called with how many samples are read, and of how many.
 
         Raises:
             InvalidArgumentError: There are no samples, or they are not `Sample`s, or they are of several subjects.
@@ -130,7 +134,7 @@ class Persona:
             )
         encoder = _encoder_of(model)
         return cls(
-            subject_embedding=_mean(encoder.embed(samples)),
+            subject_embedding=_mean(encoder.embed(samples, progress=progress)),
             encoder_fingerprint=encoder.config.fingerprint,
             model_id=encoder.bundle.model_id,
             model_revision=encoder.bundle.revision,
@@ -215,9 +219,10 @@ class Persona:
         """Writes the persona into one safetensors file; the file appears whole or not at all.
 
         Raises:
-            PersonaError: The file cannot be written.
+            PersonaError: The file cannot be written, or is there already and is not a persona's.
         """
         path = Path(path)
+        check_replaceable(path)
         try:
             with atomic_path(path) as temporary:
                 temporary.write_bytes(self.to_bytes())
@@ -232,6 +237,11 @@ class Persona:
         Raises:
             PersonaError: There is no such file, or it is not a persona file, or it is damaged; says what to do.
         """
+        if is_address(path):
+            raise PersonaError(
+                f"{shown(str(path))} is an address, and none is fetched here: use Persona.from_pretrained for a "
+                "persona on the Hugging Face Hub, or download the file first"
+            )
         path = Path(path)
         try:
             with path.open("rb") as file:
