@@ -1,32 +1,46 @@
 """`pydeper describe`: images as one person, or several, would describe them."""
 
 import argparse
-from collections.abc import Iterable
+import json
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pydeper
-from pydeper.cli.command import add_command, add_model, written
+from pydeper.atomic import atomic_path
+from pydeper.cli.command import add_command, add_model, add_runtime, check_output, written
+from pydeper.cli.progress import progress_bar
+from pydeper.errors import InvalidArgumentError
+
+_STDIN = "-"
+
+Person = tuple[str | None, "pydeper.Persona | None"]
+"""What somebody is called, and their persona; nobody in particular is (None, None)."""
 
 
 def add_to(commands: Any) -> None:
     """Adds the sub-command."""
     describe = add_command(commands, "describe", run, "describe images as one person, or several, would")
-    describe.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="each has a heading if there are more")
+    describe.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="a file, a folder of images, or - for an image on stdin"
+    )
     describe.add_argument(
         "--persona",
-        type=Path,
         action="append",
         default=[],
         metavar="FILE",
         help="give it again for more people; without it, the vision-language model alone",
     )
     add_model(describe)
+    add_runtime(describe)
     describe.add_argument(
         "--precision", metavar="P", help="of the model: fp32, fp16, int8 or int4 (default: the model's own choice)"
     )
     describe.add_argument("--style", default="description", help="which of the model's prompts (default: %(default)s)")
     describe.add_argument("--stream", action="store_true", help="print the text while it is written")
+    describe.add_argument("--json", action="store_true", help="one line of JSON a description: image, persona, text")
+    describe.add_argument("-o", "--output", type=Path, metavar="FILE", help="write there instead of on stdout")
     describe.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="default: %(default)s")
     describe.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 (default) does not sample")
     describe.add_argument("--top-p", type=float, default=1.0, metavar="P", help="of sampling; default: %(default)s")
@@ -41,12 +55,15 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Describes every image as everybody named would, and prints the descriptions."""
-    people: list[tuple[str, pydeper.Persona | None]] = []
-    for path in options.persona:
-        persona = pydeper.Persona.load(path)
-        people.append((f", {persona.name or path.stem}", persona))
-    people = people or [("", None)]
-    model = pydeper.DeperModel.from_pretrained(options.model, precision=options.precision)
+    if options.stream and (options.json or options.output):
+        raise InvalidArgumentError("--stream: prints text while it is written; leave out --json and --output with it")
+    images = _images(options.images)
+    people: list[Person] = [_person(path) for path in options.persona] or [(None, None)]
+    if options.output is not None:
+        check_output(options.output, [*(name for name, _ in images), *options.persona])
+    model = pydeper.DeperModel.from_pretrained(
+        options.model, device=options.device, threads=options.threads, precision=options.precision
+    )
     decoding: pydeper.DescribeOptions = {
         "style": options.style,
         "max_new_tokens": options.max_new_tokens,
@@ -56,18 +73,72 @@ def run(options: argparse.Namespace) -> int:
         "seed": options.seed,
         "strength": options.strength,
     }
-    pairs = [(image, persona) for image in options.images for _, persona in people]
-    described: Iterable[Iterable[str]]
+    pairs = [(image, persona) for _, image in images for _, persona in people]
+    names = [(image, person) for image, _ in images for person, _ in people]
     if options.stream:
-        described = [model.stream(image, persona, **decoding) for image, persona in pairs]
-    elif len(pairs) > 1:
-        described = [[text] for text in model.describe_batch(pairs, **decoding)]
+        streams = [model.stream(image, persona, **decoding) for image, persona in pairs]  # which checks the options
+        for number, (name, stream) in enumerate(zip(names, streams, strict=True)):
+            _start(sys.stdout, number, name, many=len(names) > 1)
+            for piece in stream:
+                print(written(piece), end="", flush=True)
+            print()
+        return 0
+    if len(pairs) == 1:
+        texts = [model.describe(*pairs[0], **decoding)]
     else:
-        described = [[model.describe(*pairs[0], **decoding)]]
-    headings = [f"{image}{who}:\n" for image in options.images for who, _ in people] if len(pairs) > 1 else [""]
-    for number, (heading, pieces) in enumerate(zip(headings, described, strict=True)):
-        print(end="\n" * (number > 0) + heading)
-        for piece in pieces:
-            print(written(piece), end="", flush=True)
-        print()
+        with progress_bar("descriptions") as advance:
+            texts = model.describe_batch(pairs, progress=advance, **decoding)
+    if options.output is None:
+        _write(sys.stdout, names, [written(text) for text in texts], as_json=options.json)
+    else:
+        with atomic_path(options.output) as temporary, temporary.open("w", encoding="utf-8") as file:
+            _write(file, names, texts, as_json=options.json)
     return 0
+
+
+def _images(arguments: Sequence[str]) -> list[tuple[str, str | bytes]]:
+    """Returns each image's name and what to open: a path, or what stdin holds; the images of folders one by one."""
+    images: list[tuple[str, str | bytes]] = []
+    for argument in arguments:
+        if argument == _STDIN:
+            images.append((argument, sys.stdin.buffer.read()))
+        elif Path(argument).is_dir():
+            found = [(str(path), str(path)) for path in _images_in(Path(argument))]
+            if not found:
+                raise InvalidArgumentError(f"{argument}: the folder holds no images; name another, or image files")
+            images += found
+        else:
+            images.append((argument, argument))  # as it is: an address keeps its slashes
+    return images
+
+
+def _images_in(folder: Path) -> Iterator[Path]:
+    from PIL import Image
+
+    suffixes = set(Image.registered_extensions())
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file():
+            yield path
+
+
+def _person(path: str) -> Person:
+    persona = pydeper.Persona.load(path)
+    return persona.name or Path(path).stem, persona
+
+
+def _start(file: TextIO, number: int, name: tuple[str, str | None], *, many: bool) -> None:
+    """Writes the heading of a description, where there are several."""
+    image, person = name
+    if many:
+        who = "" if person is None else f", {person}"
+        file.write(("\n" if number else "") + f"{image}{who}:\n")
+
+
+def _write(file: TextIO, names: Sequence[tuple[str, str | None]], texts: Sequence[str], *, as_json: bool) -> None:
+    for number, (name, text) in enumerate(zip(names, texts, strict=True)):
+        if as_json:
+            line = {"image": name[0], "persona": name[1], "description": text}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        else:
+            _start(file, number, name, many=len(names) > 1)
+            file.write(text + "\n")

@@ -3,7 +3,7 @@
 import argparse
 
 import pydeper
-from pydeper.cli import demo, describe, doctor, persona
+from pydeper.cli import completion, demo, describe, doctor, persona
 
 
 def parser() -> argparse.ArgumentParser:
@@ -12,7 +12,8 @@ def parser() -> argparse.ArgumentParser:
         prog="pydeper", description=pydeper.__doc__.splitlines()[0] if pydeper.__doc__ else ""
     )
     whole.add_argument("--version", action="version", version=f"pydeper {pydeper.__version__}")
-    commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND")
     for command in (demo, persona, describe, doctor):
         command.add_to(commands)
+    completion.add_to(commands, whole)
     return whole

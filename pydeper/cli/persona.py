@@ -1,11 +1,15 @@
 """`pydeper persona`: make a persona, look at one, share it on the Hugging Face Hub."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 import pydeper
-from pydeper.cli.command import add_command, add_model
+from pydeper.atomic import is_stream
+from pydeper.cli.command import add_command, add_model, check_output
+from pydeper.cli.progress import progress_bar
+from pydeper.persona.file import check_replaceable
 
 
 def add_to(commands: Any) -> None:
@@ -13,12 +17,12 @@ def add_to(commands: Any) -> None:
     persona = commands.add_parser("persona", help="make a persona, look at one, or share it on the Hugging Face Hub")
     of_persona = persona.add_subparsers(title="commands", required=True, metavar="COMMAND")
     create = add_command(of_persona, "create", _create, "make a persona from a few samples of one person")
-    create.add_argument("samples", type=Path, metavar="SAMPLES", help="samples of one person (JSON Lines)")
+    create.add_argument("samples", metavar="SAMPLES", help="samples of one person (JSON Lines)")
     create.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="the persona file to write")
     create.add_argument("--name", help="what to call the person (default: the samples' subject)")
     add_model(create)
     show = add_command(of_persona, "show", _show, "tell what a persona file holds")
-    show.add_argument("file", type=Path, metavar="FILE")
+    show.add_argument("file", metavar="FILE")
     _add_personas_on_the_hub(of_persona)
 
 
@@ -27,7 +31,7 @@ def _add_personas_on_the_hub(of_persona: Any) -> None:
     fetch = add_command(of_persona, "fetch", _fetch, "get a persona from a Hub repository")
     fetch.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="the persona file to write")
     push = add_command(of_persona, "push", _push, "publish a persona in a Hub repository")
-    push.add_argument("file", type=Path, metavar="FILE")
+    push.add_argument("file", metavar="FILE")
     delete = add_command(of_persona, "delete", _delete, "remove a persona from a Hub repository (its history keeps it)")
     for command in (listing, fetch, push, delete):
         command.add_argument("repo_id", metavar="ORG/NAME", help="the repository")
@@ -42,9 +46,18 @@ def _add_personas_on_the_hub(of_persona: Any) -> None:
 
 
 def _create(options: argparse.Namespace) -> int:
+    check_output(options.out, [options.samples])
+    check_replaceable(options.out)
     samples = pydeper.read_samples(options.samples)
-    persona = pydeper.Persona.from_samples(samples, model=options.model, name=options.name)
-    print(f"{persona.save(options.out)}: {persona!r}")
+    with progress_bar("samples") as advance:
+        persona = pydeper.Persona.from_samples(samples, model=options.model, name=options.name, progress=advance)
+    return _saved(persona, options.out)
+
+
+def _saved(persona: pydeper.Persona, out: Path) -> int:
+    """Saves a persona and says so: on stderr where the persona itself may go to stdout."""
+    persona.save(out)
+    print(f"{out}: {persona!r}", file=sys.stderr if is_stream(out) else sys.stdout)
     return 0
 
 
@@ -69,9 +82,9 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _fetch(options: argparse.Namespace) -> int:
+    check_replaceable(options.out)
     persona = pydeper.Persona.from_pretrained(options.repo_id, options.name, revision=options.revision)
-    print(f"{persona.save(options.out)}: {persona!r}")
-    return 0
+    return _saved(persona, options.out)
 
 
 def _push(options: argparse.Namespace) -> int:

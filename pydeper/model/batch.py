@@ -63,7 +63,8 @@ def describe_in_groups(
     keys: Sequence[str],
     *,
     encode: Callable[[Pair], EncodedImage],
-    describe: Callable[[Sequence[Pair], Sequence[EncodedImage]], Sequence[str]],
+    describe: Callable[[Sequence[Persona], Sequence[EncodedImage]], Sequence[str]],
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
     """Describes pairs, at most `ROWS_AT_ONCE` together, and encodes an image that comes several times once.
 
@@ -71,13 +72,15 @@ def describe_in_groups(
         pairs: What is described.
         keys: Of each pair's image: equal where the images are, and in order where they are alike in size.
         encode: Encodes a pair's image.
-        describe: Describes pairs that all have a persona, or all have none, from their encoded images.
+        progress: Called with how many descriptions are done, and of how many.
+        describe: Describes encoded images for as many personas, or all without one where there are none.
 
     Returns:
         The descriptions, in the order of the pairs.
     """
     texts = [""] * len(pairs)
     encoded: dict[str, EncodedImage] = {}
+    done = 0
     for group in _groups(keys):
         # Images that only earlier groups used are let go of before more are encoded.
         encoded = {keys[place]: encoded[keys[place]] for place in group if keys[place] in encoded}
@@ -87,9 +90,13 @@ def describe_in_groups(
                     encoded[keys[place]] = encode(pairs[place])
         for alike in _with_and_without_persona([pairs[place] for place in group]):
             with named_pairs(alike):
-                found = describe(alike, [encoded[keys[pair.place]] for pair in alike])
+                personas = [pair.persona for pair in alike if pair.persona is not None]
+                found = describe(personas, [encoded[keys[pair.place]] for pair in alike])
             for pair, text in zip(alike, found, strict=True):
                 texts[pair.place] = text
+            done += len(alike)
+            if progress is not None:
+                progress(done, len(pairs))
     return texts
 
 

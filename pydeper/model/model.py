@@ -1,6 +1,6 @@
 """A model in use: a bundle's persona encoder, adapter and vision-language model behind one face."""
 
-from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from os import PathLike
 from typing import Final, Unpack
 
@@ -313,6 +313,8 @@ class DeperModel(Reopenable):
     def describe_batch(
         self,
         pairs: Iterable[tuple[ImageLike | EncodedImage, Persona | None]],
+        *,
+        progress: Callable[[int, int], None] | None = None,
         **options: Unpack[DescribeOptions],
     ) -> list[str]:
         """Describes many images, each as one person would; an image that comes several times is encoded once.
@@ -322,6 +324,7 @@ class DeperModel(Reopenable):
 
         Args:
             pairs: Images and personas, each of any kind that `describe` takes.
+            progress: Called with how many descriptions are done, and of how many.
             **options: Those of `describe`; with a `seed`, each description is the one that `describe` gives with it.
 
         Returns:
@@ -337,7 +340,10 @@ class DeperModel(Reopenable):
             batch,
             keys,
             encode=lambda pair: self.encode_image(pair.image),
-            describe=lambda pairs, encoded: self._texts(pairs, encoded, style, decoding),
+            describe=lambda personas, encoded: self._generate(
+                encoded, style, self._soft_tokens(personas) if personas else None, decoding
+            ),
+            progress=progress,
         )
 
     def check_persona(self, persona: Persona) -> None:
@@ -383,14 +389,6 @@ class DeperModel(Reopenable):
                 return f"encoded {id(pair.image)}"
             with memory_explained("reading an image"):
                 return size_key(open_image(pair.image), self.config.vlm.vision)
-
-    def _texts(
-        self, pairs: Sequence[Pair], encoded: Sequence[EncodedImage], style: str, options: DecodingOptions
-    ) -> list[str]:
-        """Describes pairs that all have a persona, or all have none, at once."""
-        personas = [pair.persona for pair in pairs if pair.persona is not None]
-        soft_tokens = self._soft_tokens(personas) if personas else None
-        return self._generate(encoded, style, soft_tokens, options)
 
     def _soft_tokens(self, personas: Sequence[Persona]) -> npt.NDArray[np.float32]:
         """Returns (B, hidden): the adapter's soft token of every persona."""

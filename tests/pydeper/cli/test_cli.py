@@ -134,9 +134,7 @@ def test_a_mistake_is_one_message_and_status_2(home, bundle_folder, capsys, argu
     assert sorted(home.iterdir()) == before
 
 
-@pytest.mark.parametrize(
-    "arguments", ["", "describe", "persona", "persona create a.jsonl", "describe a.png --seed x", "x"]
-)
+@pytest.mark.parametrize("arguments", ["describe", "persona", "persona create a.jsonl", "describe a.png --seed x", "x"])
 def test_a_command_line_that_makes_no_sense_is_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as exit_:
         main(arguments.split())
