@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from pydeper.bundle.default import DemonstrationModelWarning
+    from pydeper.demo import demo_image, demo_samples
     from pydeper.errors import (
         BundleError,
         ForkedProcessError,
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "DemonstrationModelWarning": "pydeper.bundle.default",
+    "demo_image": "pydeper.demo",
+    "demo_samples": "pydeper.demo",
     "BundleError": "pydeper.errors",
     "ForkedProcessError": "pydeper.errors",
     "IncompatiblePersonaError": "pydeper.errors",
@@ -90,6 +93,8 @@ __all__ = [
     "Trajectory",
     "__version__",
     "delete_persona",
+    "demo_image",
+    "demo_samples",
     "describe",
     "list_personas",
     "read_samples",

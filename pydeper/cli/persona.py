@@ -54,7 +54,7 @@ def _create(options: argparse.Namespace) -> int:
     return _saved(persona, options.out)
 
 
-def _saved(persona: pydeper.Persona, out: Path) -> int:
+def _saved(persona: "pydeper.Persona", out: Path) -> int:
     """Saves a persona and says so: on stderr where the persona itself may go to stdout."""
     persona.save(out)
     print(f"{out}: {persona!r}", file=sys.stderr if is_stream(out) else sys.stdout)
