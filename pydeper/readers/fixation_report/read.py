@@ -1,0 +1,115 @@
+"""A fixation report read: its viewings as samples, with what was said about them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydeper.errors import InvalidArgumentError
+from pydeper.readers.fixation_report.descriptions import read_descriptions
+from pydeper.readers.fixation_report.fixations import fixations_of
+from pydeper.readers.fixation_report.placement import Area, BoxRadius, Placement
+from pydeper.readers.fixation_report.report_format import ReportFormat
+from pydeper.readers.fixation_report.viewings import Viewing, viewings
+from pydeper.readers.records import ImageFolder
+from pydeper.readers.stream import PassedOver, ReadReport, SampleStream, Tolerance, stream
+from pydeper.readers.tables.table import Table
+from pydeper.readers.trajectories import Outside, Without, one_of, trajectory_of
+from pydeper.samples.sample import Sample
+
+
+def read_fixation_report(
+    path: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    report_format: ReportFormat,
+    descriptions: str | os.PathLike[str] | None = None,
+    *,
+    subject: str | None = None,
+    image: str | None = None,
+    placement: Placement | None = None,
+    radius: BoxRadius = BoxRadius(),  # noqa: B008 - frozen
+    outside: Outside = "drop",
+    without_trajectory: Without = "skip",
+    without_description: Without = "skip",
+    description_columns: tuple[str, str, str] = ("subject", "image", "description"),
+    encoding: str | None = None,
+    tolerance: Tolerance = Tolerance(),  # noqa: B008 - frozen
+) -> SampleStream:
+    """Reads a fixation report, a viewing (one person, one image, one trial) at a time.
+
+    The rows of a viewing must stand together. Tabs, semicolons or commas separate fields, whichever the first line has
+    most of; with the former two, a decimal comma is understood. Empty fields and "." are missing numbers. Memory holds
+    one viewing, the descriptions, and what the viewings are called.
+
+    Args:
+        path: The report.
+        images: The folder of the images.
+        report_format: Which column is what; see `REPORT_FORMATS`.
+        descriptions: What was said: JSON Lines (".jsonl") or a table with a header; None: samples of gaze alone.
+        subject: Who it is, where the report does not say.
+        image: Which image it is, where the report does not say.
+        placement: Where on the screen the images were, for positions in screen pixels.
+        radius: How large a fixation's box is.
+        outside: Fixations outside the image: "drop", or "clip" (moved to its edge).
+        without_trajectory: Viewings without a fixation: "skip", or "keep" as text.
+        without_description: Viewings that no description is given for: "skip", or "keep" as gaze.
+        description_columns: What the columns (or fields) of the descriptions' file are called: person, image, text.
+        encoding: Of report and table; None: by their byte order mark, else UTF-8.
+        tolerance: How many damaged viewings and missing images are passed over; none, unless told.
+
+    Returns:
+        The samples, read while they are asked for, and the report. Their places are such as "report.tsv:7", the
+        viewing's first row.
+
+    Raises:
+        InvalidArgumentError: An option is out of range or lacks what the format needs.
+        InvalidSampleError: The folder is not there, the report cannot be opened, or the descriptions cannot be used.
+            While iterating: the report lacks a column, or more than is tolerated is wrong; the message names file, line
+            and column.
+    """
+    one_of("outside", outside, ("clip", "drop"))
+    one_of("without_trajectory", without_trajectory, ("skip", "keep"))
+    one_of("without_description", without_description, ("skip", "keep"))
+    _check_given(report_format, subject, image, placement)
+    path, folder = Path(path), ImageFolder(images)
+    report = ReadReport(str(path))
+    texts = None if descriptions is None else read_descriptions(Path(descriptions), description_columns, encoding)
+    told: set[tuple[str, str]] = set()
+    table = Table(path, encoding)
+
+    def read(viewing: Viewing, place: str) -> Sample:
+        file = folder.find(viewing.image)
+        told.add((viewing.subject, viewing.image))
+        text = None if texts is None else texts.get((viewing.subject, viewing.image))
+        if texts is not None and text is None:
+            if without_description == "skip":
+                raise PassedOver("no description")
+            report.change("samples without a description", place)
+        area = Area.of(file, report_format.units, placement, radius)
+        fixations = fixations_of(viewing, report_format, area, outside, report)
+        return Sample(
+            image=file,
+            description=text,
+            trajectory=trajectory_of(fixations, "skip" if text is None else without_trajectory, report, place),
+            subject=viewing.subject,
+            source=place,
+        )
+
+    def records() -> Iterator[tuple[str, Viewing]]:
+        yield from viewings(table, report_format, subject, image, report)
+        for who, what in sorted((texts or {}).keys() - told):
+            report.pass_over("description of an image that was not viewed", f"{descriptions} ({who}, {what})")
+
+    return stream(records(), read, report, tolerance)
+
+
+def _check_given(form: ReportFormat, subject: str | None, image: str | None, placement: Placement | None) -> None:
+    for name, column, given in (("subject", form.subject, subject), ("image", form.image, image)):
+        if (column is None) == (given is None):
+            said = "has no column for it: name it, or the column" if given is None else f"says it in {column!r}"
+            raise InvalidArgumentError(f"{name}: the format {said}")
+    if (form.units == "screen_px") != (placement is not None):
+        raise InvalidArgumentError(
+            "placement: positions are screen pixels, so say where on the screen the images were"
+            if placement is None
+            else f"placement: positions are {form.units}, which need none"
+        )
