@@ -23,6 +23,7 @@ _DEVICES = frozenset({"con", "prn", "aux", "nul", "conin$", "conout$"}) | {
     port + number for port in ("com", "lpt") for number in "0123456789¹²³"
 }
 _LONGEST_NAME = 255  # bytes, in most file systems
+_LONGEST_PATH = 1000  # characters; longer ones are somebody's data
 
 
 def is_plain_text(text: str, *, breaks: bool = False) -> bool:
@@ -54,6 +55,12 @@ def shown(value: object) -> str:
     except (ValueError, RecursionError):  # whole numbers of thousands of digits have no repr
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def shown_path(path: object) -> str:
+    """Returns a path or a name in quotes for a message: whole where a file can be called so, else its beginning."""
+    text = str(path)
+    return repr(text) if len(text) <= _LONGEST_PATH else f"{text[:40]!r}… ({len(text)} characters)"
 
 
 _short = reprlib.Repr()

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, TextIO, TypeAlias
 
 from pydeper.errors import InvalidSampleError
-from pydeper.readers.records import ImageFolder, field, kind, unique, upright_size
+from pydeper.images import upright_size
+from pydeper.readers.records import ImageFolder, field, kind, unique
 from pydeper.readers.stream import ReadReport, SampleStream, Tolerance, stream
 from pydeper.readers.trajectories import Without, one_of, trajectory_of
 from pydeper.samples.sample import Sample

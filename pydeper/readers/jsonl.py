@@ -19,9 +19,11 @@ from typing import Any
 
 from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidSampleError
+from pydeper.images import why_no_path
 from pydeper.readers.records import canonical, json_lines, kind, parse_object
 from pydeper.samples.sample import Sample
 from pydeper.samples.trajectory import Fixation, Trajectory
+from pydeper.untrusted import shown_path
 
 _SAMPLE_FIELDS = ("image", "description", "subject", "trajectory", "split")
 _FIXATION_FIELDS = ("box", "duration")
@@ -92,16 +94,17 @@ def _unknown_fields(record: dict[str, Any], known: tuple[str, ...], prefix: str 
 def _image_path(value: object, folder: Path) -> Path:
     if not isinstance(value, str) or not value:
         raise InvalidSampleError(f"image must be the path of an image file, not {kind(value)}")
-    if "://" in value:
-        raise InvalidSampleError(f"image {value!r} is an address; download it and give the file's path")
+    if reason := why_no_path(value):
+        raise InvalidSampleError(f"image {shown_path(value)} {reason}, and name its file here")
     path = canonical(folder / value)
     try:
         found, problem = path.is_file(), "is not there" if not path.exists() else "is not a file"
     except OSError as error:
-        found, problem = False, str(error)
+        found, problem = False, f"cannot be one's path: {error.strerror}"
     if not found:
         hint = " with forward slashes" if "\\" in value else ""
-        raise InvalidSampleError(f"image {value!r} {problem} (as {path}); give a path relative to this file{hint}")
+        where = f" (as {path})" if len(value) < 1000 else ""
+        raise InvalidSampleError(f"image {shown_path(value)} {problem}{where}; give a path relative to this file{hint}")
     return path
 
 

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import ExifTags, Image
-
-from pydeper.errors import InvalidImageError, InvalidSampleError
+from pydeper.errors import InvalidSampleError
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -121,17 +119,3 @@ class ImageFolder:
         if not found:
             raise MissingImageError(f"image {name!r} is not in {self.folder}")
         return canonical(path)
-
-
-def upright_size(path: Path) -> tuple[int, int]:
-    """Width and height of the upright image (EXIF orientation applied), from the file's header.
-
-    Raises:
-        InvalidImageError: It cannot be read.
-    """
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-            return image.size[::-1] if turned else image.size
-    except (OSError, ValueError, SyntaxError) as error:
-        raise InvalidImageError(f"image {str(path)!r} cannot be read ({error}); fetch or save it again") from error

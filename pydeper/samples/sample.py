@@ -16,10 +16,21 @@ from pydeper.samples import overlay
 from pydeper.samples.trajectory import Trajectory
 
 
+def _held(image: Any) -> Any:
+    """A file that is open now is read now: its owner may close it, and a sample compares by what it holds."""
+    if not images.is_file_object(image):
+        return image
+    try:
+        return images.file_bytes(image)
+    except InvalidImageError as error:
+        raise InvalidSampleError(str(error)) from error
+
+
 def _is_image(_sample: object, _field: object, value: Any) -> None:
     if not isinstance(value, str | bytes | os.PathLike | Image.Image | np.ndarray):
         raise InvalidSampleError(
-            f"image must be a path, bytes, a PIL image or an H×W×3 uint8 array, not {type(value).__name__}"
+            "image must be a path, bytes, a binary file, a PIL image or an H×W×3 uint8 array, "
+            f"not {type(value).__name__}"
         )
     if isinstance(value, str) and not value:
         raise InvalidSampleError("image is an empty path; give the path of an image file")
@@ -57,8 +68,10 @@ def _comparable(image: ImageLike) -> object:
             return image.dtype.str, image.shape, image.tobytes()
         case bytes():
             return image
-        case _:
+        case str() | os.PathLike():
             return os.fspath(image)
+        case _:
+            return image
 
 
 @attrs.frozen
@@ -70,7 +83,8 @@ class Sample:
     of its config (256 in the paper), as it does the first `max_fixations` of a trajectory.
 
     Attributes:
-        image: A path, the bytes of an image file, a PIL image, or an (H, W, 3) uint8 RGB array.
+        image: A path, the bytes of an image file, a PIL image, or an (H, W, 3) uint8 RGB array. Of a file that is open
+            in binary mode (such as `io.BytesIO`), the bytes are taken.
         description: What the person said or wrote.
         trajectory: How they looked; its boxes refer to the upright image (EXIF orientation applied).
         subject: Who they are.
@@ -81,7 +95,7 @@ class Sample:
         InvalidSampleError: A value has the wrong type, a text is empty, or description and trajectory are both missing.
     """
 
-    image: ImageLike = attrs.field(validator=_is_image, eq=_comparable)
+    image: ImageLike = attrs.field(converter=_held, validator=_is_image, eq=_comparable)
     description: str | None = attrs.field(default=None, validator=attrs.validators.optional(_is_text))
     trajectory: Trajectory | None = attrs.field(default=None, validator=attrs.validators.optional(_is_trajectory))
     subject: str | None = attrs.field(default=None, validator=attrs.validators.optional(_is_text))

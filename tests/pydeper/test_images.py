@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pydeper.errors import InvalidImageError
-from pydeper.images import MAX_PIXELS, ImageLike, open_image
+from pydeper.images import MAX_PIXELS, ImageLike, open_image, upright_size
 
 RNG = np.random.default_rng(0)
 COLORS = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -52,8 +52,35 @@ def test_every_way_to_give_an_image_gives_the_same_pixels(tmp_path: Path) -> Non
     image = Image.fromarray(COLORS)
     path = tmp_path / "a.png"
     image.save(path)
-    for given_as in (str(path), path, path.read_bytes(), image, COLORS, Image.open(path), COLORS.copy(order="F")):
-        np.testing.assert_array_equal(pixels(given_as), COLORS)
+    with path.open("rb") as file:
+        for given_as in (
+            str(path),
+            path,
+            path.read_bytes(),
+            image,
+            COLORS,
+            Image.open(path),
+            COLORS.copy(order="F"),
+            file,
+        ):
+            np.testing.assert_array_equal(pixels(given_as), COLORS)
+            assert upright_size(given_as) == (7, 5)
+
+
+def test_a_file_object_is_read_from_its_beginning_and_left_where_it_was(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(COLORS).save(buffer, "PNG")
+    place = buffer.tell()
+    for _ in range(2):
+        np.testing.assert_array_equal(pixels(buffer), COLORS)
+        assert buffer.tell() == place
+    text = tmp_path / "notes.txt"
+    text.write_text("notes")
+    with text.open() as opened, pytest.raises(InvalidImageError, match=r"TextIOWrapper.*binary mode"):
+        open_image(opened)  # type: ignore[arg-type]
+    buffer.close()
+    with pytest.raises(InvalidImageError, match=r"given as a file \(BytesIO\) cannot be read"):
+        open_image(buffer)
 
 
 def test_a_pil_image_is_left_as_it_is() -> None:
@@ -86,6 +113,8 @@ def test_exif_orientation(orientation: int, kind: str, options: dict[str, Any]) 
     expected = UPRIGHT[orientation](COLORS)
     np.testing.assert_array_equal(pixels(file), expected)
     np.testing.assert_array_equal(pixels(Image.open(io.BytesIO(file))), expected)
+    assert upright_size(file) == expected.shape[1::-1]
+    assert upright_size(Image.open(io.BytesIO(file))) == expected.shape[1::-1]
     np.testing.assert_array_equal(pixels(open_image(file)), expected)  # upright once is upright for good
 
 
@@ -108,7 +137,7 @@ def test_a_broken_exif_block_counts_as_absent(block: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about the block
         opened = open_image(file[:2] + segment + file[2:])
-    assert opened.size == (20, 10)
+        assert opened.size == upright_size(file[:2] + segment + file[2:]) == (20, 10)
     np.testing.assert_allclose(np.asarray(opened)[5, 10], (200, 30, 30), atol=4)
 
 
@@ -210,6 +239,8 @@ def test_too_large_is_seen_in_the_header(size: tuple[int, int], action: Any) -> 
         warnings.simplefilter(action, Image.DecompressionBombWarning)
         with pytest.raises(InvalidImageError, match=rf"too large.*at most {MAX_PIXELS} pixels"):
             open_image(hollow_png(*size))
+        with pytest.raises(InvalidImageError, match=rf"too large.*at most {MAX_PIXELS} pixels"):
+            upright_size(hollow_png(*size))
     with pytest.raises(InvalidImageError, match="cannot be decoded"):  # the pixels themselves are never reached above
         open_image(hollow_png(10, 10))
 
@@ -249,15 +280,33 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
         (b"", "0 bytes is not an image file"),
         (b"%PDF-1.7", "8 bytes is not an image file"),
         (tmp_path / "none.jpg", r"none\.jpg' does not exist"),
-        ("https://example.org/a.jpg", "does not exist; addresses are not fetched"),
+        ("https://example.org/a.jpg", "is an address; addresses are not fetched"),
         (tmp_path, "is a folder"),
         ("", "does not exist"),
         ("a\0b", "cannot be decoded"),
-        ("x" * 5000, r"cannot be opened \(File name too long\); check the path"),
+        ("x" * 5000, r"'xxx.*… \(5000 characters\) cannot be opened \(File name too long\): give a path, or the bytes"),
     ]
     for image, message in cases:
         with pytest.raises(InvalidImageError, match=message):
             open_image(image)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data:image/png;base64," + "iVBORw0KGgo" * 100_000, "is a data URI, not a path: give the bytes"),
+        ("DATA:image/gif,x", "is a data URI"),
+        ("iVBORw0KGgo" * 100_000, r"give a path, or the bytes of the file \(decode base64 first\)"),
+        (Path("https://example.org/a.jpg"), "is an address; addresses are not fetched"),
+        ("s3://bucket/a.png", "is an address"),
+    ],
+)
+def test_what_is_no_path_is_told_in_a_short_message(text: str | Path, message: str) -> None:
+    for read in (open_image, upright_size):
+        with pytest.raises(InvalidImageError, match=message) as caught:
+            read(text)
+        assert len(str(caught.value)) < 300
+        assert "check the path" not in str(caught.value)
 
 
 def test_a_file_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 import attrs
 
 from pydeper.errors import InvalidArgumentError
-from pydeper.readers.records import upright_size
+from pydeper.images import upright_size
 from pydeper.readers.trajectories import one_of
 
 

@@ -123,7 +123,7 @@ def test_missing_images_and_damaged_ones(tmp_path: Path, images: Path) -> None:
         list(read_deper_json(path, images))
     assert len(list(read_deper_json(path, images, tolerance=Tolerance(missing_images=1)))) == 1
     (images / "photos" / "18.jpg").write_bytes(b"no image")
-    with pytest.raises(InvalidSampleError, match=r"data.json\[0\]: image .* cannot be read"):
+    with pytest.raises(InvalidSampleError, match=r"data.json\[0\]: image .* is not an image file that can be read"):
         list(read_deper_json(path, images, boxes="pixels"))
 
 
