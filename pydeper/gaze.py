@@ -17,10 +17,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydeper.errors import InvalidArgumentError, InvalidSampleError
-from pydeper.samples.trajectory import Box, Fixation, Trajectory
+from pydeper.samples.boxes import MIN_BOX, box_around
+from pydeper.samples.durations import LONGEST, likely_unit
+from pydeper.samples.trajectory import Fixation, Trajectory
 
-MIN_BOX = 0.07
-"""Smallest side of a box, as a fraction of the image's: about one of the 14 cells that the image encoder sees."""
+__all__ = [
+    "IDT",
+    "MIN_BOX",
+    "FixationMethod",
+    "FixedWindows",
+    "Points",
+    "PointsLike",
+    "box_around",
+    "find_fixations",
+    "trajectory_from_points",
+]
 
 Points: TypeAlias = NDArray[np.float64]
 PointsLike: TypeAlias = ArrayLike | Sequence[Sequence[float] | None]
@@ -132,6 +143,7 @@ def find_fixations(
     *,
     min_box: float = MIN_BOX,
     max_gap: float | None = None,
+    check_durations: bool = True,
 ) -> list[Fixation]:
     """Turns points into fixations.
 
@@ -146,13 +158,16 @@ def find_fixations(
         min_box: Smallest side of a box, in (0, 1].
         max_gap: Longest time between two points that belong together, in seconds; None: any, as for a pointer, which
             reports no points while it rests.
+        check_durations: Whether to refuse times that cannot be seconds: the median time from one of three or more
+            points to the next is above 10 s.
 
     Returns:
         Any number of fixations, in their order.
 
     Raises:
         InvalidArgumentError: `min_box` or `max_gap` is out of range.
-        InvalidSampleError: The shapes do not fit, something is not a number, or time is missing or goes backwards.
+        InvalidSampleError: The shapes do not fit, something is not a number, time is missing or goes backwards, or
+            times cannot be seconds.
     """
     if not 0 < min_box <= 1:
         raise InvalidArgumentError(f"min_box must be in (0, 1], not {min_box!r}")
@@ -162,6 +177,8 @@ def find_fixations(
     where, when = _points(points), _times(times)
     if len(where) != len(when):
         raise InvalidSampleError(f"there are {len(where)} points and {len(when)} times; give one time a point")
+    if check_durations:
+        _check_pace(when)
     fixations = []
     for run in _runs(where, when, max_gap):
         for stop, duration in method.stops(where[run], when[run]):
@@ -179,39 +196,21 @@ def trajectory_from_points(
     *,
     min_box: float = MIN_BOX,
     max_gap: float | None = None,
+    check_durations: bool = True,
 ) -> Trajectory:
     """Turns points into a trajectory; the arguments and errors are those of `find_fixations`.
 
     Raises:
-        InvalidSampleError: Also where there is no fixation.
+        InvalidSampleError: Also where there is no fixation, and, with `check_durations`, where the fixations' median
+            duration is no fixation's (see `Trajectory`).
     """
-    fixations = find_fixations(points, times, method, min_box=min_box, max_gap=max_gap)
+    fixations = find_fixations(points, times, method, min_box=min_box, max_gap=max_gap, check_durations=check_durations)
     if not fixations:
         raise InvalidSampleError(
             f"{len(_times(times))} points hold no fixation; check that times are seconds and points fractions of the "
             "image, or choose a larger dispersion or a shorter min_duration"
         )
-    return Trajectory(fixations)
-
-
-def box_around(low: Sequence[float], high: Sequence[float], min_size: float | Sequence[float]) -> Box | None:
-    """The box from `low` to `high` (x and y of each), grown about its centre to `min_size` and clipped to the image.
-
-    Args:
-        low: Left and top.
-        high: Right and bottom.
-        min_size: Smallest width and height: one number for both, or two.
-
-    Returns:
-        (x1, y1, x2, y2), or None where nothing of it lies inside the image.
-    """
-    sizes = (min_size, min_size) if isinstance(min_size, int | float) else min_size
-    sides = []
-    for near, far, size in zip(low, high, sizes, strict=True):
-        centre, half = (near + far) / 2, max(far - near, size) / 2
-        sides.append((max(centre - half, 0.0), min(centre + half, 1.0)))
-    (x1, x2), (y1, y2) = sides
-    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+    return Trajectory(fixations, check_durations=check_durations)
 
 
 def _points(points: Any) -> Points:
@@ -234,6 +233,15 @@ def _times(times: ArrayLike) -> NDArray[np.float64]:
         i = int(back[0]) + 1
         raise InvalidSampleError(f"times[{i}] goes backwards, from {array[i - 1]} to {array[i]}; sort the points")
     return array
+
+
+def _check_pace(times: NDArray[np.float64]) -> None:
+    if len(times) < 3 or (step := float(np.median(np.diff(times)))) <= LONGEST:
+        return
+    raise InvalidSampleError(
+        f"from one point to the next {step:g} s pass (median), so no fixation can be found; times look like "
+        f"{likely_unit(10 * step) or 'another unit'}: give seconds, or say check_durations=False where they are meant"
+    )
 
 
 def _float_array(values: Any, name: str) -> NDArray[np.float64]:

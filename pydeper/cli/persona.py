@@ -20,6 +20,12 @@ def add_to(commands: Any) -> None:
     create.add_argument("samples", metavar="SAMPLES", help="samples of one person (JSON Lines)")
     create.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="the persona file to write")
     create.add_argument("--name", help="what to call the person (default: the samples' subject)")
+    create.add_argument(
+        "--no-check-durations",
+        dest="check_durations",
+        action="store_false",
+        help="take fixations that last below 0.01 s or above 10 s (median), which is another unit else",
+    )
     add_model(create)
     show = add_command(of_persona, "show", _show, "tell what a persona file holds")
     show.add_argument("file", metavar="FILE")
@@ -48,7 +54,7 @@ def _add_personas_on_the_hub(of_persona: Any) -> None:
 def _create(options: argparse.Namespace) -> int:
     check_output(options.out, [options.samples])
     check_replaceable(options.out)
-    samples = pydeper.read_samples(options.samples)
+    samples = pydeper.read_samples(options.samples, check_durations=options.check_durations)
     with progress_bar("samples") as advance:
         persona = pydeper.Persona.from_samples(samples, model=options.model, name=options.name, progress=advance)
     return _saved(persona, options.out)

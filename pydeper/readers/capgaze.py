@@ -48,6 +48,7 @@ def read_capgaze(
     outside: Outside = "drop",
     without_trajectory: Without = "skip",
     without_description: Without = "skip",
+    check_durations: bool = True,
     tolerance: Tolerance = Tolerance(),  # noqa: B008 - frozen
 ) -> SampleStream:
     """Reads capgaze, a recording at a time, ordered by person and image.
@@ -62,8 +63,10 @@ def read_capgaze(
         method: How points become fixations.
         min_box: Smallest side of a box, as a fraction of the image's.
         outside: What becomes of points outside the image.
-        without_trajectory: Recordings without a fixation: "skip", or "keep" as text.
+        without_trajectory: Recordings without a fixation, or without a point: "skip", or "keep" as text.
         without_description: Recordings without a transcription: "skip", or "keep" as gaze.
+        check_durations: Whether to refuse trajectories whose median fixation lasts less than 0.01 s or more than 10 s,
+            which are in another unit; False where they are meant.
         tolerance: How many damaged recordings and missing images are passed over; none, unless told.
 
     Returns:
@@ -91,9 +94,13 @@ def read_capgaze(
                 raise PassedOver("no transcription")
             report.change("samples without a description", place)
         points, times = _gaze(path, eye, report, place)
+        if not len(points) and without_trajectory == "skip":
+            raise PassedOver("no gaze points")
         settled = bring_inside(points, outside, report, place)
-        fixations = find_fixations(settled, times, method, min_box=min_box, max_gap=MAX_GAP)
-        trajectory = trajectory_of(fixations, without_trajectory, report, place)
+        fixations = find_fixations(
+            settled, times, method, min_box=min_box, max_gap=MAX_GAP, check_durations=check_durations
+        )
+        trajectory = trajectory_of(fixations, without_trajectory, report, place, check_durations=check_durations)
         return Sample(image=image, description=description, trajectory=trajectory, subject=subject, source=place)
 
     return stream(_recordings(folder / "gaze_converted_2"), read, report, tolerance)
@@ -136,8 +143,6 @@ def _gaze(path: Path, eye: Eye, report: ReadReport, place: str) -> tuple[NDArray
     stamps, left, right = (_list(record, name) for name in ("time_stamp", "left_eye", "right_eye"))
     if not len(stamps) == len(left) == len(right):
         raise InvalidSampleError(f"{len(stamps)} time_stamp, {len(left)} left_eye and {len(right)} right_eye differ")
-    if not stamps:
-        raise PassedOver("no gaze points")
     dominant = record["dominant_eye"]
     if not isinstance(dominant, int | np.integer) or dominant not in (0, 1):
         raise InvalidSampleError(f"dominant_eye must be 0 (left) or 1 (right), not {kind(dominant)}")
@@ -178,6 +183,8 @@ def _seconds(stamps: list[Any], report: ReadReport, place: str) -> NDArray[np.fl
         times = np.array([float(stamp) for stamp in stamps])
     except (TypeError, ValueError) as error:
         raise InvalidSampleError(f"time_stamp must be numbers ({error})") from error
+    if not len(times):
+        return times
     steps = np.diff(times)
     interval = float(np.median(steps)) if len(steps) else np.nan
     for unit, length in _UNITS.items():

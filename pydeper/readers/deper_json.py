@@ -30,6 +30,8 @@ CHUNK = 1 << 20
 
 _FIELDS = {"name", "caption", "subject", "subject_name", "X", "Y", "T", "bboxes", "split"}
 
+_LISTS = ("X", "Y", "T", "bboxes")
+
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 # Further out than this, a box is not a little over the edge: it is pixels, or nonsense.
@@ -42,6 +44,7 @@ def read_deper_json(
     *,
     boxes: Boxes = "normalised",
     without_trajectory: Without = "skip",
+    check_durations: bool = True,
     tolerance: Tolerance = Tolerance(),  # noqa: B008 - frozen
 ) -> SampleStream:
     """Reads the released code's JSON, an entry at a time.
@@ -53,7 +56,9 @@ def read_deper_json(
         path: The file.
         images: The folder that `name` is relative to.
         boxes: "normalised", or "pixels" of the upright image, whose size is then read from its file.
-        without_trajectory: Entries without boxes: "skip", or "keep" as text.
+        without_trajectory: Entries whose lists are empty, null or not there: "skip", or "keep" as text.
+        check_durations: Whether to refuse trajectories whose median fixation lasts less than 0.01 s or more than 10 s,
+            which are in another unit; False where they are meant.
         tolerance: How many damaged entries and missing images are passed over; none, unless told.
 
     Returns:
@@ -76,10 +81,12 @@ def read_deper_json(
         report.unread.update(sorted(entry.keys() - _FIELDS))
         image = folder.find(field(entry, "name", str, "the name of an image"))
         size = upright_size(image) if boxes == "pixels" else (1, 1)
+        caption = field(entry, "caption", str, "text")
+        fixations = _fixations(entry, size, report, place)
         return Sample(
             image=image,
-            description=field(entry, "caption", str, "text"),
-            trajectory=trajectory_of(_fixations(entry, size, report, place), without_trajectory, report, place),
+            description=caption,
+            trajectory=trajectory_of(fixations, without_trajectory, report, place, check_durations=check_durations),
             subject=_subject(entry),
             split=entry.get("split"),
             source=place,
@@ -95,7 +102,9 @@ def _subject(entry: dict[str, Any]) -> str:
 
 
 def _fixations(entry: dict[str, Any], size: tuple[int, int], report: ReadReport, place: str) -> list[Fixation]:
-    lists = {name: field(entry, name, list, "a list") for name in ("X", "Y", "T", "bboxes")}
+    if all(entry.get(name) is None for name in _LISTS):
+        return []
+    lists = {name: field(entry, name, list, "a list") for name in _LISTS}
     if len({len(values) for values in lists.values()}) > 1:
         lengths = ", ".join(f"{len(values)} {name}" for name, values in lists.items())
         raise InvalidSampleError(f"{lengths}: there must be as many of each")

@@ -29,7 +29,7 @@ _SAMPLE_FIELDS = ("image", "description", "subject", "trajectory", "split")
 _FIXATION_FIELDS = ("box", "duration")
 
 
-def read_samples(path: str | os.PathLike[str]) -> list[Sample]:
+def read_samples(path: str | os.PathLike[str], *, check_durations: bool = True) -> list[Sample]:
     """Reads a samples file (JSON Lines, see this module).
 
     Images are checked to be there and opened later. An absolute image path is taken as it is. Blank lines, a byte order
@@ -38,6 +38,8 @@ def read_samples(path: str | os.PathLike[str]) -> list[Sample]:
 
     Args:
         path: The file.
+        check_durations: Whether to refuse trajectories whose median fixation lasts less than 0.01 s or more than 10 s,
+            which are in another unit; False where they are meant.
 
     Returns:
         One sample a line, in the file's order, each with its `source` (such as "ana.jsonl:3"); at least one.
@@ -52,7 +54,7 @@ def read_samples(path: str | os.PathLike[str]) -> list[Sample]:
     try:
         folder = path.parent.resolve()
         for place, line in json_lines(path):
-            samples.append(_read_line(line, place, folder, unread))
+            samples.append(_read_line(line, place, folder, unread, check_durations))
     except InvalidSampleError:
         raise
     except (OSError, ValueError) as error:
@@ -65,7 +67,9 @@ def read_samples(path: str | os.PathLike[str]) -> list[Sample]:
     return samples
 
 
-def _read_line(line: bytes, source: str, folder: Path, unread: collections.Counter[str]) -> Sample:
+def _read_line(
+    line: bytes, source: str, folder: Path, unread: collections.Counter[str], check_durations: bool
+) -> Sample:
     try:
         record = parse_object(line)
         unread.update(_unknown_fields(record, _SAMPLE_FIELDS))
@@ -73,7 +77,7 @@ def _read_line(line: bytes, source: str, folder: Path, unread: collections.Count
         return Sample(
             image=_image_path(record.get("image"), folder),
             description=record.get("description"),
-            trajectory=None if trajectory is None else _trajectory(trajectory, unread),
+            trajectory=None if trajectory is None else _trajectory(trajectory, unread, check_durations),
             subject=record.get("subject"),
             split=record.get("split"),
             source=source,
@@ -108,7 +112,7 @@ def _image_path(value: object, folder: Path) -> Path:
     return path
 
 
-def _trajectory(value: object, unread: collections.Counter[str]) -> Trajectory:
+def _trajectory(value: object, unread: collections.Counter[str], check_durations: bool) -> Trajectory:
     if not isinstance(value, list):
         raise InvalidSampleError(f'trajectory must be a list of {{"box": …, "duration": …}}, not {kind(value)}')
     fixations = []
@@ -123,7 +127,10 @@ def _trajectory(value: object, unread: collections.Counter[str]) -> Trajectory:
             fixations.append(Fixation(item["box"], item["duration"]))
         except InvalidSampleError as error:
             raise InvalidSampleError(f"trajectory[{i}]: {error}") from error
-    return Trajectory(fixations)
+    try:
+        return Trajectory(fixations, check_durations=check_durations)
+    except InvalidSampleError as error:
+        raise InvalidSampleError(f"trajectory: {error}") from error
 
 
 def write_samples(path: str | os.PathLike[str], samples: Iterable[Sample]) -> None:

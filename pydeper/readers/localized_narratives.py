@@ -42,6 +42,7 @@ def read_localized_narratives(
     min_box: float = MIN_BOX,
     outside: Outside = "clip",
     without_trajectory: Without = "skip",
+    check_durations: bool = True,
     tolerance: Tolerance = Tolerance(),  # noqa: B008 - frozen
 ) -> SampleStream:
     """Reads Localized Narratives, a line at a time.
@@ -56,7 +57,10 @@ def read_localized_narratives(
         method: How points become fixations: `IDT`, or `FixedWindows` (0.4 s).
         min_box: Smallest side of a box, as a fraction of the image's.
         outside: What becomes of points outside the image.
-        without_trajectory: Lines without traces, or in whose traces no fixation is found: "skip", or "keep" as text.
+        without_trajectory: Lines without traces, as in files of captions alone, or in whose traces no fixation is
+            found: "skip", or "keep" as text.
+        check_durations: Whether to refuse trajectories whose median fixation lasts less than 0.01 s or more than 10 s,
+            which are in another unit; False where they are meant.
         tolerance: How many damaged lines and missing images are passed over; none, unless told.
 
     Returns:
@@ -81,14 +85,14 @@ def read_localized_narratives(
         fixations: list[Fixation] = []
         for points, times in _strokes(record):
             settled = bring_inside(points, outside, report, place)
-            fixations += find_fixations(settled, times, method, min_box=min_box)
+            fixations += find_fixations(settled, times, method, min_box=min_box, check_durations=check_durations)
         caption = field(record, "caption", str, "text")
         if not caption.strip():
             raise PassedOver("no description")
         return Sample(
             image=image,
             description=caption,
-            trajectory=trajectory_of(fixations, without_trajectory, report, place),
+            trajectory=trajectory_of(fixations, without_trajectory, report, place, check_durations=check_durations),
             subject=str(field(record, "annotator_id", int, "a whole number")),
             source=place,
         )
@@ -119,7 +123,8 @@ def _image_name(record: dict[str, Any], pattern: str | None) -> str:
 def _strokes(record: dict[str, Any]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Points (N, 2) and times (N,) of each stretch that holds any."""
     end = -np.inf
-    for i, stroke in enumerate(field(record, "traces", list, "a list of lists of {x, y, t}")):
+    traces = [] if record.get("traces") is None else field(record, "traces", list, "a list of lists of {x, y, t}")
+    for i, stroke in enumerate(traces):
         if not isinstance(stroke, list):
             raise InvalidSampleError(f"traces[{i}] must be a list of {{x, y, t}}, not {kind(stroke)}")
         if not stroke:

@@ -5,8 +5,9 @@ from typing import Literal, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pydeper.errors import InvalidArgumentError
+from pydeper.errors import InvalidArgumentError, InvalidSampleError
 from pydeper.readers.stream import PassedOver, ReadReport
+from pydeper.samples.durations import why_implausible
 from pydeper.samples.trajectory import Fixation, Trajectory
 
 T = TypeVar("T")
@@ -42,17 +43,28 @@ def bring_inside(points: NDArray[np.float64], outside: Outside, report: ReadRepo
     return np.where(away[:, None], np.nan, points)
 
 
-def trajectory_of(fixations: list[Fixation], without: Without, report: ReadReport, place: str) -> Trajectory | None:
-    """The trajectory of a record's fixations.
+def trajectory_of(
+    fixations: list[Fixation],
+    without: Without,
+    report: ReadReport,
+    place: str,
+    *,
+    check_durations: bool,
+    unit: str = "s",
+) -> Trajectory | None:
+    """The trajectory of a record's fixations, its durations (read as `unit`) checked as in `Trajectory`.
 
     Returns:
         None where there are none and such records are kept.
 
     Raises:
         PassedOver: There are none, and such records are skipped.
+        InvalidSampleError: With `check_durations`, their median duration is no fixation's.
     """
     if fixations:
-        return Trajectory(fixations)
+        if check_durations and (problem := why_implausible([look.duration for look in fixations], unit)):
+            raise InvalidSampleError(problem)
+        return Trajectory(fixations, check_durations=check_durations)
     if without == "skip":
         raise PassedOver("no fixation")
     report.change("samples without a trajectory", place)

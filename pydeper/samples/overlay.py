@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidArgumentError
-from pydeper.samples.trajectory import Box, Trajectory
+from pydeper.samples.boxes import Box
+from pydeper.samples.trajectory import Trajectory
 
 Color: TypeAlias = tuple[int, int, int]
 Point: TypeAlias = tuple[float, float]

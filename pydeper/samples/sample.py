@@ -2,6 +2,7 @@
 
 import os
 import reprlib
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,6 +25,11 @@ def _held(image: Any) -> Any:
         return images.file_bytes(image)
     except InvalidImageError as error:
         raise InvalidSampleError(str(error)) from error
+
+
+def _composed(subject: Any) -> Any:
+    """One person has one name, however its letters are composed: Unicode's NFC, as most programs write them."""
+    return unicodedata.normalize("NFC", subject) if isinstance(subject, str) else subject
 
 
 def _is_image(_sample: object, _field: object, value: Any) -> None:
@@ -87,7 +93,7 @@ class Sample:
             in binary mode (such as `io.BytesIO`), the bytes are taken.
         description: What the person said or wrote.
         trajectory: How they looked; its boxes refer to the upright image (EXIF orientation applied).
-        subject: Who they are.
+        subject: Who they are; letters are composed (Unicode's NFC), so that one name is one person.
         split: The part of a data set the sample belongs to, such as "train".
         source: Where the sample came from, such as "ana.jsonl:3"; errors name it, comparisons ignore it.
 
@@ -98,7 +104,7 @@ class Sample:
     image: ImageLike = attrs.field(converter=_held, validator=_is_image, eq=_comparable)
     description: str | None = attrs.field(default=None, validator=attrs.validators.optional(_is_text))
     trajectory: Trajectory | None = attrs.field(default=None, validator=attrs.validators.optional(_is_trajectory))
-    subject: str | None = attrs.field(default=None, validator=attrs.validators.optional(_is_text))
+    subject: str | None = attrs.field(default=None, converter=_composed, validator=attrs.validators.optional(_is_text))
     split: str | None = attrs.field(default=None, validator=attrs.validators.optional(_is_text))
     source: str | None = attrs.field(default=None, validator=attrs.validators.optional(_is_text), eq=False)
 

@@ -4,20 +4,21 @@ import math
 import numbers
 import reprlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import attrs
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pydeper.errors import InvalidSampleError
-
-Box: TypeAlias = tuple[float, float, float, float]
+from pydeper.errors import InvalidArgumentError, InvalidSampleError
+from pydeper.samples.boxes import MIN_BOX, Box, box_around
+from pydeper.samples.durations import likely_unit, why_implausible
 
 MAX_DURATION = 3600.0
 """The longest fixation taken, in seconds: an hour is a mistaken unit, not a fixation."""
 
 _BOX_FORM = "a box is (x1, y1, x2, y2): left, top, right, bottom, as fractions of the upright image"
+_POINT_FORM = "a point is x from the left and y from the top, as fractions of the upright image"
 
 
 def _number(value: object, name: str, remedy: str) -> float:
@@ -29,7 +30,7 @@ def _number(value: object, name: str, remedy: str) -> float:
         return math.inf
 
 
-def _to_box(value: Sequence[float] | NDArray[np.floating]) -> Box:
+def _four_numbers(value: Sequence[float] | NDArray[np.floating]) -> Box:
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
@@ -39,20 +40,38 @@ def _to_box(value: Sequence[float] | NDArray[np.floating]) -> Box:
     if len(value) != 4:
         raise InvalidSampleError(f"box must be 4 numbers, not {len(value)}: {reprlib.repr(value)}; {_BOX_FORM}")
     x1, y1, x2, y2 = (_number(number, f"box[{i}]", _BOX_FORM) for i, number in enumerate(value))
-    box = (x1, y1, x2, y2)
+    return x1, y1, x2, y2
+
+
+def _to_box(value: Sequence[float] | NDArray[np.floating]) -> Box:
+    box = x1, y1, x2, y2 = _four_numbers(value)
     if not all(0 <= number <= 1 for number in box):
         raise InvalidSampleError(
-            f"box {box} leaves [0, 1]; {_BOX_FORM} (divide pixels by its width and height, and clip what lies outside)"
+            f"box {box} leaves [0, 1]; {_BOX_FORM} (divide pixels by its width and height, and clip what lies outside: "
+            "Fixation.clipped)"
         )
     if not (x1 < x2 and y1 < y2):
         raise InvalidSampleError(f"box {box} has no area: x1 must be below x2 and y1 below y2; {_BOX_FORM}")
     return box
 
 
+def _clipped(value: Sequence[float] | NDArray[np.floating]) -> Box:
+    box = x1, y1, x2, y2 = _four_numbers(value)
+    if not (x1 < x2 and y1 < y2):
+        raise InvalidSampleError(f"box {box} has no area: x1 must be below x2 and y1 below y2; {_BOX_FORM}")
+    if not (x1 < 1 and y1 < 1 and x2 > 0 and y2 > 0):
+        raise InvalidSampleError(f"box {box} lies outside the image altogether; leave the fixation out; {_BOX_FORM}")
+    return max(x1, 0.0), max(y1, 0.0), min(x2, 1.0), min(y2, 1.0)
+
+
 def _to_duration(value: float) -> float:
     duration = _number(value, "duration", "give seconds")
     if not 0 < duration <= MAX_DURATION:
-        raise InvalidSampleError(f"duration {duration} is not within (0, {MAX_DURATION:.0f}] seconds; give seconds")
+        unit = likely_unit(duration)
+        looks = f", and this looks like {unit}" if duration > MAX_DURATION and unit else ""
+        raise InvalidSampleError(
+            f"duration {duration} is not within (0, {MAX_DURATION:.0f}] seconds; give seconds{looks}"
+        )
     return duration
 
 
@@ -71,6 +90,47 @@ class Fixation:
 
     box: Box = attrs.field(converter=_to_box)
     duration: float = attrs.field(converter=_to_duration)
+
+    @classmethod
+    def at(cls, x: float, y: float, duration: float, size: float | tuple[float, float] = MIN_BOX) -> "Fixation":
+        """Makes a fixation of the point that was looked at: a box around it, clipped to the image.
+
+        Args:
+            x: From the left, as a fraction of the upright image's width, in [0, 1].
+            y: From the top, as a fraction of its height, in [0, 1].
+            duration: Seconds.
+            size: Width and height of the box, as fractions of the image's, in (0, 1]; one number for both, or two.
+
+        Raises:
+            InvalidSampleError: A value is not a number or out of its range.
+            InvalidArgumentError: `size` is.
+        """
+        point = (_number(x, "x", _POINT_FORM), _number(y, "y", _POINT_FORM))
+        if not all(0 <= value <= 1 for value in point):
+            raise InvalidSampleError(f"the point {point} lies outside the image; {_POINT_FORM}")
+        sizes = (size, size) if isinstance(size, numbers.Real) else size
+        try:
+            width, height = (float(value) for value in sizes)  # type: ignore[union-attr]
+        except (TypeError, ValueError) as error:
+            raise InvalidArgumentError(f"size must be one number or two, not {reprlib.repr(size)}") from error
+        if not (0 < width <= 1 and 0 < height <= 1):
+            raise InvalidArgumentError(f"size must be within (0, 1], fractions of the image, not {size!r}")
+        box = box_around(point, point, (width, height))
+        assert box is not None  # its centre is inside
+        return cls(box, duration)
+
+    @classmethod
+    def clipped(cls, box: Sequence[float], duration: float) -> "Fixation":
+        """Makes a fixation of a box that may leave the image: what lies outside is cut off.
+
+        Args:
+            box: (x1, y1, x2, y2) as fractions of the upright image, x1 < x2 and y1 < y2.
+            duration: Seconds.
+
+        Raises:
+            InvalidSampleError: No part of the box lies inside the image, or a value is not valid.
+        """
+        return cls(_clipped(box), duration)
 
 
 def _to_fixations(value: Iterable[Fixation]) -> tuple[Fixation, ...]:
@@ -95,21 +155,40 @@ class Trajectory:
 
     It may be of any length; a model reads the first `max_fixations` of its config (30 in the paper) and no more.
 
+    Durations in milliseconds are the usual mistake, and nothing later would show it. So a trajectory is refused whose
+    median fixation lasts less than 0.01 s or more than 10 s, unless you say that it is meant.
+
     Attributes:
         fixations: One or more `Fixation`.
+        check_durations: Whether to refuse durations that cannot be seconds; False where they are meant. Comparisons
+            ignore it.
 
     Raises:
-        InvalidSampleError: There is no fixation, or something that is none.
+        InvalidSampleError: There is no fixation, or something that is none, or the median duration is no fixation's.
     """
 
     fixations: tuple[Fixation, ...] = attrs.field(converter=_to_fixations)
+    check_durations: bool = attrs.field(default=True, kw_only=True, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.check_durations and (problem := why_implausible([look.duration for look in self.fixations])):
+            raise InvalidSampleError(problem)
 
     @classmethod
-    def from_arrays(cls, boxes: ArrayLike, durations: ArrayLike) -> "Trajectory":
+    def from_arrays(
+        cls, boxes: ArrayLike, durations: ArrayLike, *, clip: bool = False, check_durations: bool = True
+    ) -> "Trajectory":
         """Builds a trajectory from boxes (M, 4), as in `Fixation.box`, and durations (M,) in seconds, M ≥ 1.
 
+        Args:
+            boxes: (x1, y1, x2, y2) of each fixation, as fractions of the upright image.
+            durations: Seconds.
+            clip: Whether boxes may leave the image, and are then clipped to it (see `Fixation.clipped`).
+            check_durations: As in `Trajectory`.
+
         Raises:
-            InvalidSampleError: The shapes do not fit, or a fixation (named by its index) is not valid.
+            InvalidSampleError: The shapes do not fit, a fixation (named by its index) is not valid, or the median
+                duration is no fixation's.
         """
         box_array, duration_array = _numeric_array(boxes, "boxes"), _numeric_array(durations, "durations")
         if box_array.ndim != 2 or box_array.shape[1] != 4 or duration_array.shape != box_array.shape[:1]:
@@ -120,10 +199,10 @@ class Trajectory:
         fixations = []
         for i, (box, duration) in enumerate(zip(box_array.tolist(), duration_array.tolist(), strict=True)):
             try:
-                fixations.append(Fixation(box, duration))
+                fixations.append(Fixation.clipped(box, duration) if clip else Fixation(box, duration))
             except InvalidSampleError as error:
                 raise InvalidSampleError(f"fixation {i}: {error}") from None
-        return cls(fixations)
+        return cls(fixations, check_durations=check_durations)
 
     @property
     def boxes(self) -> NDArray[np.float32]:

@@ -177,6 +177,18 @@ def test_what_is_no_gaze_is_refused(points: Any, times: Any, message: str) -> No
         find_fixations(points, times)
 
 
+def test_milliseconds_are_refused_unless_they_are_meant() -> None:
+    points, times = [(0.5, 0.5)] * 40, np.arange(40) * 20.0
+    for method in (IDT(), FixedWindows(0.4)):
+        with pytest.raises(InvalidSampleError, match=r"20 s pass .*times look like milliseconds"):
+            find_fixations(points, times, method)
+    assert len(find_fixations(points, times, FixedWindows(40), check_durations=False)) == 20
+    closer = np.arange(40) * 8.0  # at 125 points a second, only the fixations are too long
+    with pytest.raises(InvalidSampleError, match=r"lasts 312 s.*looks like milliseconds"):
+        trajectory_from_points(points, closer)
+    assert len(trajectory_from_points(points, closer, check_durations=False)) == 1
+
+
 def test_settings_out_of_range_are_refused() -> None:
     for make in (IDT, FixedWindows):
         with pytest.raises(InvalidArgumentError, match=r"must be above 0, not -1"):

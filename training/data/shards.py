@@ -228,7 +228,10 @@ def _samples(line: str, address: str, number: int) -> list[Sample]:
 
 
 def _trajectory(fixations: list[dict[str, Any]] | None) -> Trajectory | None:
-    return None if fixations is None else Trajectory(tuple(Fixation(**fixation) for fixation in fixations))
+    if fixations is None:
+        return None
+    # They were judged when they were read to be written here.
+    return Trajectory(tuple(Fixation(**fixation) for fixation in fixations), check_durations=False)
 
 
 class ShardImages:

@@ -86,6 +86,12 @@ def _add_common(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "--without-trajectory", choices=["skip", "keep"], default="skip", help="records without one (default: skip)"
     )
+    parser.add_argument(
+        "--no-check-durations",
+        dest="check_durations",
+        action="store_false",
+        help="take fixations that last below 0.01 s or above 10 s (median), which is another unit else",
+    )
 
 
 def _add_method(parser: argparse.ArgumentParser) -> None:
@@ -167,6 +173,7 @@ def _localized_narratives(options: argparse.Namespace) -> SampleStream:
         min_box=options.min_box,
         outside=options.outside,
         without_trajectory=options.without_trajectory,
+        check_durations=options.check_durations,
         tolerance=_tolerance(options),
     )
 
@@ -181,6 +188,7 @@ def _capgaze(options: argparse.Namespace) -> SampleStream:
         outside=options.outside,
         without_trajectory=options.without_trajectory,
         without_description=options.without_description,
+        check_durations=options.check_durations,
         tolerance=_tolerance(options),
     )
 
@@ -204,6 +212,7 @@ def _fixation_report(options: argparse.Namespace) -> SampleStream:
         without_trajectory=options.without_trajectory,
         without_description=options.without_description,
         encoding=options.encoding,
+        check_durations=options.check_durations,
         tolerance=_tolerance(options),
     )
 
@@ -225,5 +234,6 @@ def _deper_json(options: argparse.Namespace) -> SampleStream:
         options.images,
         boxes=options.boxes,
         without_trajectory=options.without_trajectory,
+        check_durations=options.check_durations,
         tolerance=_tolerance(options),
     )

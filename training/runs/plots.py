@@ -130,7 +130,9 @@ def trajectory_picture(image: Image.Image, real: Trajectory, predicted: NDArray[
     boxes = predicted[(predicted[:, :2] < predicted[:, 2:]).all(axis=1)]
     if len(boxes):
         duration = float(np.mean(real.durations))
-        right = draw_trajectory(image, Trajectory.from_arrays(boxes.tolist(), [duration] * len(boxes)))
+        right = draw_trajectory(
+            image, Trajectory.from_arrays(boxes.tolist(), [duration] * len(boxes), check_durations=False)
+        )
     both = Image.new("RGB", (left.width + _GAP + right.width, left.height), "white")
     both.paste(left, (0, 0))
     both.paste(right, (left.width + _GAP, 0))

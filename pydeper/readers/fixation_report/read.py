@@ -32,6 +32,7 @@ def read_fixation_report(
     without_description: Without = "skip",
     description_columns: tuple[str, str, str] = ("subject", "image", "description"),
     encoding: str | None = None,
+    check_durations: bool = True,
     tolerance: Tolerance = Tolerance(),  # noqa: B008 - frozen
 ) -> SampleStream:
     """Reads a fixation report, a viewing (one person, one image, one trial) at a time.
@@ -54,6 +55,8 @@ def read_fixation_report(
         without_description: Viewings that no description is given for: "skip", or "keep" as gaze.
         description_columns: What the columns (or fields) of the descriptions' file are called: person, image, text.
         encoding: Of report and table; None: by their byte order mark, else UTF-8.
+        check_durations: Whether to refuse trajectories whose median fixation lasts less than 0.01 s or more than 10 s,
+            which are in another unit; False where they are meant.
         tolerance: How many damaged viewings and missing images are passed over; none, unless told.
 
     Returns:
@@ -89,7 +92,14 @@ def read_fixation_report(
         return Sample(
             image=file,
             description=text,
-            trajectory=trajectory_of(fixations, "skip" if text is None else without_trajectory, report, place),
+            trajectory=trajectory_of(
+                fixations,
+                "skip" if text is None else without_trajectory,
+                report,
+                place,
+                check_durations=check_durations,
+                unit=report_format.time_unit,
+            ),
             subject=viewing.subject,
             source=place,
         )

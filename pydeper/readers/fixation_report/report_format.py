@@ -7,12 +7,10 @@ import attrs
 
 from pydeper.readers.tables.table import Column
 from pydeper.readers.trajectories import one_of
+from pydeper.samples.durations import UNITS
 
 ROLES = ("x", "y", "duration", "subject", "image", "trial", "start", "fixation")
 """What a column can be, by the names of `ReportFormat`'s attributes."""
-
-SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-"""Units of time, in seconds."""
 
 
 @attrs.frozen(kw_only=True)
@@ -49,7 +47,7 @@ class ReportFormat:
     y_up: bool = False
 
     def __attrs_post_init__(self) -> None:
-        one_of("time_unit", self.time_unit, ("s", "ms", "us", "ns"))
+        one_of("time_unit", self.time_unit, tuple(UNITS))
         one_of("units", self.units, ("normalised", "image_px", "screen_px"))
 
 

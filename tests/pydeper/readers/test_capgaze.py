@@ -112,6 +112,7 @@ def test_what_is_missing_is_passed_over_or_kept(tmp_path: Path) -> None:
         (False, False),
         (True, False),
         (False, True),
+        (False, True),
         (True, False),
     ]
 

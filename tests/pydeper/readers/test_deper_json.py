@@ -59,6 +59,23 @@ def test_an_entry_becomes_a_sample(tmp_path: Path, images: Path) -> None:
     assert (first.source, stream.report.samples, stream.report.changed) == (f"{path}[0]", 2, {})
 
 
+def test_milliseconds_are_refused_unless_they_are_meant(tmp_path: Path, images: Path) -> None:
+    path = write(tmp_path, [entry(T=[300, 250])])
+    with pytest.raises(InvalidSampleError, match=r"data.json\[0\]: .*lasts 275 s.* milliseconds"):
+        list(read_deper_json(path, images))
+    (sample,) = read_deper_json(path, images, check_durations=False)
+    assert [fixation.duration for fixation in sample.trajectory or ()] == [300, 250]
+
+
+def test_entries_without_lists_are_kept_as_text(tmp_path: Path, images: Path) -> None:
+    bare = {name: value for name, value in entry().items() if name not in ("X", "Y", "T", "bboxes")}
+    path = write(tmp_path, [entry(), bare, entry(X=None, Y=None, T=None, bboxes=None)])
+    stream = read_deper_json(path, images, without_trajectory="keep")
+    assert [sample.trajectory is None for sample in stream] == [False, True, True]
+    with pytest.raises(InvalidSampleError, match=r"data.json\[0\]: bboxes is missing"):
+        list(read_deper_json(write(tmp_path, [bare | {"X": [0.5], "Y": [0.5], "T": [0.3]}]), images))
+
+
 @pytest.mark.parametrize(("name", "size"), [("17", (80, 60)), ("turned", (60, 80))])
 def test_pixels_are_of_the_upright_image(name: str, size: tuple[int, int], tmp_path: Path, images: Path) -> None:
     pixels = [0.5 * size[0], 0.25 * size[1], size[0], 0.75 * size[1]]

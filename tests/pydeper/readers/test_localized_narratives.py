@@ -9,6 +9,7 @@ from PIL import Image
 from pydeper.errors import InvalidArgumentError, InvalidSampleError
 from pydeper.gaze import FixedWindows
 from pydeper.readers import Tolerance, read_localized_narratives
+from pydeper.readers.localized_narratives import POINTER_STOPS
 
 Lines = Callable[..., Path]
 
@@ -120,7 +121,27 @@ def test_points_outside_are_moved_to_the_edge_or_left_out(lines: Lines, images: 
     assert dropped.report.changed["points outside the image left out"].count == 20
 
 
-@pytest.mark.parametrize("traces", [[], [[]], [[{"x": 0.1, "y": 0.1, "t": 0.0}]]])
+def test_files_of_captions_alone_are_kept_as_text(lines: Lines, images: Path) -> None:
+    captions = [narration(annotator_id=who) for who in (7, 8)]
+    for caption in captions:
+        del caption["traces"], caption["timed_caption"], caption["voice_recording"]
+    stream = read_localized_narratives(lines(*captions), images, without_trajectory="keep")
+    assert [(sample.subject, sample.trajectory) for sample in stream] == [("7", None), ("8", None)]
+    assert stream.report.changed["samples without a trajectory"].count == 2
+    with pytest.raises(InvalidSampleError, match="passed over: 2 × no fixation"):
+        list(read_localized_narratives(lines(*captions), images))
+
+
+@pytest.mark.parametrize("method", [POINTER_STOPS, FixedWindows(0.4)])
+def test_milliseconds_are_refused_unless_they_are_meant(method: Any, lines: Lines, images: Path) -> None:
+    points = [{"x": 0.5, "y": 0.5, "t": 20 * i} for i in range(100)]
+    path = lines(narration(traces=[points]))
+    with pytest.raises(InvalidSampleError, match=r"ln\.jsonl:1: .* milliseconds"):
+        list(read_localized_narratives(path, images, method=method))
+    assert len(list(read_localized_narratives(path, images, method=method, check_durations=False))) == 1
+
+
+@pytest.mark.parametrize("traces", [None, [], [[]], [[{"x": 0.1, "y": 0.1, "t": 0.0}]]])
 def test_a_line_without_fixations_is_passed_over_or_kept_as_text(traces: Any, lines: Lines, images: Path) -> None:
     path = lines(narration(), narration(traces=traces, caption="Text."))
     stream = read_localized_narratives(path, images)
@@ -161,7 +182,7 @@ POINT = {"x": 0.1, "y": 0.2, "t": 1.0}
         (narration(annotator_id="93"), "annotator_id must be a whole number, not str '93'"),
         (narration(annotator_id=True), "annotator_id must be a whole number, not bool True"),
         (narration(caption=None), "caption must be text, not null"),
-        (narration(traces=None), "traces must be a list of lists"),
+        (narration(traces={}), "traces must be a list of lists"),
         (narration(traces=[POINT]), r"traces\[0\] must be a list"),
         (narration(traces=[[POINT, {"x": 1, "y": 2}]]), r"traces\[0\]\[1\] must be {x, y, t}, not dict"),
         (narration(traces=[[POINT, [1, 2, 3]]]), r"traces\[0\]\[1\] must be {x, y, t}, not list"),

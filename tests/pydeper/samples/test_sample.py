@@ -1,6 +1,7 @@
 import io
 import math
 import pickle
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,10 @@ def test_opening_an_image_names_the_source(tmp_path: Path) -> None:
         Sample(path, "dog", source="ana.jsonl:3").open_image()
     with pytest.raises(InvalidImageError, match=r"^image '.*gone\.jpg' does not exist"):
         Sample(path, "dog").open_image()
+
+
+def test_one_name_is_one_person_however_its_letters_are_composed() -> None:
+    composed, decomposed = (unicodedata.normalize(form, "Zoë Åström") for form in ("NFC", "NFD"))
+    assert composed != decomposed
+    assert Sample("a.jpg", decomposed, subject=decomposed) == Sample("a.jpg", decomposed, subject=composed)
+    assert Sample("a.jpg", decomposed).description == decomposed  # what somebody said stays as they said it

@@ -1,10 +1,13 @@
+import copy
 import math
+import pickle
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 
-from pydeper.errors import InvalidSampleError
+from pydeper.errors import InvalidArgumentError, InvalidSampleError
 from pydeper.samples.trajectory import Fixation, Trajectory
 
 BOX = (0.1, 0.2, 0.4, 0.6)
@@ -101,3 +104,56 @@ def test_bad_trajectories() -> None:
         Trajectory([Fixation(BOX, 1), (BOX, 1)])  # type: ignore[list-item]
     with pytest.raises(InvalidSampleError, match="not int"):
         Trajectory(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("durations", "message"),
+    [
+        ([250, 410], "the median fixation lasts 330 s, read as s, .* looks like milliseconds"),
+        ([0.2, 250, 410], "lasts 250 s"),
+        ([11, 12], "lasts 11.5 s.*looks like milliseconds"),
+        ([0.009], "lasts 0.009 s.*no fixation in any unit"),
+        ([2.5e-4, 3e-4], "lasts 0.000275 s"),
+    ],
+)
+def test_durations_in_another_unit_are_refused_unless_they_are_meant(durations: list[float], message: str) -> None:
+    looks = [Fixation(BOX, duration) for duration in durations]
+    with pytest.raises(InvalidSampleError, match=rf"{message}.*check_durations=False"):
+        Trajectory(looks)
+    with pytest.raises(InvalidSampleError, match=message):
+        Trajectory.from_arrays([BOX] * len(durations), durations)
+    meant = Trajectory(looks, check_durations=False)
+    assert meant == Trajectory.from_arrays([BOX] * len(durations), durations, check_durations=False)
+    assert pickle.loads(pickle.dumps(meant)) == copy.deepcopy(meant) == attrs.evolve(meant) == meant
+
+
+def test_single_fixations_may_be_long_or_short() -> None:
+    assert len(Trajectory.from_arrays([BOX] * 3, [0.2, 0.3, 600])) == 3
+    assert len(Trajectory.from_arrays([BOX] * 3, [0.001, 0.01, 10])) == 3
+    with pytest.raises(InvalidSampleError, match=r"250000\.0 is not within .* looks like microseconds"):
+        Fixation(BOX, 250_000)
+
+
+def test_a_fixation_at_a_point() -> None:
+    assert Fixation.at(0.5, 0.25, 0.3, size=0.1).box == pytest.approx((0.45, 0.2, 0.55, 0.3))
+    assert Fixation.at(0.5, 0.5, 0.3, (0.2, 0.4)) == Fixation((0.4, 0.3, 0.6, 0.7), 0.3)
+    assert Fixation.at(0.5, 0.5, 0.3).box == pytest.approx((0.465, 0.465, 0.535, 0.535))
+    assert Fixation.at(0, 1, 0.3, size=0.1).box == pytest.approx((0, 0.95, 0.05, 1))  # clipped at the edge
+    for x, y in ((843, 448), (-0.1, 0.5), (math.nan, 0.5), ("0.5", 0.5)):
+        with pytest.raises(InvalidSampleError, match="fractions of the upright image"):
+            Fixation.at(x, y, 0.3)  # type: ignore[arg-type]
+    for size in (0, 1.1, 40, (0.1, 0), (0.1,), "wide", None):
+        with pytest.raises(InvalidArgumentError, match="size must be"):
+            Fixation.at(0.5, 0.5, 0.3, size)  # type: ignore[arg-type]
+
+
+def test_boxes_are_clipped_where_that_is_said() -> None:
+    assert Fixation.clipped((-0.1, 0.2, 0.3, 1.4), 0.3) == Fixation((0, 0.2, 0.3, 1), 0.3)
+    boxes = [BOX, (0.9, 0.9, 1.2, 1.2)]
+    assert Trajectory.from_arrays(boxes, [0.3, 0.3], clip=True).fixations[1].box == (0.9, 0.9, 1, 1)
+    with pytest.raises(InvalidSampleError, match=r"fixation 1: .*leaves \[0, 1\].*Fixation\.clipped"):
+        Trajectory.from_arrays(boxes, [0.3, 0.3])
+    with pytest.raises(InvalidSampleError, match="outside the image altogether"):
+        Fixation.clipped((1.1, 0, 1.2, 1), 0.3)
+    with pytest.raises(InvalidSampleError, match="no area"):
+        Fixation.clipped((0.5, 0, 0.4, 2), 0.3)
