@@ -12,8 +12,10 @@ from pydeper.readers.fixation_report import (
 from pydeper.readers.jsonl import read_samples, write_samples
 from pydeper.readers.localized_narratives import read_localized_narratives
 from pydeper.readers.stream import ReadReport, SampleStream, Tolerance
+from pydeper.readers.tables.numbers import MISSING_WORDS
 
 __all__ = [
+    "MISSING_WORDS",
     "REPORT_FORMATS",
     "BoxRadius",
     "Placement",

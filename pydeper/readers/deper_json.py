@@ -17,7 +17,9 @@ from typing import Any, Literal, TextIO, TypeAlias
 
 from pydeper.errors import InvalidSampleError
 from pydeper.images import upright_size
-from pydeper.readers.records import ImageFolder, field, kind, unique
+from pydeper.readers.files import open_text
+from pydeper.readers.image_folder import ImageFolder
+from pydeper.readers.records import field, kind, unique
 from pydeper.readers.stream import ReadReport, SampleStream, Tolerance, stream
 from pydeper.readers.trajectories import Without, one_of, trajectory_of
 from pydeper.samples.sample import Sample
@@ -134,14 +136,9 @@ def _inside(box: Any, size: tuple[int, int], report: ReadReport, place: str) -> 
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, entry in enumerate(_items(file, path)):
-                yield f"{path}[{number}]", entry
-    except UnicodeDecodeError as error:
-        raise InvalidSampleError(f"{path}: is not UTF-8 ({error}); save it as UTF-8") from error
-    except OSError as error:
-        raise InvalidSampleError(f"{path}: cannot be read ({error}); name a JSON file") from error
+    with open_text(path, "name a JSON file") as file:
+        for number, entry in enumerate(_items(file, path)):
+            yield f"{path}[{number}]", entry
 
 
 def _items(file: TextIO, path: Path) -> Iterator[Any]:

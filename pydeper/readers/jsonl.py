@@ -14,13 +14,14 @@ import json
 import os
 import warnings
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidSampleError
 from pydeper.images import why_no_path
-from pydeper.readers.records import canonical, json_lines, kind, parse_object
+from pydeper.readers.image_folder import FileNames, canonical
+from pydeper.readers.records import json_lines, kind, parse_object
 from pydeper.samples.sample import Sample
 from pydeper.samples.trajectory import Fixation, Trajectory
 from pydeper.untrusted import shown_path
@@ -33,8 +34,9 @@ def read_samples(path: str | os.PathLike[str], *, check_durations: bool = True) 
     """Reads a samples file (JSON Lines, see this module).
 
     Images are checked to be there and opened later. An absolute image path is taken as it is. Blank lines, a byte order
-    mark and Windows line ends are fine. A field that the format does not know is not read: one warning at the end tells
-    the names and how often each was met; but where it looks like a missing field's name misspelt, it is an error.
+    mark, Windows line ends, UTF-16 and files packed by gzip, bzip2 or xz are fine. A field that the format does not
+    know is not read: one warning at the end tells the names and how often each was met; but where it looks like a
+    missing field's name misspelt, it is an error.
 
     Args:
         path: The file.
@@ -51,10 +53,11 @@ def read_samples(path: str | os.PathLike[str], *, check_durations: bool = True) 
     path = Path(path)
     unread: collections.Counter[str] = collections.Counter()
     samples = []
+    names = FileNames()
     try:
         folder = path.parent.resolve()
         for place, line in json_lines(path):
-            samples.append(_read_line(line, place, folder, unread, check_durations))
+            samples.append(_read_line(line, place, folder, names, unread, check_durations))
     except InvalidSampleError:
         raise
     except (OSError, ValueError) as error:
@@ -68,14 +71,14 @@ def read_samples(path: str | os.PathLike[str], *, check_durations: bool = True) 
 
 
 def _read_line(
-    line: bytes, source: str, folder: Path, unread: collections.Counter[str], check_durations: bool
+    line: bytes, source: str, folder: Path, names: FileNames, unread: collections.Counter[str], check_durations: bool
 ) -> Sample:
     try:
         record = parse_object(line)
         unread.update(_unknown_fields(record, _SAMPLE_FIELDS))
         trajectory = record.get("trajectory")
         return Sample(
-            image=_image_path(record.get("image"), folder),
+            image=_image_path(record.get("image"), folder, names),
             description=record.get("description"),
             trajectory=None if trajectory is None else _trajectory(trajectory, unread, check_durations),
             subject=record.get("subject"),
@@ -95,13 +98,14 @@ def _unknown_fields(record: dict[str, Any], known: tuple[str, ...], prefix: str 
     return [prefix + name for name in unknown]
 
 
-def _image_path(value: object, folder: Path) -> Path:
+def _image_path(value: object, folder: Path, names: FileNames) -> Path:
     if not isinstance(value, str) or not value:
         raise InvalidSampleError(f"image must be the path of an image file, not {kind(value)}")
     if reason := why_no_path(value):
         raise InvalidSampleError(f"image {shown_path(value)} {reason}, and name its file here")
     path = canonical(folder / value)
     try:
+        path = canonical(names.find(folder, PurePosixPath(value)))
         found, problem = path.is_file(), "is not there" if not path.exists() else "is not a file"
     except OSError as error:
         found, problem = False, f"cannot be one's path: {error.strerror}"

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from pydeper.errors import InvalidArgumentError, InvalidSampleError
 from pydeper.gaze import IDT, MIN_BOX, FixationMethod, find_fixations
-from pydeper.readers.records import ImageFolder, field, json_lines, kind, parse_object
+from pydeper.readers.image_folder import ImageFolder
+from pydeper.readers.records import field, json_lines, kind, parse_object
 from pydeper.readers.stream import PassedOver, ReadReport, SampleStream, Tolerance, stream
 from pydeper.readers.trajectories import Outside, Without, bring_inside, one_of, trajectory_of
 from pydeper.samples.sample import Sample

@@ -1,32 +1,27 @@
-"""JSON objects and image files as every reader takes them: strictly, and with messages that say what is wrong."""
+"""JSON objects as every reader takes them: strictly, and with messages that say what is wrong."""
 
-import codecs
 import collections
 import json
-import os
 import reprlib
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pydeper.errors import InvalidSampleError
+from pydeper.readers.files import encoded_lines
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, bytes]]:
     """The lines of a JSON Lines file that hold something, each with its place, such as "ana.jsonl:3".
 
+    The file may be packed by gzip, bzip2 or xz, and in UTF-16 or UTF-32; the lines are UTF-8.
+
     Raises:
         InvalidSampleError: The file cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if number == 1:
-                    line = line.removeprefix(codecs.BOM_UTF8)
-                if line.strip():
-                    yield f"{path}:{number}", line
-    except (OSError, ValueError) as error:
-        raise InvalidSampleError(f"{path}: cannot be read ({error}); name a JSON Lines file of samples") from error
+    for number, line in enumerate(encoded_lines(path, "name a JSON Lines file of samples"), start=1):
+        if line.strip():
+            yield f"{path}:{number}", line
 
 
 def parse_object(line: bytes) -> dict[str, Any]:
@@ -79,43 +74,3 @@ def field(record: dict[str, Any], name: str, types: type | tuple[type, ...], exp
     if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
         raise InvalidSampleError(f"{name} must be {expected}, not {kind(value)}")
     return value
-
-
-def canonical(path: Path) -> Path:
-    """The path from the root, without links in its folders.
-
-    An image that is a link keeps its own name: what it points at may have none that tells the format.
-    """
-    return path.parent.resolve() / path.name
-
-
-class MissingImageError(InvalidSampleError):
-    """A record names an image that is not in its folder."""
-
-
-class ImageFolder:
-    """The folder that a data set's images are in."""
-
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
-        if not self.folder.is_dir():
-            raise InvalidSampleError(f"{self.folder}: is no folder; name the one that holds the images")
-
-    def find(self, name: str) -> Path:
-        """The path of an image, by its name inside the folder (with forward slashes).
-
-        Raises:
-            MissingImageError: It is not there.
-            InvalidSampleError: The name leads out of the folder, or is none.
-        """
-        parts = PurePosixPath(name)
-        if not name or parts.is_absolute() or ".." in parts.parts:
-            raise InvalidSampleError(f"image name {name!r} does not name a file inside {self.folder}")
-        path = self.folder / parts
-        try:
-            found = path.is_file()
-        except OSError as error:
-            raise InvalidSampleError(f"image name {name!r} cannot be a file's ({error})") from error
-        if not found:
-            raise MissingImageError(f"image {name!r} is not in {self.folder}")
-        return canonical(path)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import attrs
 
 from pydeper.errors import InvalidArgumentError, InvalidImageError, InvalidSampleError
-from pydeper.readers.records import MissingImageError
+from pydeper.readers.image_folder import MissingImageError
 from pydeper.samples.sample import Sample
 
 T = TypeVar("T")

@@ -1,5 +1,6 @@
 """What readers of gaze decide alike: points outside the image, and records without a trajectory."""
 
+from collections.abc import Iterable
 from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -30,11 +31,30 @@ def one_of(name: str, value: T, allowed: tuple[T, ...]) -> T:
     return value
 
 
+_FAR = 10.0
+"""No gaze at an image is further away, in sides of the image."""
+
+
+def refuse_pixels(points: Iterable[tuple[float, float]]) -> None:
+    """Checks that points may be fractions of an image.
+
+    Raises:
+        InvalidSampleError: Each of them is ten images away.
+    """
+    distances = [max(abs(x), abs(y)) for x, y in points]
+    if distances and min(distances) > _FAR:
+        raise InvalidSampleError(
+            f"all positions lie far outside the image, read as fractions of it, from {min(distances):g} on; they look "
+            "like pixels: say their units, or divide by the image's width and height"
+        )
+
+
 def bring_inside(points: NDArray[np.float64], outside: Outside, report: ReadReport, place: str) -> NDArray[np.float64]:
     """Deals with points (N, 2) outside [0, 1], and reports how many there were; NaN stays NaN."""
     away: NDArray[np.bool_] = np.any((points < 0) | (points > 1), axis=1)
     if not away.any():
         return points
+    refuse_pixels((x, y) for x, y in points.tolist() if x == x and y == y)
     count = int(away.sum())
     if outside == "clip":
         report.change("points outside the image moved to its edge", place, count)

@@ -117,7 +117,7 @@ def _add_without_description(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_fixation_report(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, metavar="FILE", help="CSV or TSV")
+    parser.add_argument("path", type=Path, metavar="FILE", help="CSV, TSV or a workbook")
     parser.add_argument("--images", type=Path, required=True, help="folder of the images")
     parser.add_argument(
         "--descriptions", type=Path, metavar="FILE", help="JSON Lines or CSV: subject, image, description"
@@ -138,11 +138,19 @@ def _add_fixation_report(parser: argparse.ArgumentParser) -> None:
         "--rectangle", type=float, nargs=4, metavar=("X", "Y", "W", "H"), help="of the images on screen"
     )
     parser.add_argument(
-        "--screen", type=float, nargs=2, metavar=("W", "H"), help="images are centred in their own size"
+        "--screen", type=float, nargs=2, metavar=("W", "H"), help="images are centred on it, see --scale"
+    )
+    parser.add_argument(
+        "--scale",
+        choices=["none", "fit", "shrink"],
+        default="none",
+        help="of images on the screen: own size, as large as fits, or that for larger ones only (default: %(default)s)",
     )
     parser.add_argument("--radius", type=float, default=0.035, help="of a box (default: %(default)s)")
     parser.add_argument("--radius-unit", choices=["fraction", "px"], default="fraction", help="(default: %(default)s)")
     parser.add_argument("--encoding", help="(default: by the byte order mark, else UTF-8)")
+    parser.add_argument("--sheet", metavar="NAME", help="of a workbook (default: the one that holds anything)")
+    parser.add_argument("--decimal", choices=[".", ","], help="the decimal mark (default: as the numbers show)")
     _add_outside(parser, "drop")
     _add_without_description(parser)
     parser.set_defaults(read=_fixation_report)
@@ -206,12 +214,14 @@ def _fixation_report(options: argparse.Namespace) -> SampleStream:
         options.descriptions,
         subject=options.subject,
         image=options.image,
-        placement=Placement(rectangle=rectangle, screen=screen) if rectangle or screen else None,
+        placement=Placement(rectangle=rectangle, screen=screen, scale=options.scale) if rectangle or screen else None,
         radius=BoxRadius(options.radius, options.radius_unit),
         outside=options.outside,
         without_trajectory=options.without_trajectory,
         without_description=options.without_description,
         encoding=options.encoding,
+        sheet=options.sheet,
+        decimal=options.decimal,
         check_durations=options.check_durations,
         tolerance=_tolerance(options),
     )

@@ -23,8 +23,8 @@ from tqdm import tqdm
 from pydeper.atomic import atomic_path
 from pydeper.errors import PydeperError
 from pydeper.readers import ReadReport, SampleStream
+from pydeper.readers.image_folder import canonical
 from pydeper.readers.jsonl import sample_line
-from pydeper.readers.records import canonical
 from pydeper.readers.stream import Tally
 from training.preparation.card import Contents, card_text
 from training.preparation.splits import (

@@ -6,36 +6,58 @@ from typing import Literal
 
 import attrs
 
-from pydeper.errors import InvalidArgumentError
+from pydeper.errors import InvalidArgumentError, InvalidSampleError
 from pydeper.images import upright_size
 from pydeper.readers.trajectories import one_of
 
 
 @attrs.frozen(kw_only=True)
 class Placement:
-    """Where on the screen the images were shown: one rectangle for all, or each centred in its own size.
+    """Where on the screen the images were shown: one rectangle for all, or each centred, in its own size or scaled.
 
     Attributes:
         rectangle: (left, top, width, height) in screen pixels; the image fills it.
-        screen: (width, height) of the screen in pixels; each image is centred, one of its pixels to one of the screen.
+        screen: (width, height) of the screen in pixels; each image is centred.
+        scale: How large an image is on the screen: "none" (one of its pixels to one of the screen), "fit" (as large as
+            fits, in its own proportions) or "shrink" (the same, but only images larger than the screen).
     """
 
     rectangle: tuple[float, float, float, float] | None = None
     screen: tuple[float, float] | None = None
+    scale: Literal["none", "fit", "shrink"] = "none"
 
     def __attrs_post_init__(self) -> None:
         if (self.rectangle is None) == (self.screen is None):
             raise InvalidArgumentError("a placement is a rectangle or a screen: give one of them")
         width, height = self.rectangle[2:] if self.rectangle is not None else self.screen or (0, 0)
-        if not (width > 0 and height > 0):
+        if not (0 < width < math.inf and 0 < height < math.inf):
             raise InvalidArgumentError(f"{self} has no area; give width and height above 0")
+        one_of("scale", self.scale, ("none", "fit", "shrink"))
+        if self.rectangle is not None and self.scale != "none":
+            raise InvalidArgumentError(
+                f"scale {self.scale!r} is of images centred on a screen; one fills its rectangle"
+            )
 
     def on_screen(self, image: Path) -> tuple[float, float, float, float]:
-        """The image's (left, top, width, height) in screen pixels."""
+        """The image's (left, top, width, height) in screen pixels.
+
+        Raises:
+            InvalidImageError: The image's size cannot be read.
+            InvalidSampleError: The image is larger than the screen and is not said to have been scaled.
+        """
         if self.rectangle is not None:
             return self.rectangle
         assert self.screen is not None
-        width, height = upright_size(image)
+        width, height = map(float, upright_size(image))
+        factor = min(self.screen[0] / width, self.screen[1] / height)
+        if self.scale == "none" and factor < 1:
+            raise InvalidSampleError(
+                f"the image is {width:g}×{height:g} and the screen {self.screen[0]:g}×{self.screen[1]:g}, so it was "
+                "not shown in its own size: say how it was scaled, such as Placement(screen=…, scale='fit'), or give "
+                "its rectangle"
+            )
+        if self.scale == "fit" or (self.scale == "shrink" and factor < 1):
+            width, height = width * factor, height * factor
         return ((self.screen[0] - width) / 2, (self.screen[1] - height) / 2, width, height)
 
 

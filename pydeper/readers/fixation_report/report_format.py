@@ -12,6 +12,9 @@ from pydeper.samples.durations import UNITS
 ROLES = ("x", "y", "duration", "subject", "image", "trial", "start", "fixation")
 """What a column can be, by the names of `ReportFormat`'s attributes."""
 
+NUMBERS = ("x", "y", "duration", "start")
+"""Those that hold numbers."""
+
 
 @attrs.frozen(kw_only=True)
 class ReportFormat:
@@ -25,11 +28,17 @@ class ReportFormat:
         units: Of x and y: "normalised" (fractions of the image), "image_px" (pixels of the upright image) or
             "screen_px" (pixels of the screen, whose `Placement` must then be given).
         subject: Column of the person; None: the file is of one person, who is named when it is read.
-        image: Column of the image's name; None: the file is of one image, which is named when it is read.
+        image: Column of the image's name, with or without its suffix; None: the file is of one image, which is named
+            when it is read. Of several columns, a row's image is the first of them that has a file.
         trial: Column that tells two viewings of an image by one person apart, or None.
-        start: Column of the start, which must not go backwards within a viewing (in any unit), or None.
-        fixation: Column of the fixation's number, where several rows belong to one; its position is their mean.
+        start: Column of the start, which must not go backwards within a viewing, or None. Fixations that overlap in
+            time are refused: they are of both eyes, or several rows of one.
+        start_unit: Of the start, as `time_unit`; None: that of the duration, or where all would overlap, the next
+            larger.
+        fixation: Column of the fixation's number, where several rows belong to one; its position is their mean, its
+            duration the longest that they give.
         keep: Rows that count, by column: the values that it may have (in any case); other rows are passed over.
+        not_images: What the column of images says where none was shown; such rows are passed over.
         y_up: Whether y grows upwards, from the lower edge.
     """
 
@@ -43,11 +52,14 @@ class ReportFormat:
     trial: Column | None = None
     start: Column | None = None
     fixation: Column | None = None
+    start_unit: Literal["s", "ms", "us", "ns"] | None = None
+    not_images: tuple[str, ...] = ()
     keep: Mapping[str, tuple[str, ...]] = attrs.Factory(dict)
     y_up: bool = False
 
     def __attrs_post_init__(self) -> None:
         one_of("time_unit", self.time_unit, tuple(UNITS))
+        one_of("start_unit", self.start_unit, (None, *UNITS))
         one_of("units", self.units, ("normalised", "image_px", "screen_px"))
 
 
@@ -66,6 +78,7 @@ REPORT_FORMATS: Mapping[str, ReportFormat] = {
         image=("Presented Stimulus name", "Presented Media name", "Recording media name"),
         trial="Recording name",
         fixation="Eye movement type index",
+        not_images=("Eyetracker Calibration",),
         keep={"Eye movement type": ("Fixation",)},
     ),
     # The image is a variable of the experiment, so its column must be named.
@@ -84,6 +97,7 @@ REPORT_FORMATS: Mapping[str, ReportFormat] = {
         y="norm_pos_y",
         duration="duration",
         start="start_timestamp",
+        start_unit="s",
         fixation="fixation_id",
         keep={"on_surf": ("True", "1")},
         y_up=True,
@@ -96,6 +110,7 @@ REPORT_FORMATS: Mapping[str, ReportFormat] = {
         subject="recording id",
         trial="section id",
         start="start timestamp [ns]",
+        start_unit="ns",
         fixation="fixation id",
         keep={"fixation detected on surface": ("True",)},
     ),
@@ -108,6 +123,7 @@ REPORT_FORMATS: Mapping[str, ReportFormat] = {
         subject="recording id",
         trial="section id",
         start="start timestamp [ns]",
+        start_unit="ns",
         fixation="fixation id",
         keep={"fixation detected in reference image": ("True",)},
     ),

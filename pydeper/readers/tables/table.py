@@ -1,114 +1,196 @@
-"""Tables as programs export them: CSV or TSV with a header, in whatever encoding and with whatever separator."""
+"""Tables as programs export them: CSV or TSV with a header, or a sheet of a workbook."""
 
-import codecs
+import contextlib
 import csv
-import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TextIO, TypeAlias
 
 from pydeper.errors import InvalidSampleError
+from pydeper.readers.files import WORKBOOK, first_bytes, kind_of_file, open_text
+from pydeper.readers.tables.numbers import Decimal, Numbers
+from pydeper.readers.tables.workbook import read_sheet
+from pydeper.untrusted import shown
 
 Column: TypeAlias = str | tuple[str, ...]
 """A column's name; of several (as an exporter's versions have it), the first that the file has is taken."""
 
-_MISSING = {"", ".", "na", "nan", "null", "none", "-"}
+_REMEDY = "name a CSV, TSV or Excel file"
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_QUOTED = re.compile(r'"[^"]*"')
+_MOST_NAMES = 60
 
 
 class Table:
-    """A CSV or TSV file with a header: its rows by column, each with its line."""
+    """A table with a header: its rows by column, each with its line.
 
-    def __init__(self, path: Path, encoding: str | None) -> None:
+    Quotation marks quote as in RFC 4180 where the whole file can be read so. Where it cannot, or where that would join
+    lines that are rows by themselves, they are text, as in files of tools that do not quote.
+
+    Attributes:
+        path: The file.
+        delimiter: What separates fields: a tab, a semicolon or a comma, whichever the header has most of, or what a
+            first line such as "sep=;" says.
+        header: The names of the columns.
+        text_quotes: Lines whose quotation marks are text because quoting would not fit; the first of them and how many.
+    """
+
+    def __init__(self, path: Path, encoding: str | None = None, sheet: str | None = None) -> None:
+        """Opens a table and reads its header.
+
+        Args:
+            path: CSV, TSV or a workbook; CSV and TSV may be packed by gzip, bzip2 or xz.
+            encoding: See `pydeper.readers.files.open_text`.
+            sheet: Of a workbook; None: the one that holds anything.
+
+        Raises:
+            InvalidSampleError: It cannot be read, has no header, or a column twice.
+        """
         self.path = path
-        self.encoding = encoding or _encoding(path)
-        with self._opened() as lines:
-            first = next(lines, "")
-        self.delimiter = max("\t;,", key=first.count)
-        with self._opened() as lines:
-            self.header = [name.strip() for name in next(csv.reader(lines, delimiter=self.delimiter), [])]
-        if not self.header:
+        self.encoding = encoding
+        self.text_quotes: tuple[int, int] | None = None
+        self._sheet = read_sheet(path, sheet) if _is_workbook(path) else None
+        self._skipped = 0
+        self._quotes_are_text = False
+        if self._sheet is None:
+            with self._opened() as lines:
+                self._read_header(lines)
+            self._quotes_are_text = self._judge_quotes()
+        else:
+            self.delimiter = "\t"
+            while self._skipped < len(self._sheet) and not any(self._sheet[self._skipped]):
+                self._skipped += 1
+            self.header = (
+                [name.strip() for name in self._sheet[self._skipped]] if self._skipped < len(self._sheet) else []
+            )
+            self._skipped += 1
+        if not any(self.header):
             raise InvalidSampleError(f"{path}: is empty; its first line must name the columns")
         if doubled := {name for name in self.header if name and self.header.count(name) > 1}:
-            raise InvalidSampleError(f"{path}: the column {min(doubled)!r} is there twice; keep one")
-
-    def _opened(self) -> "_Lines":
-        return _Lines(self.path, self.encoding)
+            raise InvalidSampleError(f"{path}: the column {shown(min(doubled))} is there twice; keep one")
 
     def column(self, name: Column, role: str) -> str:
-        """The name of the column that the file has."""
+        """The name of the column that the file has.
+
+        Raises:
+            InvalidSampleError: It has none of that name; the message lists those it has.
+        """
         names = (name,) if isinstance(name, str) else name
         for candidate in names:
             if candidate in self.header:
                 return candidate
-        raise InvalidSampleError(
-            f"{self.path}: has no column {' or '.join(map(repr, names))} ({role}); it has "
-            f"{', '.join(map(repr, self.header))}"
-        )
+        there = ", ".join(map(shown, self.header[:_MOST_NAMES])) + (", …" if len(self.header) > _MOST_NAMES else "")
+        raise InvalidSampleError(f"{self.path}: has no column {' or '.join(map(repr, names))} ({role}); it has {there}")
 
     def __iter__(self) -> Iterator[tuple[int, Mapping[str, str]]]:
-        with self._opened() as lines:
-            rows = csv.reader(lines, delimiter=self.delimiter)
-            next(rows)
-            try:
-                for fields in rows:
-                    if not fields:
-                        continue
-                    if len(fields) != len(self.header):
-                        raise InvalidSampleError(
-                            f"{self.path}:{rows.line_num}: has {len(fields)} fields and the header {len(self.header)}; "
-                            "export it again, or quote fields that hold the separator"
-                        )
-                    yield rows.line_num, dict(zip(self.header, fields, strict=True))
-            except csv.Error as error:
-                raise InvalidSampleError(f"{self.path}:{rows.line_num}: is no table row ({error})") from error
+        for line, fields in self._rows():
+            if len(fields) != len(self.header):
+                raise InvalidSampleError(
+                    f"{self.path}:{line}: has {len(fields)} fields and the header {len(self.header)}; export it again, "
+                    "or quote fields that hold the separator"
+                )
+            yield line, dict(zip(self.header, fields, strict=True))
 
-    def number(self, text: str, place: str) -> float | None:
-        """The number in a field, or None where it is missing.
+    def numbers(self, columns: Sequence[str], decimal: Decimal | None = None) -> Numbers:
+        """Reads numbers of these columns; see `Numbers`."""
+        return Numbers(lambda: (fields[name] for _, fields in self for name in columns), self.delimiter, decimal)
 
-        Raises:
-            InvalidSampleError: The field holds something else; the message begins with `place`.
-        """
-        text = text.strip()
-        if text.casefold() in _MISSING:
-            return None
+    def _opened(self) -> "contextlib.AbstractContextManager[TextIO]":
+        return open_text(self.path, _REMEDY, self.encoding)
+
+    def _read_header(self, lines: Iterable[str]) -> None:
+        self.delimiter, self.header, said = ",", [], None
+        for line in lines:
+            self._skipped += 1
+            if said is None and (match := _SEPARATOR_LINE.fullmatch(line)):
+                said = match[1]
+            elif line.strip():
+                bare = _QUOTED.sub("", line)
+                self.delimiter = said or max("\t;,", key=bare.count)
+                self._header_quoted = [field.startswith('"') for field in line.split(self.delimiter)]
+                try:
+                    self.header = [name.strip() for name in next(csv.reader([line], delimiter=self.delimiter))]
+                except csv.Error as error:
+                    raise InvalidSampleError(f"{self.path}:{self._skipped}: is no header ({error})") from error
+                return
+
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        """The rows that are not empty, each with its first line."""
+        if self._sheet is not None:
+            for line, fields in enumerate(self._sheet[self._skipped :], self._skipped + 1):
+                if any(fields):
+                    yield line, fields
+            return
+        with self._opened() as file:
+            for _ in range(self._skipped):
+                next(file, None)
+            yield from self._split_rows(file) if self._quotes_are_text else self._quoted_rows(file)
+
+    def _split_rows(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+        for line, text in enumerate(lines, self._skipped + 1):
+            if text := text.strip("\r\n"):
+                fields = text.split(self.delimiter)
+                # A program that quotes without doubling the marks inside quotes the header as well.
+                if len(fields) == len(self._header_quoted):
+                    fields = [
+                        _unwrapped(field) if quoted else field
+                        for field, quoted in zip(fields, self._header_quoted, strict=True)
+                    ]
+                yield line, fields
+
+    def _quoted_rows(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+        rows = csv.reader(lines, delimiter=self.delimiter, strict=True)
+        line = self._skipped + 1
         try:
-            value = float(text if self.delimiter == "," else text.replace(",", "."))
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise InvalidSampleError(f"{place} is {text!r}, which is no number")
-        return value
-
-
-class _Lines:
-    """The lines of a text file, with errors that say what is wrong."""
-
-    def __init__(self, path: Path, encoding: str) -> None:
-        self.path, self.encoding = path, encoding
-
-    def __enter__(self) -> Iterator[str]:
-        try:
-            self.file = self.path.open(encoding=self.encoding, newline="")
-        except (OSError, LookupError, ValueError) as error:
-            raise InvalidSampleError(f"{self.path}: cannot be read ({error}); name a CSV or TSV file") from error
-        return self._lines()
-
-    def _lines(self) -> Iterator[str]:
-        try:
-            yield from self.file
-        except UnicodeError as error:
+            for fields in rows:
+                if fields:
+                    yield line, fields
+                line = self._skipped + rows.line_num + 1
+        except csv.Error as error:
             raise InvalidSampleError(
-                f"{self.path}: is not {self.encoding} ({error}); save it as UTF-8, or say its encoding"
+                f"{self.path}:{line}: is no table row ({error}); a quotation mark within quotes is doubled, and quotes "
+                "are closed"
             ) from error
 
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
+    def _judge_quotes(self) -> bool:
+        """Whether quotation marks are text: by the whole file, if it has any."""
+        width, first, marked, splits = len(self.header), 0, 0, True
+        with self._opened() as file:
+            for line, text in enumerate(file, 1):
+                if line > self._skipped and '"' in text:
+                    first, marked = first or line, marked + 1
+        if not marked:
+            return False
+        with self._opened() as file:
+            for _ in range(self._skipped):
+                next(file, None)
+            splits = all(len(fields) == width for _, fields in self._split_rows(file))
+        if not splits or self._quotes_fit(width):
+            return False
+        self.text_quotes = first, marked
+        return True
+
+    def _quotes_fit(self, width: int) -> bool:
+        """Whether every row can be read as quoted, and no quoted field joins lines."""
+        with self._opened() as file:
+            for _ in range(self._skipped):
+                next(file, None)
+            rows = csv.reader(file, delimiter=self.delimiter, strict=True)
+            before = 0
+            try:
+                for fields in rows:
+                    if rows.line_num > before + 1 or (fields and len(fields) != width):
+                        return False
+                    before = rows.line_num
+            except csv.Error:
+                return False
+        return True
 
 
-def _encoding(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            mark = file.read(2)
-    except OSError as error:
-        raise InvalidSampleError(f"{path}: cannot be read ({error}); name a CSV or TSV file") from error
-    return "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+def _unwrapped(field: str) -> str:
+    return field[1:-1] if len(field) > 1 and field[0] == field[-1] == '"' else field
+
+
+def _is_workbook(path: Path) -> bool:
+    return kind_of_file(path, first_bytes(path, _REMEDY)) == WORKBOOK

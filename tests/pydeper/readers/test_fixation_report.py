@@ -250,7 +250,7 @@ def test_encodings(tmp_path: Path, images: Path) -> None:
         (sample,) = read_fixation_report(write(tmp_path, lines, encoding=encoding), images, PLAIN)
         assert sample.subject == "zoë"
     path = write(tmp_path, lines, encoding="latin-1")
-    with pytest.raises(InvalidSampleError, match=r"is not utf-8-sig .*say its encoding"):
+    with pytest.raises(InvalidSampleError, match=r"is not UTF-8 .*say its encoding"):
         list(read_fixation_report(path, images, PLAIN))
     assert [sample.subject for sample in read_fixation_report(path, images, PLAIN, encoding="latin-1")] == ["zoë"]
     with pytest.raises(InvalidSampleError, match="cannot be read"):
