@@ -1,5 +1,6 @@
 """The images that a data set names, found in a folder."""
 
+import itertools
 import os
 import unicodedata
 from collections import defaultdict
@@ -42,7 +43,7 @@ class FileNames:
         parent = self.find(folder, path.parent) if path.parent.parts else folder
         wanted = unicodedata.normalize("NFC", path.name)
         fitting = (names for composed, names in self._listing(parent).items() if _stem(composed) == wanted)
-        return [parent / name for names in fitting for name in sorted(names)]
+        return [parent / name for name in sorted(itertools.chain.from_iterable(fitting))]
 
     def _listing(self, folder: Path) -> dict[str, list[str]]:
         if folder not in self._listings:

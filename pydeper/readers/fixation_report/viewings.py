@@ -98,27 +98,27 @@ class Viewings:
         Raises:
             InvalidSampleError: (While iterating) a row is damaged, or the rows of a viewing do not stand together.
         """
-        last: dict[tuple[str, str], tuple[str, Row]] = {}
-        seen: set[tuple[str, str, str]] = set()
+        last: dict[tuple[str, str], str] = {}
+        seen: dict[tuple[str, str, str], Row] = {}
         for (who, trial, what), group in itertools.groupby(self._looks(report), self._key):
             looks = list(group)
             first = looks[0].rows[0]
             place = f"{self.table.path}:{first.line}"
             before = last.get((who, trial))
-            last[who, trial] = what, looks[-1].rows[-1]
+            last[who, trial] = what
             if not (who and what):
                 self._pass_over(first, place, sum(len(look.rows) for look in looks), report)
                 continue
-            if before is not None and before[0] == what:
+            if before == what:
                 raise InvalidSampleError(
                     f"{place}: the rows of {shown(who)} and {shown(self._image_of(first))} do not stand together; sort "
                     "the report by person and time, or name the column that tells their viewings apart (trial)"
                 )
-            again = (who, trial, what) in seen
-            seen.add((who, trial, what))
-            if again:
+            earlier = seen.get((who, trial, what))
+            seen[who, trial, what] = looks[-1].rows[-1]
+            if earlier is not None:
                 report.change("viewings of an image that the recording had shown before", place)
-            yield place, Viewing(who, self._image_of(first), looks, before[1] if again and before else None)
+            yield place, Viewing(who, self._image_of(first), looks, earlier)
 
     def _pass_over(self, row: Row, place: str, count: int, report: ReadReport) -> None:
         name = self._image_of(row)
