@@ -43,8 +43,7 @@ def _description_rows(
     subject, image, text = columns
     if ".jsonl" not in path.suffixes:
         table = Table(path, encoding)
-        for name in columns:
-            table.column(name, "descriptions")
+        subject, image, text = (table.column(name, "descriptions") for name in columns)
         for line, row in table:
             yield f"{path}:{line}", (row[subject], row[image], row[text])
         report_text_quotes(table, report)

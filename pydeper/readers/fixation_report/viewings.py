@@ -83,7 +83,7 @@ class Viewings:
         except InvalidSampleError as error:
             raise InvalidSampleError(f"{error}{proposal(table.header)}") from error
         named = (form.image,) if isinstance(form.image, str) else form.image or ()
-        self._image_columns = [name for name in named if name in table.header]
+        self._image_columns = [name for name in map(_composed, named) if name in table.header]
         known = {*self.columns.values(), *self._wanted}
         self._eye_columns = [name for name in table.header if _EYE.search(name) and name not in known]
         self._keys: dict[str, str] = {}

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO, TypeAlias
@@ -32,7 +33,7 @@ class Table:
         path: The file.
         delimiter: What separates fields: a tab, a semicolon or a comma, whichever the header has most of, or what a
             first line such as "sep=;" says.
-        header: The names of the columns.
+        header: The names of the columns, their letters composed (NFC).
         text_quotes: Lines whose quotation marks are text because quoting would not fit; the first of them and how many.
     """
 
@@ -61,9 +62,7 @@ class Table:
             self.delimiter = "\t"
             while self._skipped < len(self._sheet) and not any(self._sheet[self._skipped]):
                 self._skipped += 1
-            self.header = (
-                [name.strip() for name in self._sheet[self._skipped]] if self._skipped < len(self._sheet) else []
-            )
+            self.header = _names(self._sheet[self._skipped] if self._skipped < len(self._sheet) else [])
             self._skipped += 1
         if not any(self.header):
             raise InvalidSampleError(f"{path}: is empty; its first line must name the columns")
@@ -78,8 +77,8 @@ class Table:
         """
         names = (name,) if isinstance(name, str) else name
         for candidate in names:
-            if candidate in self.header:
-                return candidate
+            if (composed := unicodedata.normalize("NFC", candidate)) in self.header:
+                return composed
         there = ", ".join(map(shown, self.header[:_MOST_NAMES])) + (", …" if len(self.header) > _MOST_NAMES else "")
         raise InvalidSampleError(f"{self.path}: has no column {' or '.join(map(repr, names))} ({role}); it has {there}")
 
@@ -110,7 +109,7 @@ class Table:
                 self.delimiter = said or max("\t;,", key=bare.count)
                 self._header_quoted = [field.startswith('"') for field in line.split(self.delimiter)]
                 try:
-                    self.header = [name.strip() for name in next(csv.reader([line], delimiter=self.delimiter))]
+                    self.header = _names(next(csv.reader([line], delimiter=self.delimiter)))
                 except csv.Error as error:
                     raise InvalidSampleError(f"{self.path}:{self._skipped}: is no header ({error})") from error
                 return
@@ -155,7 +154,7 @@ class Table:
 
     def _judge_quotes(self) -> bool:
         """Whether quotation marks are text: by the whole file, if it has any."""
-        width, first, marked, splits = len(self.header), 0, 0, True
+        width, first, marked = len(self.header), 0, 0
         with self._opened() as file:
             for line, text in enumerate(file, 1):
                 if line > self._skipped and '"' in text:
@@ -186,6 +185,10 @@ class Table:
             except csv.Error:
                 return False
         return True
+
+
+def _names(fields: Iterable[str]) -> list[str]:
+    return [unicodedata.normalize("NFC", name.strip()) for name in fields]
 
 
 def _unwrapped(field: str) -> str:

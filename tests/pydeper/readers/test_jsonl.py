@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,16 @@ def test_milliseconds_are_refused_unless_they_are_meant(file: Callable[..., Path
         read_samples(path)
     (sample,) = read_samples(path, check_durations=False)
     assert [fixation.duration for fixation in sample.trajectory or ()] == [250, 410]
+
+
+@pytest.mark.parametrize(("on_disk", "in_file"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_letters_may_be_composed_or_not(on_disk: Any, in_file: Any, file: Callable[..., Path], folder: Path) -> None:
+    name = "größe/café.png"
+    image = folder / unicodedata.normalize(on_disk, name)
+    image.parent.mkdir()
+    Image.new("RGB", (8, 6)).save(image)
+    (sample,) = read_samples(file({**GOOD, "image": unicodedata.normalize(in_file, name)}))
+    assert sample.image == image
 
 
 def test_a_data_uri_does_not_fill_the_message(file: Callable[..., Path]) -> None:

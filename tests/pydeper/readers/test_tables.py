@@ -20,7 +20,7 @@ from pydeper.readers import (
     read_localized_narratives,
     read_samples,
 )
-from tests.support.fixation_reports import HEADER, PLAIN, durations, make_images, write, write_workbook
+from tests.pydeper.readers.support import HEADER, PLAIN, durations, make_images, write, write_workbook
 
 TEXT_QUOTES = "lines whose quotation marks are text: quoting does not fit the file"
 

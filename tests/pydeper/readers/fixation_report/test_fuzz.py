@@ -11,7 +11,7 @@ import pytest
 from pydeper.errors import PydeperError
 from pydeper.readers import ReadReport, Tolerance, read_fixation_report
 from pydeper.samples.sample import Sample
-from tests.support.fixation_reports import PLAIN, make_images
+from tests.pydeper.readers.support import PLAIN, make_images
 
 FORM = attrs.evolve(PLAIN, keep={"valid": ("1",)})
 COLUMNS = ["who", "what", "start", "ms", "x", "y", "valid", "said"]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pydeper.errors import InvalidArgumentError, InvalidSampleError
 from pydeper.readers import REPORT_FORMATS, Placement, ReportFormat, read_fixation_report
-from tests.support.fixation_reports import HEADER, PLAIN, durations, make_images, write
+from tests.pydeper.readers.support import HEADER, PLAIN, durations, make_images, write
 
 NUMBERED = attrs.evolve(PLAIN, fixation="id")
 
@@ -156,9 +156,11 @@ def test_letters_may_be_composed_or_not(on_disk: str, in_tables: str, tmp_path: 
         return unicodedata.normalize(name, text)  # type: ignore[arg-type]
 
     images = make_images(tmp_path / "images", form(on_disk, "café.png"))
-    report = write(tmp_path / "r.csv", [HEADER, form(in_tables, "zoë,café.png,0,200,0.5,0.5")])
+    header = HEADER.replace("what", form(in_tables, "Gemälde"))
+    report = write(tmp_path / "r.csv", [header, form(in_tables, "zoë,café.png,0,200,0.5,0.5")])
     said = write(tmp_path / "said.csv", ["subject,image,description", form(on_disk, "zoë,café.png,a cup")])
-    (sample,) = read_fixation_report(report, images, PLAIN, said)
+    named = attrs.evolve(PLAIN, image=form(on_disk, "Gemälde"))
+    (sample,) = read_fixation_report(report, images, named, said)
     assert (sample.subject, sample.description) == (form("NFC", "zoë"), "a cup")
     assert Path(str(sample.image)).is_file()
 
