@@ -338,10 +338,8 @@ def _make_bundle(work: Path, precision: str) -> None:
 
 def described(work: Path, precision: str) -> tuple[Any, Any, Any]:
     """Config, prompts and tokenizer of an exported VLM."""
-    from tokenizers import Tokenizer
-
-    from pydeper.bundle.config import BundleConfig, Prompts, PromptStyle
-    from pydeper.bundle.layout import BUILTIN
+    from export.qwen2_vl.folder import read_vlm_folder
+    from pydeper.bundle.config import Prompts, PromptStyle
 
     prompts = Prompts(
         "You are a helpful assistant.",
@@ -351,12 +349,9 @@ def described(work: Path, precision: str) -> tuple[Any, Any, Any]:
             )
         },
     )
-    # Any valid config around it: that of the built-in model.
-    around = json.loads((BUILTIN / "tiny" / "config.json").read_text(encoding="utf-8"))
-    vlm = json.loads((work / precision / "vlm.json").read_text(encoding="utf-8"))
-    tokenizer = Tokenizer.from_file(str(work / precision / "tokenizer.json"))
+    config, tokenizer = read_vlm_folder(work / precision)
     tokenizer.encode_special_tokens = True
-    return BundleConfig.from_dict(around | {"vlm": vlm}).vlm, prompts, tokenizer
+    return config, prompts, tokenizer
 
 
 def photograph(work: Path, number: int) -> Path:

@@ -1,6 +1,5 @@
 """A finished training run to a bundle: `python -m export bundle`."""
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,9 @@ from tokenizers import Tokenizer
 from export.adapter import export_adapter
 from export.bundle.assemble import assemble, with_fingerprint
 from export.persona_encoder import EncoderPrecision, export_persona_encoder
-from export.qwen2_vl.folder import VLM_CONFIG
-from pydeper.bundle.bundle import read_config
+from export.qwen2_vl.folder import read_vlm_folder
 from pydeper.bundle.config import BundleConfig, ImageEncoderInfo, PersonaEncoderConfig, VLMConfig
-from pydeper.bundle.layout import BUILTIN, TOKENIZER
+from pydeper.bundle.layout import TOKENIZER
 from pydeper.errors import BundleError
 from pydeper.publish import IMAGE_ENCODER_LICENCE
 from training.config import ConfigError, TrainingConfig
@@ -67,7 +65,7 @@ def export_run(
     ):
         if not is_finished(folder, steps):
             raise loop.TrainingError(f"{folder}: not finished; run `python -m training {folder.name.replace('-', '')}`")
-    described, tokenizer = _read_vlm(vlm)
+    described, tokenizer = read_vlm_folder(vlm)
     parts = runs.FrozenParts.load(config)
     _check_vlm(vlm, described, tokenizer, config, parts)
     persona_encoder = PersonaEncoder(config.network)
@@ -104,17 +102,6 @@ def export_run(
             extras={IMAGE_ENCODER_LICENCE: image_encoder_licence} if image_encoder_licence else None,
         )
     return {"z_s": max(encoder_differences.values()), "soft token": max(adapter_differences.values())}
-
-
-def _read_vlm(folder: Path) -> tuple[VLMConfig, Tokenizer]:
-    try:
-        said = json.loads((folder / VLM_CONFIG).read_text(encoding="utf-8"))
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    except Exception as error:  # tokenizers raises plain exceptions
-        raise BundleError(f"{folder}: is not what `python -m export vlm` writes: {error}") from error
-    # Read as a part of a whole config, which checks it.
-    around: dict[str, Any] = json.loads(read_config(BUILTIN / "tiny").to_json())
-    return BundleConfig.from_dict(around | {"vlm": said}).vlm, tokenizer
 
 
 def _check_vlm(

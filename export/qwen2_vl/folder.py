@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import attrs
+from tokenizers import Tokenizer
 from transformers import AutoConfig
 
 from export.qwen2_vl.export import VLMExport, export_vlm
@@ -61,6 +62,19 @@ def export_vlm_folder(
         with atomic_path(Path(out_dir) / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return described, report
+
+
+def read_vlm_folder(folder: Path) -> tuple[VLMConfig, Tokenizer]:
+    """Reads what `export_vlm_folder` wrote beside the graphs: `vlm.json` and `tokenizer.json`.
+
+    Raises:
+        BundleError: One of them is missing or malformed.
+    """
+    try:
+        config = VLMConfig.from_dict(json.loads((folder / VLM_CONFIG).read_text(encoding="utf-8")))
+        return config, Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # tokenizers raises plain exceptions
+        raise BundleError(f"{folder}: is not what `python -m export vlm` writes: {error}") from error
 
 
 def _named(source: str | Path, revision: str | None) -> tuple[str, str | None]:

@@ -205,6 +205,15 @@ class VLMConfig:
     vision: VisionConfig
     tokens: SpecialTokens
 
+    @classmethod
+    def from_dict(cls, data: object) -> "VLMConfig":
+        """Parses the decoded JSON of a VLM's configuration by itself: what `config.json` has under `vlm`.
+
+        Raises:
+            BundleError: A key is unknown or missing, a type is wrong or a value impossible; names the key's path.
+        """
+        return _parse_class(cls, data, "")
+
     @property
     def is_on_hub(self) -> bool:
         """Whether `source` is a repository on the Hub rather than a folder in the bundle."""

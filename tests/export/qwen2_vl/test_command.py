@@ -18,9 +18,8 @@ from tokenizers import Tokenizer
 from benchmarks.standin import write_standin
 from export.__main__ import main
 from export.qwen2_vl import export as qwen2_vl
-from pydeper.bundle.bundle import read_config
-from pydeper.bundle.config import BundleConfig, Precision, VLMConfig
-from pydeper.bundle.layout import BUILTIN
+from export.qwen2_vl.folder import read_vlm_folder
+from pydeper.bundle.config import Precision, VLMConfig
 from pydeper.vlm import DecodingOptions, VisionLanguageModel, open_vlm
 from tests.support.images import random_image
 from tests.support.small_vlm import PROMPTS
@@ -72,15 +71,12 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def described_by(folder: Path) -> VLMConfig:
-    """What `vlm.json` says, read as a part of a whole bundle's `config.json`."""
-    config = json.loads(read_config(BUILTIN / "tiny").to_json())
-    config["vlm"] = json.loads((folder / "vlm.json").read_text(encoding="utf-8"))
-    return BundleConfig.from_dict(config).vlm
+    return read_vlm_folder(folder)[0]
 
 
 def opened(folder: Path, precision: Precision | None = None) -> VisionLanguageModel:
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return open_vlm(folder, described_by(folder), PROMPTS, tokenizer, threads=1, precision=precision)
+    config, tokenizer = read_vlm_folder(folder)
+    return open_vlm(folder, config, PROMPTS, tokenizer, threads=1, precision=precision)
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

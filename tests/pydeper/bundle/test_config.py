@@ -183,6 +183,20 @@ def test_wrong_values_name_their_path(path: str, value: object) -> None:
         BundleConfig.from_dict(data)
 
 
+def test_a_vlms_configuration_is_parsed_by_itself_as_strictly() -> None:
+    config, data = make_config(), as_json()["vlm"]
+    assert VLMConfig.from_dict(data) == config.vlm
+    for change, message in (
+        ({"hidden_size": 0}, "^hidden_size: must be a size"),
+        ({"extra": 1}, "^extra: unknown key"),
+        ({"vision": None}, "^vision: must be an object"),
+    ):
+        with pytest.raises(BundleError, match=message):
+            VLMConfig.from_dict(data | change)
+    with pytest.raises(BundleError, match="must be an object"):
+        VLMConfig.from_dict([])
+
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
