@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from export.graphs.parity import TOLERANCE, check_adapter
+from export.graphs.parity import TOLERANCE, compare
 from export.graphs.trace import Precision, save, trace
 from pydeper.atomic import atomic_path
 from training.network import Adapter
@@ -47,3 +47,14 @@ def export_adapter(
     with atomic_path(Path(path)) as temporary:
         save(model, temporary, precision, rounding_tolerance)
         return check_adapter(temporary, adapter, parity_tolerance)
+
+
+def check_adapter(path: str | os.PathLike[str], adapter: Adapter, tolerance: float = TOLERANCE) -> dict[str, float]:
+    """Compares `adapter.onnx` with the module, for one vector and for several."""
+    size = adapter.projection.in_features
+    generator = torch.Generator().manual_seed(0)
+    cases = {
+        name: {"subject_embedding": torch.randn(count, size, generator=generator)}
+        for name, count in (("one vector", 1), ("several vectors", 5))
+    }
+    return compare(path, adapter, cases, tolerance)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from export.graphs.int8 import linear_layers, quantize_linear_int8, quantize_tables_int8
-from export.graphs.parity import TOLERANCE, check_persona_encoder, random_inputs
+from export.graphs.parity import TOLERANCE, Inputs, compare
 from export.graphs.trace import save, trace
 from pydeper.atomic import atomic_path
 from training.network import ImageEncoder, PersonaEncoder, TextTable
@@ -111,7 +111,7 @@ def export_persona_encoder(
         min_cosine: Smallest accepted cosine between a subject embedding and torch's.
 
     Returns:
-        The largest difference from torch of every case compared (see `export.graphs.parity`).
+        The largest difference from torch of every case compared (see `check_persona_encoder`).
 
     Raises:
         ValueError: The precision is unknown, the sizes of the parts do not fit each other, or a weight would be rounded
@@ -140,6 +140,84 @@ def export_persona_encoder(
             tolerance=_PARITY_TOLERANCE[precision] if parity_tolerance is None else parity_tolerance,
             min_cosine=min_cosine,
         )
+
+
+def check_persona_encoder(
+    path: str | os.PathLike[str],
+    persona_encoder: PersonaEncoder,
+    image_encoder: ImageEncoder,
+    text_table: TextTable,
+    *,
+    image_size: int,
+    tolerance: float = TOLERANCE,
+    min_cosine: float = -1.0,
+) -> dict[str, float]:
+    """Compares `persona_encoder.onnx` with the modules, whose text table is not folded, on samples of every kind.
+
+    The cases: one sample; several of different lengths; one word and one fixation; descriptions missing; trajectories
+    missing; the most fixations; and images that are smooth, as photographs are, where all others are noise. The modules
+    must be in eval mode, in float32 and on the CPU.
+
+    Returns:
+        The largest difference of every case, as `compare` gives it.
+
+    Raises:
+        ParityError: As in `compare`.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def case(words: list[int], fixations: list[int]) -> Inputs:
+        return random_inputs(words, fixations, image_size, len(text_table.weight), generator)
+
+    def reference(pixel_values: Tensor, input_ids: Tensor, **rest: Tensor) -> Tensor:
+        vectors: Tensor = persona_encoder(image_encoder(pixel_values), text_table(input_ids), **rest).subject_embedding
+        return vectors
+
+    most = persona_encoder.config.max_fixations
+    cases = {
+        "one sample": case([7], [5]),
+        "different lengths": case([7, 1, 40], [2, most, 1]),
+        "one word, one fixation": case([1], [1]),
+        "no descriptions": case([0, 0], [5, 2]),
+        "no trajectories": case([7, 3], [0, 0]),
+        "some modalities missing": case([7, 0, 3], [0, 3, 2]),
+        "most fixations": case([2], [most]),
+        "smooth images": {**case([12, 5], [4, 3]), "pixel_values": smooth_images(2, image_size, generator)},
+    }
+    return compare(path, reference, cases, tolerance, min_cosine)
+
+
+def random_inputs(
+    words: list[int], fixations: list[int], image_size: int, vocab_size: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Draws the six inputs of a persona encoder, padded to the longest sample.
+
+    Args:
+        words: Tokens in each sample's description; 0 where it is missing.
+        fixations: Fixations in each sample's trajectory; 0 where it is missing.
+        image_size: Side of the image in pixels.
+        vocab_size: Token ids are below this.
+        generator: Of the random numbers.
+    """
+    batch, length, count = len(words), max(1, *words), max(1, *fixations)
+    corners = torch.rand(batch, count, 2, 2, generator=generator)
+    return {
+        "pixel_values": torch.randn(batch, 3, image_size, image_size, generator=generator),
+        "input_ids": torch.randint(vocab_size, (batch, length), generator=generator),
+        "attention_mask": (torch.arange(length) < torch.tensor(words)[:, None]).long(),
+        "boxes": torch.cat((corners.amin(2), corners.amax(2)), dim=-1),
+        "durations": torch.rand(batch, count, generator=generator) * 2,
+        "fixation_mask": (torch.arange(count) < torch.tensor(fixations)[:, None]).long(),
+    }
+
+
+def smooth_images(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """Draws (count, 3, size, size) normalised pixels in which, as in photographs, broad shapes weigh most."""
+    waves = torch.zeros(count, 3, size, size)
+    for cells in (2, 4, 8, 16, 32):
+        coarse = torch.randn(count, 3, cells, cells, generator=generator) * 2 / cells**0.5
+        waves += torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic", align_corners=False)
+    return waves.clamp(-2.5, 2.5)  # where normalised pixels end
 
 
 def _trace(graph: PersonaEncoderGraph, image_size: int) -> ir.Model:

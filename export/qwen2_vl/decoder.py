@@ -7,6 +7,7 @@ prompt is computed layer after layer with weights that stay in a file.
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +20,8 @@ from export.graphs.operators import (
     rotary_embedding,
     shape_of,
 )
+from export.graphs.trace import trace
+from pydeper.vlm.decoder import IN_PLACE, KV_CACHE
 
 
 class Decoder(nn.Module):
@@ -164,3 +167,61 @@ def layer_weights(layer: Any) -> dict[str, np.ndarray]:
         integers[name], weights[f"{name}_scale"] = quantized_weight(matrix.float().numpy().T, name)
     # Vectors first: an array of records of both is then aligned without gaps.
     return weights | integers
+
+
+def trace_decoder(model: Any) -> ir.Model:
+    """Traces transformers' language model, stated again; embeddings and logits in float32, the cache in its own."""
+    text = model.config.text_config
+    head_dim = text.hidden_size // text.num_attention_heads
+    batch, length, past = 2, 5, 3  # sizes 0 and 1 would be baked in
+    same = torch.export.Dim.DYNAMIC
+    names = [f"{i}.{kind}" for i in range(text.num_hidden_layers) for kind in ("key", "value")]
+    cache = [torch.zeros(batch, text.num_key_value_heads, past, head_dim, dtype=model.dtype) for _ in names]
+    graph = trace(
+        Decoder(model),
+        {
+            "inputs_embeds": torch.zeros(batch, length, text.hidden_size),
+            "attention_mask": torch.ones(batch, past + length, dtype=torch.int64),
+            "position_ids": torch.zeros(3, batch, length, dtype=torch.int64),
+            "past_key_values": cache,
+        },
+        {
+            # Where the exporter finds out by itself that two axes are one, it wants one name for both.
+            "inputs_embeds": {0: "batch", 1: "length"},
+            "attention_mask": {0: same, 1: "total"},
+            "position_ids": {1: same, 2: same},
+            "past_key_values": [{0: same, 2: "past"} for _ in names],
+        },
+        ["logits", *(f"present.{name}" for name in names)],
+        ["inputs_embeds", "attention_mask", "position_ids", *(f"past_key_values.{name}" for name in names)],
+    )
+    graph.metadata_props[KV_CACHE] = IN_PLACE
+    return graph
+
+
+def trace_streamed_layer(model: Any, weights: dict[str, np.ndarray]) -> ir.Model:
+    """Traces one decoder layer whose weights are inputs."""
+    text = model.config.text_config
+    head_dim = text.hidden_size // text.num_attention_heads
+    length, past = 5, 3
+    inputs = {
+        "hidden": torch.zeros(1, length, text.hidden_size),
+        "attention_mask": torch.ones(1, past + length, dtype=torch.int64),
+        "position_ids": torch.zeros(3, 1, length, dtype=torch.int64),
+        "past_key": torch.zeros(1, text.num_key_value_heads, past, head_dim),
+        "past_value": torch.zeros(1, text.num_key_value_heads, past, head_dim),
+    }
+    same = torch.export.Dim.DYNAMIC
+    axes: dict[str, Any] = {
+        "hidden": {1: "length"},
+        "attention_mask": {1: "total"},
+        "position_ids": {2: same},
+        "past_key": {2: "past"},
+        "past_value": {2: same},
+    }
+    return trace(
+        StreamedLayer(model),
+        inputs | {name: torch.from_numpy(array) for name, array in weights.items()},
+        axes | {name: {} for name in weights},
+        ["hidden_out", "key", "value"],
+    )

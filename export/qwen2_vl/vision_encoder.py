@@ -6,10 +6,12 @@ positions are computed from `image_grid_thw` inside the graph, so one graph serv
 
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
 from export.graphs.operators import attention_within_images, rotary_embedding
+from export.graphs.trace import trace
 
 
 class VisionEncoder(nn.Module):
@@ -81,3 +83,17 @@ class VisionBlock(nn.Module):
         attended = attention_within_images(q, k, v, image_grid_thw, self.heads)
         x = x + (attended @ self.proj + self.proj_bias)
         return x + self.mlp(self.norm2(x))
+
+
+def trace_vision_encoder(visual: Any) -> ir.Model:
+    """Traces transformers' vision tower, stated again; inputs in float32 whatever its own precision."""
+    config = visual.config
+    merge = config.spatial_merge_size
+    grid = torch.tensor([[1, 2 * merge, 3 * merge], [1, 3 * merge, 2 * merge]])
+    pixels = torch.zeros(12 * merge**2, config.in_channels * config.temporal_patch_size * config.patch_size**2)
+    return trace(
+        VisionEncoder(visual),
+        {"pixel_values": pixels, "image_grid_thw": grid},
+        {"pixel_values": {0: "patches"}, "image_grid_thw": {0: "images"}},
+        ["image_features"],
+    )

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
-from export.adapter import export_adapter
-from export.graphs.parity import ParityError, check_adapter, check_persona_encoder, cosines, random_inputs
-from export.persona_encoder import export_persona_encoder
+from export.adapter import check_adapter, export_adapter
+from export.graphs.parity import ParityError, cosines
+from export.persona_encoder import check_persona_encoder, export_persona_encoder, random_inputs
 from tests.support.paths import ROOT
 from training.network import Adapter, ImageEncoder, NetworkConfig, PersonaEncoder, TextTable
 

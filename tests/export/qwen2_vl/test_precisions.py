@@ -17,8 +17,8 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from export.graphs.agreement import cpu_session, smallest_cosine
 from export.graphs.nbits import quantize_nbits, round_weights
+from export.graphs.parity import cpu_session, smallest_cosine
 from export.qwen2_vl.export import SUFFIXES, VLMExport, export_vlm
 from pydeper.bundle.config import Precision, VLMConfig
 from pydeper.bundle.vlm_files import find_files
