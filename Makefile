@@ -38,7 +38,8 @@ docs: $(VENV)/.docs         ## the docs site, into site/
 	$(BIN)/mkdocs build --strict
 
 tiny: $(VENV)/.dev          ## makes the built-in model from nothing, in under an hour
-	$(RUN) -m training tiny --bundle pydeper/builtin/tiny --report docs/results
+	$(RUN) -m training tiny
+	$(RUN) -m export tiny --bundle pydeper/builtin/tiny --report docs/results
 
 clean:
 	rm -rf $(VENV) build dist site

@@ -308,32 +308,31 @@ def _make_bundle(work: Path, precision: str) -> None:
     import torch
 
     from benchmarks.persona_encoder import CONFIG, random_parts
-    from export.adapter import export_adapter
-    from export.bundle.assemble import assemble, with_fingerprint
-    from export.persona_encoder import export_persona_encoder
+    from export.bundle.build import TrainedModules, build_bundle
     from pydeper.bundle.config import BundleConfig
     from training.network import Adapter
 
-    encoder, adapter_file = work / "persona_encoder.onnx", work / "adapter.onnx"
-    export_persona_encoder(encoder, *random_parts(), image_size=CONFIG.image_size, precision="int8")
     config, prompts, _ = described(work, precision)
     torch.manual_seed(0)
     adapter = Adapter(CONFIG.subject_embedding_size, config.hidden_size)
     torch.nn.init.normal_(adapter.projection.weight, std=0.6 * CONFIG.subject_embedding_size**-0.5)
-    export_adapter(adapter_file, adapter)
-    whole = BundleConfig(
-        name="qwen2-vl-2b-random",
-        description="Random weights, for measurements.",
-        licence="Apache-2.0",
-        persona_encoder=CONFIG,
-        vlm=config,
-        prompts=prompts,
-        training={},
+    build_bundle(
+        work / "bundle",
+        BundleConfig(
+            name="qwen2-vl-2b-random",
+            description="Random weights, for measurements.",
+            licence="Apache-2.0",
+            persona_encoder=CONFIG,
+            vlm=config,
+            prompts=prompts,
+            training={},
+        ),
+        TrainedModules(*random_parts(), adapter),
+        vlm=work / precision,
+        tokenizer=work / precision / "tokenizer.json",
+        encoder_precision="int8",
+        adapter_precision="fp32",
     )
-    tokenizer = work / precision / "tokenizer.json"
-    whole = with_fingerprint(whole, persona_encoder=encoder, tokenizer=tokenizer)
-    parts = {"tokenizer": tokenizer, "persona_encoder": encoder, "adapter": adapter_file, "vlm": work / precision}
-    assemble(work / "bundle", whole, **parts)
 
 
 def described(work: Path, precision: str) -> tuple[Any, Any, Any]:

@@ -1,11 +1,13 @@
-"""The tiny model's trained parts to the built-in bundle, with the samples of its demo."""
+"""The tiny model's trained modules to the built-in bundle, with the samples of its demo."""
 
 import tempfile
 from pathlib import Path
 
 import attrs
 
-from export.bundle.from_training import Parity, export_trained
+from export.bundle.build import TrainedModules, build_bundle
+from export.qwen2_vl.export import export_vlm
+from pydeper.bundle.config import BundleConfig
 from pydeper.readers import write_samples
 from training.loop.loop import step_generator
 from training.tiny.config import TinyConfig
@@ -21,31 +23,51 @@ DESCRIPTION = (
 )
 
 
-def export_bundle(config: TinyConfig, trained: TrainedModel, target: Path) -> Parity:
-    """Writes the bundle, demo samples included, to `target`; every graph is checked against torch on the way."""
-    with tempfile.TemporaryDirectory(prefix="pydeper-demo-") as temporary:
-        demo = Path(temporary) / "demo"
+def export_tiny(config: TinyConfig, trained: TrainedModel, target: Path) -> dict[str, float]:
+    """Writes the bundle, demo samples included, to `target`, in place of what is there.
+
+    Returns:
+        What was compared with torch -> largest difference, relative to the largest value compared.
+
+    Raises:
+        ParityError: An exported graph gives other numbers than torch.
+    """
+    with tempfile.TemporaryDirectory(prefix="pydeper-tiny-") as temporary:
+        demo, vlm, tokenizer = (Path(temporary) / name for name in ("demo", "vlm", "tokenizer.json"))
         write_demo(config, trained.people, demo)
-        return export_trained(
+        report = export_vlm(trained.vlm.model, vlm, store_fp16=True)
+        tokenizer.write_text(trained.vlm.tokenizer.to_str(), encoding="utf-8")
+        differences = build_bundle(
             target,
-            name=NAME,
-            description=DESCRIPTION,
-            licence="Apache-2.0",
-            vlm=trained.vlm,
-            prompts=PROMPTS,
-            persona=persona_config(config),
-            image_encoder=trained.image_encoder,
-            text_table=trained.text_table,
-            persona_encoder=trained.deper.persona_encoder,
-            adapter=trained.adapter,
-            facts={
-                "data": "drawn scenes and simulated viewers, made by the training itself",
-                "people": len(trained.people.seen),
-                "samples": len(trained.people.training),
-                "command": "python -m training tiny",
-            },
+            BundleConfig(
+                name=NAME,
+                description=DESCRIPTION,
+                licence="Apache-2.0",
+                persona_encoder=persona_config(config),
+                vlm=trained.vlm.config,
+                prompts=PROMPTS,
+                training={
+                    "data": "drawn scenes and simulated viewers, made by the training itself",
+                    "people": len(trained.people.seen),
+                    "samples": len(trained.people.training),
+                    "command": "python -m training tiny",
+                },
+            ),
+            TrainedModules(trained.persona_encoder, trained.image_encoder, trained.text_table, trained.adapter),
+            vlm=vlm,
+            tokenizer=tokenizer,
+            encoder_precision="fp16",
+            adapter_precision="fp16",
             extras={"demo": demo},
+            overwrite=True,
         )
+    return {
+        "subject embedding": differences.subject_embedding,
+        "soft token": differences.soft_token,
+        "image features": report.vision_error,
+        "logits, prompt": report.prefill_error,
+        "logits, steps": report.step_error,
+    }
 
 
 def write_demo(config: TinyConfig, people: People, folder: Path) -> None:

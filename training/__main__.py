@@ -33,12 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    tiny = commands.add_parser("tiny", help="make the built-in demonstration model from nothing, and measure it")
+    tiny = commands.add_parser("tiny", help="train the built-in demonstration model from nothing")
     tiny.add_argument("--config", type=Path, default=_CONFIGS / "tiny.toml")
     tiny.add_argument("--out", type=Path, default=Path("runs/tiny"), help="checkpoints and logs (default: %(default)s)")
-    tiny.add_argument("--bundle", type=Path, help="where the bundle goes (default: OUT/bundle)")
-    tiny.add_argument("--report", type=Path, help="where the results go (default: OUT/results)")
-    tiny.add_argument("--skip-evaluation", action="store_true", help="make the bundle only")
     tiny.set_defaults(run=_tiny)
 
     for stage in (1, 2):
@@ -165,20 +162,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _tiny(options: argparse.Namespace) -> None:
-    # The command that makes a whole model is the one place of training that reaches up to export; nothing imports it.
-    from export.tiny import export_bundle, size_of
     from training.config import load_config
     from training.tiny.config import TinyConfig
     from training.tiny.make import make
-    from training.tiny.results import measure
 
-    config = load_config(TinyConfig, options.config, options.changes)
-    trained = make(config, options.out)
-    bundle = options.bundle or options.out / "bundle"
-    parity = export_bundle(config, trained, bundle).figures()
-    print(f"{bundle}: {size_of(bundle) / 1e6:.1f} MB; largest differences from torch: {parity}")
-    if not options.skip_evaluation:
-        measure(config, trained, bundle, parity, options.report or options.out / "results")
+    make(load_config(TinyConfig, options.config, options.changes), options.out)
+    print(f"{options.out}: trained; `python -m export tiny --out {options.out}` makes the bundle")
 
 
 def _stage1(options: argparse.Namespace) -> None:

@@ -1,15 +1,13 @@
 """A finished training run to a bundle: `python -m export bundle`."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import attrs
 from tokenizers import Tokenizer
 
-from export.adapter import export_adapter
-from export.bundle.assemble import assemble, with_fingerprint
-from export.persona_encoder import EncoderPrecision, export_persona_encoder
+from export.bundle.build import TrainedModules, build_bundle
+from export.persona_encoder import EncoderPrecision
 from export.qwen2_vl.folder import read_vlm_folder
 from pydeper.bundle.config import BundleConfig, ImageEncoderInfo, PersonaEncoderConfig, VLMConfig
 from pydeper.bundle.layout import TOKENIZER
@@ -72,18 +70,9 @@ def export_run(
     adapter = Adapter(config.network.subject_embedding_size, described.hidden_size)
     loop.load_state(runs.stage2_folder(run), persona_encoder, "encoder")
     loop.load_state(runs.stage2_folder(run), adapter, "adapter")
-    with tempfile.TemporaryDirectory(prefix="pydeper-export-") as temporary:
-        encoder_file, adapter_file = Path(temporary) / "persona_encoder.onnx", Path(temporary) / "adapter.onnx"
-        encoder_differences = export_persona_encoder(
-            encoder_file,
-            persona_encoder.eval(),
-            parts.image_encoder,
-            parts.text_table,
-            image_size=config.image_size,
-            precision=precision,
-        )
-        adapter_differences = export_adapter(adapter_file, adapter.eval())
-        whole = BundleConfig(
+    differences = build_bundle(
+        target,
+        BundleConfig(
             name=config.name,
             description=description or f"DEPER on {Path(config.samples).name}, steering {described.base_model}.",
             licence=licence,
@@ -91,17 +80,15 @@ def export_run(
             vlm=described,
             prompts=runs.PROMPTS,
             training=_facts(config),
-        )
-        assemble(
-            target,
-            with_fingerprint(whole, persona_encoder=encoder_file, tokenizer=vlm / TOKENIZER),
-            tokenizer=vlm / TOKENIZER,
-            persona_encoder=encoder_file,
-            adapter=adapter_file,
-            vlm=vlm,
-            extras={IMAGE_ENCODER_LICENCE: image_encoder_licence} if image_encoder_licence else None,
-        )
-    return {"z_s": max(encoder_differences.values()), "soft token": max(adapter_differences.values())}
+        ),
+        TrainedModules(persona_encoder, parts.image_encoder, parts.text_table, adapter),
+        vlm=vlm,
+        tokenizer=vlm / TOKENIZER,
+        encoder_precision=precision,
+        adapter_precision="fp32",
+        extras={IMAGE_ENCODER_LICENCE: image_encoder_licence} if image_encoder_licence else None,
+    )
+    return {"z_s": differences.subject_embedding, "soft token": differences.soft_token}
 
 
 def _check_vlm(

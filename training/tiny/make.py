@@ -1,7 +1,7 @@
-"""`python -m training tiny`: the built-in demonstration model, step by step, from nothing.
+"""`python -m training tiny`: the built-in demonstration model, trained step by step from random weights.
 
-Every step keeps its result in a folder of its own and is skipped when that is complete; a step that was interrupted
-goes on from its last checkpoint.
+Every step keeps its checkpoints in a folder of its own and is skipped when it is finished; a step that was interrupted
+resumes from its last checkpoint. `python -m export tiny` makes the bundle.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,10 +19,11 @@ from pydeper.persona.preprocess import persona_pixels
 from pydeper.vlm.image_patches import image_patches
 from training.config import OptimisationConfig
 from training.data.encoded import encode_dataset
+from training.errors import TrainingError
 from training.loop import loop
 from training.network.adapter import Adapter
-from training.network.deper import Deper
 from training.network.image_encoder import ImageEncoder
+from training.network.persona_encoder import PersonaEncoder
 from training.network.text_table import TextTable
 from training.stages.stage1 import Stage1Task
 from training.stages.stage2 import Stage2Task
@@ -34,6 +35,8 @@ from training.tiny.tokenizer import build_tokenizer
 from training.vlm.steered_vlm import SteeredVLM, vision_config, vlm_config
 
 NAME = "tiny"
+# The folders of the steps, in their order.
+VISION, LANGUAGE, IMAGE_ENCODER, STAGE1, STAGE2 = "1-vision", "2-language", "3-image-encoder", "4-stage-1", "5-stage-2"
 PROMPTS = Prompts(
     system="You describe drawings.",
     styles={
@@ -119,7 +122,7 @@ def pretrain_vlm(config: TinyConfig, folder: Path) -> SteeredVLM:
     names = ("shape", "colour", "size", *ORDERS)
     _pretrain(
         config.vision,
-        folder / "1-vision",
+        folder / VISION,
         seed_of(config, Seeds.VISION),
         tower,
         "encoder",
@@ -148,7 +151,7 @@ def pretrain_vlm(config: TinyConfig, folder: Path) -> SteeredVLM:
         )
 
     language = vlm.model.model.language_model
-    _pretrain(config.language, folder / "2-language", seed_of(config, Seeds.LANGUAGE), language, "", language_task)
+    _pretrain(config.language, folder / LANGUAGE, seed_of(config, Seeds.LANGUAGE), language, "", language_task)
     pretraining.round_to_half(vlm.model)
     vlm.model.requires_grad_(False)
     return vlm
@@ -173,7 +176,7 @@ def pretrain_image_encoder(config: TinyConfig, folder: Path) -> DINOv3ConvNextMo
 
     _pretrain(
         config.encoder,
-        folder / "3-image-encoder",
+        folder / IMAGE_ENCODER,
         seed_of(config, Seeds.ENCODER),
         encoder,
         "encoder",
@@ -214,30 +217,73 @@ def persona_config(config: TinyConfig, fingerprint: str = "unexported") -> Perso
 
 @attrs.frozen(eq=False)
 class TrainedModel:
-    """Everything that a bundle is made of."""
+    """Everything that a bundle is made of, in eval mode, and the people it was trained on."""
 
     vlm: SteeredVLM
     image_encoder: ImageEncoder
     text_table: TextTable
-    deper: Deper
+    persona_encoder: PersonaEncoder
     adapter: Adapter
     people: People
 
 
-def make(config: TinyConfig, folder: Path) -> TrainedModel:
-    """Runs all steps, or those that `folder` does not hold yet, and returns the trained parts."""
+def make(config: TinyConfig, folder: Path) -> None:
+    """Runs all steps that `folder` does not hold finished yet."""
     vlm = pretrain_vlm(config, folder)
     image_encoder = ImageEncoder(pretrain_image_encoder(config, folder))
-    text_table = TextTable(vlm.model.get_input_embeddings().weight.detach().clone())
+    text_table = text_table_of(vlm)
     people = simulate_people(config.viewers, seed_of(config, Seeds.VIEWERS))
     data = encode_dataset(people.training, vlm.tokenizer, image_encoder, persona_config(config))
     stage1 = Stage1Task(config.network, config.stage1, data, text_table, seed_of(config, Seeds.STAGE1))
-    loop.run(stage1, config.stage1, seed_of(config, Seeds.STAGE1), folder / "4-stage-1")
+    loop.run(stage1, config.stage1, seed_of(config, Seeds.STAGE1), folder / STAGE1)
     stage2 = Stage2Task(stage1.deper, config.stage2, data, text_table, vlm, seed_of(config, Seeds.STAGE2))
-    loop.run(stage2, config.stage2, seed_of(config, Seeds.STAGE2), folder / "5-stage-2")
-    for module in (stage2.encoder, stage2.adapter):
+    loop.run(stage2, config.stage2, seed_of(config, Seeds.STAGE2), folder / STAGE2)
+
+
+def load_trained(config: TinyConfig, folder: Path) -> TrainedModel:
+    """Loads what `make` trained; trains nothing.
+
+    Args:
+        config: The settings it was trained with.
+        folder: Its checkpoints.
+
+    Returns:
+        The modules, with weights rounded to values that float16 holds exactly.
+
+    Raises:
+        TrainingError: A step is missing, unfinished or of other sizes; names the command that trains it.
+    """
+    steps = {
+        VISION: config.vision.steps,
+        LANGUAGE: config.language.steps,
+        IMAGE_ENCODER: config.encoder.steps,
+        STAGE1: config.stage1.steps,
+        STAGE2: config.stage2.steps,
+    }
+    for step, count in steps.items():
+        if not loop.is_finished(folder / step, count):
+            raise TrainingError(
+                f"{folder / step}: not finished; run `python -m training tiny --out {folder}` with the same settings"
+            )
+    vlm = pretrain_vlm(config, folder)
+    persona_encoder = PersonaEncoder(config.network)
+    adapter = Adapter(config.network.subject_embedding_size, vlm.config.hidden_size)
+    for part, module in (("encoder", persona_encoder), ("adapter", adapter)):
+        loop.load_state(folder / STAGE2, module, part)
         pretraining.round_to_half(module)
-    return TrainedModel(vlm, image_encoder, text_table, stage1.deper.eval(), stage2.adapter.eval(), people)
+    return TrainedModel(
+        vlm=vlm,
+        image_encoder=ImageEncoder(pretrain_image_encoder(config, folder)),
+        text_table=text_table_of(vlm),
+        persona_encoder=persona_encoder.eval(),
+        adapter=adapter.eval(),
+        people=simulate_people(config.viewers, seed_of(config, Seeds.VIEWERS)),
+    )
+
+
+def text_table_of(vlm: SteeredVLM) -> TextTable:
+    """A copy of the VLM's input embeddings, which the persona encoder reads descriptions with."""
+    return TextTable(vlm.model.get_input_embeddings().weight.detach().clone())
 
 
 # --- shared
@@ -251,7 +297,7 @@ def _pretrain(
     part: str,
     task: Callable[[], loop.Task],
 ) -> None:
-    """Runs a pre-training; if it is complete, loads `module`, which is this part of its state, and draws nothing."""
+    """Runs a pre-training; if it is finished, loads `module`, which is this part of its state, and draws no scenes."""
     if loop.is_finished(folder, config.steps):
         loop.load_state(folder, module, part)
         return

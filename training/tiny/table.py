@@ -95,7 +95,7 @@ class World:
         return cls(
             vlm=vlm,
             image_encoder=image_encoder,
-            text_table=TextTable(vlm.model.get_input_embeddings().weight.detach().clone()),
+            text_table=make.text_table_of(vlm),
             people=people,
             asked=asked,
             training=encode(people.training),

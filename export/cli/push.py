@@ -6,8 +6,8 @@ from pathlib import Path
 from pydeper import publish
 
 
-def add_push(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds the command `push`."""
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
     does = "verify a bundle and publish it on the Hugging Face Hub, in one commit"
     parser = commands.add_parser(
         "push",
@@ -21,10 +21,11 @@ def add_push(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("--revision", metavar="BRANCH", help="publish on another branch than main")
     parser.add_argument("--message", help="what the commit says")
     parser.add_argument("--dry-run", action="store_true", help="tell what would go up, and send nothing")
+    parser.set_defaults(execute=run)
 
 
-def run_push(options: argparse.Namespace) -> str:
-    """Runs the command `push`; returns what it has to say.
+def run(options: argparse.Namespace) -> str:
+    """Runs the command; returns what it prints.
 
     Raises:
         BundleError: See `pydeper.publish.push`.

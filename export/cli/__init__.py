@@ -1,0 +1,1 @@
+"""The command `python -m export`, a sub-command a file."""
