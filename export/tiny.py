@@ -13,7 +13,8 @@ from training.loop.loop import step_generator
 from training.tiny.config import TinyConfig
 from training.tiny.make import NAME, PROMPTS, Seeds, TrainedModel, persona_config, seed_of
 from training.tiny.people import People
-from training.tiny.simulated import TRAITS, Viewer, sample_scene
+from training.tiny.scenes import sample_scene
+from training.tiny.viewers import TRAITS, Viewer
 
 DEMO_NAMES = ("ana", "ben")
 DESCRIPTION = (

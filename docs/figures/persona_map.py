@@ -13,7 +13,7 @@ from training.config import load_config
 from training.tiny.config import TinyConfig
 from training.tiny.make import Seeds, seed_of
 from training.tiny.people import simulate_people
-from training.tiny.simulated import ORDERS
+from training.tiny.viewers import ORDERS
 
 CONFIG = Path(__file__).parents[2] / "training" / "configs" / "tiny.toml"
 DIRECTIONS = ("rightward", "leftward", "downward", "upward")

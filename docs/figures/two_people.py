@@ -17,7 +17,8 @@ from training.config import load_config
 from training.loop.loop import step_generator
 from training.tiny.config import TinyConfig
 from training.tiny.make import Seeds, seed_of
-from training.tiny.simulated import DWELLS, Scene, Viewer, sample_scene, sample_viewers
+from training.tiny.scenes import Scene, sample_scene
+from training.tiny.viewers import DWELLS, Viewer, sample_viewers
 
 DEMO = Path(pydeper.__file__).parent / "builtin" / "tiny" / "demo"
 CONFIG = Path(__file__).parents[2] / "training" / "configs" / "tiny.toml"

@@ -42,5 +42,5 @@ def run(options: argparse.Namespace) -> str:
     if options.skip_evaluation:
         return exported
     print(exported, flush=True)
-    measure(config, trained, bundle, differences, report)
+    measure(trained, bundle, differences, report)
     return f"{report}: the results"

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from tokenizers import Tokenizer
 
 from export.bundle.assemble import assemble, with_fingerprint
 from pydeper import Fixation, Persona, Sample, Trajectory, write_samples
@@ -178,12 +179,47 @@ def save_vlm(folder: Path, rng: np.random.Generator, vocab_size: int) -> Path:
     return folder
 
 
+def vlm_config(tokenizer: Tokenizer) -> VLMConfig:
+    """What `config.json` says of the VLM."""
+    ids = tokenizer.get_vocab()
+    return VLMConfig(
+        base_model="golden",
+        base_revision=None,
+        source="vlm",
+        source_revision=None,
+        precision="fp32",
+        hidden_size=HIDDEN,
+        num_layers=1,
+        num_key_value_heads=1,
+        head_dim=HEAD,
+        vocab_size=len(ids),
+        max_positions=128,
+        vision=VisionConfig(
+            patch_size=14,
+            temporal_patch_size=2,
+            merge_size=2,
+            image_mean=(0.5, 0.5, 0.5),
+            image_std=(0.25, 0.25, 0.25),
+            image_size=(SIDE, SIDE),
+            min_pixels=SIDE * SIDE,
+            max_pixels=SIDE * SIDE,
+        ),
+        tokens=SpecialTokens(
+            subject=ids["<subj>"],
+            image=ids["<|image_pad|>"],
+            vision_start=ids["<|vision_start|>"],
+            vision_end=ids["<|vision_end|>"],
+            end=tuple(ids[token] for token in ENDS),
+            suppressed=tuple(sorted(ids[token] for token in SPECIAL_TOKENS if token not in ENDS)),
+        ),
+    )
+
+
 def save_bundle(target: Path, parts: Path) -> BundleConfig:
     """Assembles the whole model; returns its config."""
     rng = np.random.default_rng(0)
     tokenizer = build_tokenizer([WORDS] * 20, 290)
     tokenizer.save(str(parts / "tokenizer.json"), pretty=False)
-    ids = {token: tokenizer.token_to_id(token) for token in tokenizer.get_vocab()}
     encoder = save_persona_encoder(parts / "persona_encoder.onnx", rng)
     config = BundleConfig(
         name="golden",
@@ -199,37 +235,7 @@ def save_bundle(target: Path, parts: Path) -> BundleConfig:
             max_description_tokens=16,
             modalities=("text+trajectory", "text", "trajectory"),
         ),
-        vlm=VLMConfig(
-            base_model="golden",
-            base_revision=None,
-            source="vlm",
-            source_revision=None,
-            precision="fp32",
-            hidden_size=HIDDEN,
-            num_layers=1,
-            num_key_value_heads=1,
-            head_dim=HEAD,
-            vocab_size=len(ids),
-            max_positions=128,
-            vision=VisionConfig(
-                patch_size=14,
-                temporal_patch_size=2,
-                merge_size=2,
-                image_mean=(0.5, 0.5, 0.5),
-                image_std=(0.25, 0.25, 0.25),
-                image_size=(SIDE, SIDE),
-                min_pixels=SIDE * SIDE,
-                max_pixels=SIDE * SIDE,
-            ),
-            tokens=SpecialTokens(
-                subject=ids["<subj>"],
-                image=ids["<|image_pad|>"],
-                vision_start=ids["<|vision_start|>"],
-                vision_end=ids["<|vision_end|>"],
-                end=tuple(ids[token] for token in ENDS),
-                suppressed=tuple(sorted(ids[token] for token in SPECIAL_TOKENS if token not in ENDS)),
-            ),
-        ),
+        vlm=vlm_config(tokenizer),
         prompts=Prompts(
             "You describe pictures.",
             {"description": PromptStyle("Describe this in the style of <subj>.", "Describe this.")},
@@ -238,7 +244,7 @@ def save_bundle(target: Path, parts: Path) -> BundleConfig:
     )
     config = with_fingerprint(config, persona_encoder=encoder, tokenizer=parts / "tokenizer.json")
     adapter = save_adapter(parts / "adapter.onnx", rng)
-    vlm = save_vlm(parts / "vlm", rng, len(ids))
+    vlm = save_vlm(parts / "vlm", rng, config.vlm.vocab_size)
     assemble(target, config, tokenizer=parts / "tokenizer.json", persona_encoder=encoder, adapter=adapter, vlm=vlm)
     return config
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from pydeper import Sample
 from pydeper.bundle.config import ImageEncoderInfo, PersonaEncoderConfig
-from training.tiny.simulated import sample_scene, sample_viewer
+from training.tiny.scenes import sample_scene
+from training.tiny.viewers import sample_viewer
 
 
 class Backbone(nn.Module):

@@ -12,7 +12,8 @@ from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 from pydeper.readers import write_samples
 from training.config import TrainingConfig, load_config
 from training.loop import loop
-from training.tiny.simulated import sample_scene, sample_viewers
+from training.tiny.scenes import sample_scene
+from training.tiny.viewers import sample_viewers
 
 PEOPLE, SCENES, TRAINING_SCENES = 3, 6, 4
 

@@ -14,7 +14,8 @@ from tests.support.images import random_image
 from training import reproduce
 from training.__main__ import main
 from training.preparation.splits import QUERY, SUPPORT, TEST, TRAIN
-from training.tiny.simulated import sample_scene, sample_viewers
+from training.tiny.scenes import sample_scene
+from training.tiny.viewers import sample_viewers
 
 LIMITS = ["--max-new-tokens", "4", "--metrics", "BLEU-4", "CIDEr", "--tokenizer", "words"]
 

@@ -26,7 +26,8 @@ from training.metrics.checks import MissingRequirementError
 from training.tiny.config import TinyConfig
 from training.tiny.evaluation import without_trajectory
 from training.tiny.people import draw_samples
-from training.tiny.simulated import COUNTS, SHAPES, TRAITS, Viewer, mentioned_shapes, sample_viewers
+from training.tiny.scenes import SHAPES
+from training.tiny.viewers import COUNTS, TRAITS, Viewer, mentioned_shapes, sample_viewers
 
 SUPPORT = 5  # samples of a persona, as in the paper
 OTHERS = 10  # samples of each person that no persona is made of

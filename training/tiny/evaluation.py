@@ -24,7 +24,7 @@ from training.metrics.object_sequence_score import object_sequence_score
 from training.metrics.subject_identification import subject_identification
 from training.metrics.viewing import viewing_agreement
 from training.tiny.people import People
-from training.tiny.simulated import TRAITS, Viewer, mentioned_shapes
+from training.tiny.viewers import TRAITS, Viewer, mentioned_shapes
 from training.vlm.steered_vlm import SteeredVLM
 
 STYLE = "description"
@@ -127,7 +127,7 @@ def token_agreement(
 
 
 def probe_unseen(model: DeperModel, people: People) -> dict[str, dict[str, Figure]]:
-    """Linear probes: fitted to personas of the seen people, asked about the personas of unseen people.
+    """Linear probes: fitted to personas of the seen people, evaluated on personas of unseen people.
 
     Personas are means over `support` samples on both sides; for the unseen people, of every support set. Rows are the
     traits, columns what the persona was made from.
@@ -142,12 +142,12 @@ def probe_unseen(model: DeperModel, people: People) -> dict[str, dict[str, Figur
     results: dict[str, dict[str, Figure]] = {trait: {"chance": 1 / len(values)} for trait, values in TRAITS.items()}
     for column, withhold in _INPUTS.items():
         fitted = np.stack([persona.subject_embedding for persona in personas_of(model, withhold(seen_samples))])
-        asked = np.stack([persona.subject_embedding for persona in personas_of(model, withhold(unseen_samples))])
+        probed = np.stack([persona.subject_embedding for persona in personas_of(model, withhold(unseen_samples))])
         for trait in TRAITS:
             results[trait][column] = transfer_probe(
                 fitted,
                 [getattr(viewer, trait) for viewer in seen],
-                asked,
+                probed,
                 [getattr(viewer, trait) for viewer in unseen],
                 people=[viewer.name for viewer in unseen],
             )
@@ -157,7 +157,7 @@ def probe_unseen(model: DeperModel, people: People) -> dict[str, dict[str, Figur
 def tell_apart_by_looking(model: DeperModel, people: People) -> dict[str, dict[str, Figure]]:
     """Identification among unseen people who differ in their scanning order alone.
 
-    Within each group, every person is enrolled with one support set and asked with another (of 1 sample and of all);
+    Within each group, every person is enrolled with one support set and queried with another (of 1 sample and of all);
     the nearest persona by cosine wins. Rows are what the personas were made from.
     """
     groups: dict[tuple[str, ...], list[int]] = {}
@@ -203,12 +203,12 @@ def looking(texts: Sequence[str], references: Sequence[str], people: Sequence[st
     """How far descriptions follow the order in which people look, see `viewing_agreement`; intervals over people."""
     looked = viewing_agreement([mentioned_shapes(t) for t in texts], [mentioned_shapes(r) for r in references])
     return {
-        "first object": _share(looked.first_right, looked.first_asked, people),
-        "pairwise order": _share(looked.orders_right, looked.orders_asked, people),
+        "first object": _pooled_accuracy(looked.first_right, looked.first_asked, people),
+        "pairwise order": _pooled_accuracy(looked.orders_right, looked.orders_asked, people),
     }
 
 
-def _share(right: np.ndarray, asked: np.ndarray, people: Sequence[str]) -> Figure:
-    """A pooled share with its interval; None where fewer than 2 people said anything that could be judged."""
-    judged = {person for person, count in zip(people, asked, strict=True) if count}
-    return bootstrap_mean(right, people, weights=asked) if len(judged) > 1 else None
+def _pooled_accuracy(right: np.ndarray, total: np.ndarray, people: Sequence[str]) -> Figure:
+    """The fraction right over all people, with its interval; None where fewer than 2 people have anything to score."""
+    scored = {person for person, count in zip(people, total, strict=True) if count}
+    return bootstrap_mean(right, people, weights=total) if len(scored) > 1 else None

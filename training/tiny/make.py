@@ -30,8 +30,9 @@ from training.stages.stage2 import Stage2Task
 from training.tiny import pretraining
 from training.tiny.config import PretrainingConfig, TinyConfig
 from training.tiny.people import People, simulate_people
-from training.tiny.simulated import GRID, ORDERS, TRAITS, sample_viewer
+from training.tiny.scenes import GRID
 from training.tiny.tokenizer import build_tokenizer
+from training.tiny.viewers import ORDERS, TRAITS, sample_viewer
 from training.vlm.steered_vlm import SteeredVLM, vision_config, vlm_config
 
 NAME = "tiny"

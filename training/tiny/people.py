@@ -6,7 +6,8 @@ from PIL import Image
 from pydeper.samples.sample import Sample
 from training.loop.loop import step_generator
 from training.tiny.config import ViewersConfig
-from training.tiny.simulated import Scene, Viewer, sample_scene, sample_viewers
+from training.tiny.scenes import Scene, sample_scene
+from training.tiny.viewers import Viewer, sample_viewers
 
 
 @attrs.frozen(eq=False)

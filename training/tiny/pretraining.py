@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from transformers import DINOv3ConvNextModel, Qwen2VLForConditionalGeneration
 
 from training.loop.loop import step_generator
-from training.tiny import simulated
-from training.tiny.simulated import COLOURS, GRID, ORDERS, SHAPES, SIZES, Scene, Viewer
+from training.tiny.scenes import COLOURS, GRID, SHAPES, SIZES, Scene, sample_scene
+from training.tiny.viewers import COUNTS, ORDERS, Viewer, sample_viewer
 from training.vlm.steered_vlm import SteeredVLM, language_loss
 
 MAX_OBJECTS = 5
@@ -26,7 +26,7 @@ STYLE = "description"
 
 def draw_scenes(count: int, seed: int) -> list[Scene]:
     """`count` random scenes, each from a seed of its own, so that a longer list begins with the shorter one."""
-    return [simulated.sample_scene(step_generator(seed, index)) for index in range(count)]
+    return [sample_scene(step_generator(seed, index)) for index in range(count)]
 
 
 # --- what is where: dense targets
@@ -179,8 +179,8 @@ class LanguageTask:
         rng = step_generator(self.seed, step, part)
         rows = rng.integers(len(self.scenes), size=self.batch_size)
         # Everybody in a batch mentions as many objects, so descriptions are about equally long and little is padding.
-        count = str(rng.choice(list(simulated.COUNTS)))
-        viewers = [attrs.evolve(simulated.sample_viewer(rng), count=count) for _ in rows]
+        count = str(rng.choice(list(COUNTS)))
+        viewers = [attrs.evolve(sample_viewer(rng), count=count) for _ in rows]
         prompts, words = zip(*(self._prompt(viewer, rng) for viewer in viewers), strict=True)
         descriptions = [viewer.describe(self.scenes[row]) for viewer, row in zip(viewers, rows, strict=True)]
         batch = self.vlm.prompt_batch(prompts, descriptions, np.repeat([[1, *self.patches]], len(rows), axis=0))

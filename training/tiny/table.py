@@ -37,7 +37,7 @@ from training.tiny.config import TinyConfig
 from training.tiny.evaluation import MAX_NEW_TOKENS, STYLE, TOKENIZER, looking
 from training.tiny.people import People, simulate_people, support_samples
 from training.tiny.pretraining import trait_tokens
-from training.tiny.simulated import Viewer
+from training.tiny.viewers import Viewer
 from training.vlm.steered_vlm import SteeredVLM
 
 CLS_SCORERS = ("BLEU-4", "ROUGE-L", "CIDEr")

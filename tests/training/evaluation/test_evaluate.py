@@ -19,7 +19,8 @@ from training.metrics.checks import MissingRequirementError
 from training.metrics.human_consistency import human_consistency
 from training.metrics.object_sequence_score import object_sequence_score
 from training.metrics.subject_identification import subject_identification
-from training.tiny.simulated import sample_scene, sample_viewers
+from training.tiny.scenes import sample_scene
+from training.tiny.viewers import sample_viewers
 
 WITHOUT_JAVA = ["--tokenizer", "words", "--metrics", "BLEU-4", "CIDEr", "ROUGE-L", "OSS", "CLS", "HC"]
 

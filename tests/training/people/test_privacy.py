@@ -14,7 +14,8 @@ from pydeper.bundle.layout import BUILTIN
 from tests.support.paths import ROOT
 from training.evaluation.page import refreshed
 from training.people.privacy import OTHERS, SUPPORT, content, identity, membership, traits
-from training.tiny.simulated import SHAPES, Viewer
+from training.tiny.scenes import SHAPES
+from training.tiny.viewers import Viewer
 
 DEMO = BUILTIN / "tiny" / "demo"
 

@@ -1,58 +1,28 @@
-"""The tiny world: scenes, viewers, and what they say."""
+"""The tiny world's viewers: how they look at scenes, and what they say."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.tiny import simulated
-from training.tiny.simulated import (
+from training.tiny.scenes import Scene, sample_scene
+from training.tiny.viewers import (
     COUNTS,
     DWELLS,
     ORDERS,
     TRAITS,
     Viewer,
     mentioned_shapes,
-    sample_scene,
+    sample_viewer,
     sample_viewers,
 )
 
 seeds = st.integers(0, 2**32 - 1)
 
 
-def viewer_and_scene(seed: int) -> tuple[Viewer, simulated.Scene, np.random.Generator]:
+def viewer_and_scene(seed: int) -> tuple[Viewer, Scene, np.random.Generator]:
     rng = np.random.default_rng(seed)
-    return simulated.sample_viewer(rng, "someone"), sample_scene(rng), rng
-
-
-@given(seeds)
-def test_a_scene_has_4_or_5_objects_of_different_shapes_in_different_cells_inside_the_image(seed):
-    scene = sample_scene(np.random.default_rng(seed))
-    assert len(scene.objects) in (4, 5)
-    assert (
-        len({thing.shape for thing in scene.objects})
-        == len({thing.cell for thing in scene.objects})
-        == len(scene.objects)
-    )
-    for thing in scene.objects:
-        x1, y1, x2, y2 = thing.box
-        assert 0 <= x1 < x2 <= 1
-        assert 0 <= y1 < y2 <= 1
-
-
-def test_an_object_is_drawn_in_its_colour_where_its_box_says():
-    rng = np.random.default_rng(3)
-    for _ in range(20):
-        scene = sample_scene(rng)
-        pixels = np.asarray(scene.draw()).astype(int)
-        assert pixels.shape == (simulated.SCENE_PIXELS, simulated.SCENE_PIXELS, 3)
-        for thing in scene.objects:
-            own = np.abs(pixels - simulated.COLOURS[thing.colour]).sum(-1) < 30
-            x1, y1, x2, y2 = (round(value * simulated.SCENE_PIXELS) for value in thing.box)
-            box = own[y1:y2, x1:x2]
-            assert box.any(), thing
-            # The drawing reaches the box's borders and does not leave it.
-            assert 0.5 < np.ptp(np.nonzero(box)[1]) / (x2 - x1) <= 1
+    return sample_viewer(rng, "someone"), sample_scene(rng), rng
 
 
 @given(seeds)
