@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from export.bundle.build import TrainedModules, build_bundle
 from export.persona_encoder import EncoderPrecision
 from export.qwen2_vl.folder import read_vlm_folder
-from pydeper.bundle.config import BundleConfig, ImageEncoderInfo, PersonaEncoderConfig, VLMConfig
+from pydeper.bundle.config import BundleConfig, ImageEncoderInfo, Modality, VLMConfig
 from pydeper.bundle.layout import TOKENIZER
 from pydeper.errors import BundleError
 from pydeper.publish import IMAGE_ENCODER_LICENCE
@@ -76,7 +76,9 @@ def export_run(
             name=config.name,
             description=description or f"DEPER on {Path(config.samples).name}, steering {described.base_model}.",
             licence=licence,
-            persona_encoder=_persona_config(config, parts, image_encoder),
+            persona_encoder=attrs.evolve(
+                parts.preprocessing, image_encoder=image_encoder, modalities=accepted_modalities(config)
+            ),
             vlm=described,
             prompts=runs.PROMPTS,
             training=_facts(config),
@@ -110,13 +112,9 @@ def _check_vlm(
             )
 
 
-def _persona_config(
-    config: TrainingConfig, parts: runs.FrozenParts, image_encoder: ImageEncoderInfo
-) -> PersonaEncoderConfig:
-    """Says which samples the encoder was trained to take: those that lack something only where training had such."""
-    lacking = config.stage1.modality_dropout > 0
-    modalities = ("text+trajectory", "text", "trajectory") if lacking else ("text+trajectory",)
-    return attrs.evolve(parts.preprocessing, image_encoder=image_encoder, modalities=modalities)
+def accepted_modalities(config: TrainingConfig) -> tuple[Modality, ...]:
+    """Returns the kinds of sample that a training makes its encoder accept: incomplete ones with modality dropout."""
+    return ("text+trajectory", "text", "trajectory") if config.stage1.modality_dropout > 0 else ("text+trajectory",)
 
 
 def _facts(config: TrainingConfig) -> dict[str, Any]:

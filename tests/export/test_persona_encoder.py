@@ -21,7 +21,8 @@ from export.persona_encoder import check_persona_encoder, export_persona_encoder
 from tests.support.paths import ROOT
 from training.network import Adapter, ImageEncoder, NetworkConfig, PersonaEncoder, TextTable
 
-torch.set_num_threads(1)
+# The first test to need it waits for the shared export, which a busy machine makes slow.
+pytestmark = pytest.mark.timeout(900)
 
 IMAGE_SIZE, VOCABULARY, QWEN_VOCABULARY = 96, 50, 151_936
 CONFIG = NetworkConfig(
@@ -241,11 +242,9 @@ def test_int8_batch_mates_never_change_a_sample(int8_file: Path) -> None:
         np.testing.assert_allclose(alone[0], together[i], atol=2e-6)
 
 
-def test_int8_that_loses_too_much_leaves_no_file(wide_parts: Parts, int8_file: Path, tmp_path: Path) -> None:
-    path = tmp_path / "persona_encoder.onnx"
+def test_int8_that_loses_too_much_is_noticed(wide_parts: Parts, int8_file: Path) -> None:
     with pytest.raises(ParityError, match=r"cosine with torch's is 0.99.* export in fp16 or fp32"):
-        export_persona_encoder(path, *wide_parts, image_size=IMAGE_SIZE, precision="int8", min_cosine=1.0)
-    assert not list(tmp_path.iterdir())
+        check_persona_encoder(int8_file, *wide_parts, image_size=IMAGE_SIZE, tolerance=2e-2, min_cosine=1.0)
     with pytest.raises(ParityError, match="differs from torch"):
         check_persona_encoder(int8_file, *wide_parts, image_size=IMAGE_SIZE)
 

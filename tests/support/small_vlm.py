@@ -104,5 +104,13 @@ def small_vlm(
 
 
 @pytest.fixture(scope="session")
+def standin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository as the Hub has Qwen2-VL's: a small network, and the whole vocabulary of 151,936 rows."""
+    from benchmarks.standin import write_standin
+
+    return write_standin(tmp_path_factory.mktemp("hub") / "Qwen2-VL-Small", "small")
+
+
+@pytest.fixture(scope="session")
 def vlm(small_vlm: SmallVLM) -> Qwen2VLRuntime:
     return small_vlm.open()

@@ -1,59 +1,14 @@
 """Linear layers and tables in 8-bit integers, tables in half precision: what ONNX Runtime computes with them."""
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx_ir import DataType
 
 from export.graphs.int8 import linear_layers, quantize_linear_int8, quantize_tables_int8, store_fp16
-
-Array = np.ndarray
-
-
-def graph(shape: list[str | int], nodes: list[ir.Node], weights: list[ir.Value], x: ir.Value) -> ir.Model:
-    x.type, x.shape = ir.TensorType(DataType.FLOAT), ir.Shape(shape)
-    outputs = [value for node in nodes for value in node.outputs if not value.uses()]
-    for i, value in enumerate(outputs):
-        value.name, value.type = f"y{i}", ir.TensorType(DataType.FLOAT)
-    body = ir.Graph([x], outputs, nodes=nodes, initializers=weights, opset_imports={"": 20}, name="layers")
-    return ir.Model(body, ir_version=10)
-
-
-def constant(array: Array, name: str) -> ir.Value:
-    tensor = ir.tensor(array, name=name)
-    return ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape))
-
-
-def linear(weight: Array, bias: Array | None = None, rank: int = 3) -> ir.Model:
-    """x (..., K) -> y0 = x @ weight + bias."""
-    x, w = ir.Value(name="x"), constant(weight, "weight")
-    nodes, weights = [ir.node("MatMul", [x, w], name="layer")], [w]
-    if bias is not None:
-        weights.append(constant(bias, "bias"))
-        nodes.append(ir.node("Add", [nodes[0].outputs[0], weights[1]]))
-    return graph([f"axis{i}" for i in range(rank - 1)] + [len(weight)], nodes, weights, x)
-
-
-def lookup(table: Array) -> ir.Model:
-    """ids (batch, length) -> y0 = table[ids], y1 = table[ids] + 1."""
-    x, stored, one = ir.Value(name="x"), constant(table, "table"), constant(np.array(1, np.float32), "one")
-    rows = ir.node("Gather", [stored, x])
-    other = ir.node("Gather", [stored, x])
-    model = graph(["batch", "length"], [rows, other, ir.node("Add", [other.outputs[0], one])], [stored, one], x)
-    x.type = ir.TensorType(DataType.INT64)
-    return model
-
-
-def run(model: ir.Model, x: Array) -> list[Any]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    data = ir.to_proto(model).SerializeToString()
-    return list(onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run(None, {"x": x}))
+from tests.export.onnx_graphs import Array, constant, graph, linear, lookup, run
 
 
 def operators(model: ir.Model) -> list[str]:
@@ -258,17 +213,6 @@ def test_rows_of_zeros_of_the_smallest_and_of_the_largest_numbers() -> None:
     assert np.isfinite(rows).all()
 
 
-def test_half_precision_casts_the_gathered_rows_alone() -> None:
-    table = normal(500, 64)
-    model = lookup(table)
-    assert 0 < store_fp16(model, 1e-2) < 1e-2
-    stored = model.graph.initializers["table.fp16"]
-    assert stored.dtype == DataType.FLOAT16
-    assert {node.op_type for node, _ in stored.uses()} == {"Gather"}
-    ids = np.array([[0, 499, 3]])
-    np.testing.assert_array_equal(run(model, ids)[0], table.astype(np.float16)[ids])
-
-
 def test_what_is_no_table_is_not_stored_as_one() -> None:
     x, matrix = ir.Value(name="x"), constant(normal(64, 64), "matrix")
     layer = ir.node("MatMul", [x, matrix])
@@ -289,12 +233,3 @@ def test_tables_that_are_not_finite_are_refused() -> None:
     table[5, 5] = np.nan
     with pytest.raises(ValueError, match=r"table \(40, 40\): a number is not finite"):
         quantize_tables_int8(lookup(table))
-
-
-def test_vectors_keep_all_their_bits() -> None:
-    bias = normal(2048)
-    model = linear(normal(16, 2048), bias)
-    store_fp16(model, 1e-2)
-    tensor = model.graph.initializers["bias"].const_value
-    assert tensor is not None
-    np.testing.assert_array_equal(tensor.numpy(), bias)

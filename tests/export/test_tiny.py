@@ -1,4 +1,4 @@
-"""`python -m training tiny`, all of it, at a size that takes a minute or two."""
+"""The built-in model: `python -m training tiny`, then `python -m export tiny`, at a size that takes a minute or two."""
 
 import json
 import subprocess
@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 import pydeper
-
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+from export.__main__ import main
 
 SMALL = [
     *("vision.scenes=70", "vision.steps=2", "language.scenes=70", "language.steps=2"),
@@ -19,17 +18,27 @@ SMALL = [
 ]
 
 
-def make(folder: Path) -> str:
+def run(program: str, folder: Path) -> str:
     changes = [part for change in SMALL for part in ("--set", change)]
-    command = [sys.executable, "-m", "training", "tiny", "--out", str(folder), *changes]
+    command = [sys.executable, "-m", program, "tiny", "--out", str(folder), *changes]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1100, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_one_command_makes_the_bundle_and_its_results_and_makes_them_again(tmp_path):
-    printed = make(tmp_path)
-    assert "largest differences from torch" in printed
+def test_nothing_is_exported_before_the_training_is_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tiny", "--out", str(tmp_path / "run")]) == 2
+    assert f"1-vision: not finished; run `python -m training tiny --out {tmp_path / 'run'}`" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_two_commands_make_the_bundle_and_its_results_and_make_them_again(tmp_path: Path) -> None:
+    assert f"`python -m export tiny --out {tmp_path}`" in run("training", tmp_path)
+    assert "largest differences from torch" in run("export", tmp_path)
 
     bundle = tmp_path / "bundle"
     model = pydeper.DeperModel.from_pretrained(bundle)
@@ -43,7 +52,8 @@ def test_one_command_makes_the_bundle_and_its_results_and_makes_them_again(tmp_p
     unseen = json.loads((tmp_path / "results" / "tiny-unseen.json").read_text())
     assert {"zero-shot", "DEPER, 1 sample", "DEPER, 5 samples", "ceiling"} <= set(unseen["results"])
 
-    # Everything is there already: the second run trains nothing, and exports the same files to the last byte.
+    # Everything is there already: the second time nothing is trained, and the files are the same to the last byte.
     manifest = (bundle / "manifest.json").read_bytes()
-    make(tmp_path)
+    run("training", tmp_path)
+    run("export", tmp_path)
     assert (bundle / "manifest.json").read_bytes() == manifest
