@@ -34,7 +34,7 @@ def main() -> None:
     with Side(GenAI, model) as genai, Side(Ours, options.work, options.threads) as ours:
         for _ in range(options.rounds):
             for name, side in (("pydeper", ours), ("onnxruntime-genai", genai)):
-                rate, tokens[name] = side.ask("decode")
+                rate, tokens[name] = side.call("decode")
                 rates.setdefault(name, []).append(rate)
     medians = {name: statistics.median(found) for name, found in rates.items()}
     for name, rate in medians.items():

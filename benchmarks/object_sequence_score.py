@@ -86,7 +86,7 @@ def compare(pairs: Pairs, plain: Side, fast: Side, runs: int) -> dict[str, dict[
     for _ in range(runs):
         scores = []
         for label, side in (("plain loop", plain), ("pydeper", fast)):
-            seconds, found = side.ask("work", pairs)
+            seconds, found = side.call("work", pairs)
             times[label].append(seconds)
             scores.append(found)
         if (difference := max(abs(a - b) for a, b in zip(*scores, strict=True))) > 1e-9:

@@ -235,7 +235,7 @@ def measure(sides: dict[str, Side], runs: int) -> dict[str, Figures]:
     for batch in (False, True):
         for run in range(runs + 1):
             for name, side in sides.items():
-                seconds, found, peaks[name, batch] = side.ask("embed", batch)
+                seconds, found, peaks[name, batch] = side.call("embed", batch)
                 vectors.setdefault(name, found)
                 if run:  # the first is a warm-up
                     times[name, batch].append(seconds)
@@ -247,7 +247,7 @@ def measure(sides: dict[str, Side], runs: int) -> dict[str, Figures]:
             "one by one s": medians[name, False],
             "batch s": medians[name, True],
             f"times {first}": best[first] / best[name],
-            **side.ask("loading"),
+            **side.call("loading"),
             "peak MiB": peaks[name, False],
             "batch's peak MiB": peaks[name, True],
             **agreement(vectors[name], vectors[first]),

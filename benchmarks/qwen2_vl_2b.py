@@ -56,16 +56,16 @@ def speed(options: argparse.Namespace) -> dict[str, float]:
         rounds = []
         for number in range(options.rounds):
             image = photograph(options.work, 100 + number)
-            soft = ours.ask("soft_token", number)
+            soft = ours.call("soft_token", number)
             rounds.append(
-                {f"ours, {name}": value for name, value in ours.ask("describe", image, number).items()}
-                | {f"transformers, {name}": value for name, value in theirs.ask("describe", image, soft).items()}
-                | {"bandwidth, GB/s": ours.ask("bandwidth")}
+                {f"ours, {name}": value for name, value in ours.call("describe", image, number).items()}
+                | {f"transformers, {name}": value for name, value in theirs.call("describe", image, soft).items()}
+                | {"bandwidth, GB/s": ours.call("bandwidth")}
             )
         median = {name: statistics.median(row[name] for row in rounds) for name in rounds[0]}
-        eight = [ours.ask("eight", photograph(options.work, 200 + number)) for number in range(3)]
+        eight = [ours.call("eight", photograph(options.work, 200 + number)) for number in range(3)]
         one_s, eight_s = (statistics.median(pair[i] for pair in eight) for i in (0, 1))
-        per_token, their_peak = ours.ask("bytes_per_token"), theirs.ask("peak")
+        per_token, their_peak = ours.call("bytes_per_token"), theirs.ask("peak")
     loads, peaks = zip(*(_in_a_process(_load_and_describe, bundle, options) for _ in range(3)), strict=True)
     roofline = median["bandwidth, GB/s"] * 1e9 / per_token
     return {
@@ -90,7 +90,7 @@ def greedy(work: Path, threads: int) -> dict[str, float]:
     found = {}
     for load, arguments in ((Float32, (work, threads)), (Transformers, (work, threads, "float32"))):
         with Side(load, *arguments) as side:
-            found[load] = [side.ask("greedy", image, row) for image in images for row in soft]
+            found[load] = [side.call("greedy", image, row) for image in images for row in soft]
             print(f"{load.__name__}: {len(found[load])} descriptions", flush=True)
     pairs = list(zip(found[Float32], found[Transformers], strict=True))
     return {

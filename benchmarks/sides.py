@@ -11,21 +11,21 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 class Side:
-    """A process that loads something once and then does what it is asked to, while the others wait.
+    """A process that loads something once and then runs what it is sent, while the others wait.
 
     Attributes:
         load_seconds: What loading took, imports not counted.
     """
 
     def __init__(self, load: Callable[..., Any], *arguments: Any) -> None:
-        """Starts the process; it makes an object with `load(*arguments)`, whose methods can then be asked for."""
+        """Starts the process; it makes an object with `load(*arguments)`, whose methods can then be called."""
         self._here, there = SPAWN.Pipe()
         self._process = SPAWN.Process(target=_serve, args=(there, load, arguments), daemon=True)
         self._process.start()
         there.close()
         self.load_seconds: float = self._received()
 
-    def ask(self, method: str, *arguments: Any) -> Any:
+    def call(self, method: str, *arguments: Any) -> Any:
         """Calls a method over there and returns what it returns."""
         self._here.send((method, arguments))
         return self._received()
@@ -49,8 +49,8 @@ def _serve(connection: Connection, load: Callable[..., Any], arguments: tuple[An
         began = time.perf_counter()
         side = load(*arguments)
         connection.send(getattr(side, "load_seconds", time.perf_counter() - began))
-        while (asked := connection.recv()) is not None:
-            method, given = asked
+        while (request := connection.recv()) is not None:
+            method, given = request
             connection.send(getattr(side, method)(*given))
     except Exception as error:
         connection.send(error)

@@ -150,7 +150,7 @@ def stage2_sides(parts: Parts) -> dict[str, Task]:
 
 
 def without_cache(data: EncodedDataset) -> EncodedDataset:
-    """The same data, whose images are opened and encoded whenever they are asked for."""
+    """The same data, whose images are opened and encoded anew for every batch."""
     return attrs.evolve(data, image_tokens=attrs.evolve(data.image_tokens, store=MemoryStore(0)))
 
 

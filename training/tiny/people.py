@@ -19,7 +19,7 @@ class People:
         unseen: People kept out of it; their groups have combinations of traits that nobody in training has.
         training: Samples of the seen people, each of a scene of its own.
         support: For each unseen person, several sets of samples to make a persona from.
-        test_scenes: Held-out scenes that everybody is asked to describe.
+        test_scenes: Held-out scenes that everybody describes.
     """
 
     seen: tuple[Viewer, ...]

@@ -32,7 +32,7 @@ def draw_scenes(count: int, seed: int) -> list[Scene]:
 # --- what is where: dense targets
 
 # Each target has a class 0 for "nothing here". The places in the scanning orders teach the tower to relate objects
-# ("this is the second from the right"): the image precedes the question, so its tokens must know before they are asked.
+# ("this is the second from the right"): the image precedes the text of the prompt, so its tokens cannot depend on it.
 _TARGETS: dict[str, int] = {
     "shape": len(SHAPES) + 1,
     "colour": len(COLOURS) + 1,
@@ -70,7 +70,7 @@ class DenseHeads(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(channels, _TARGETS[name]) for name in names})
 
     def losses(self, tokens: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Cross-entropies, and the share of tokens with every class right.
+        """Cross-entropies, and the fraction of tokens with every class right.
 
         Args:
             tokens: (B, N, C).

@@ -68,16 +68,16 @@ class World:
         image_encoder: Frozen.
         text_table: The VLM's.
         people: Who was simulated.
-        asked: As many seen people as unseen ones, and the unseen ones; all are asked about every test scene.
+        evaluated: As many seen people as unseen ones, and the unseen ones; every test scene is described for each.
         training: The samples of all seen people.
-        known: The samples that the personas of `asked` are made from, person after person.
+        known: The samples that the personas of `evaluated` are made from, person after person.
     """
 
     vlm: SteeredVLM
     image_encoder: ImageEncoder
     text_table: TextTable
     people: People
-    asked: list[Person]
+    evaluated: list[Person]
     training: EncodedDataset
     known: EncodedDataset
 
@@ -87,7 +87,7 @@ class World:
         vlm = make.pretrain_vlm(config, frozen)
         image_encoder = ImageEncoder(make.pretrain_image_encoder(config, frozen))
         people = simulate_people(config.viewers, make.seed_of(config, make.Seeds.VIEWERS))
-        asked = _asked(people)
+        evaluated = _evaluated_people(people)
 
         def encode(samples: Sequence[Sample]) -> EncodedDataset:
             return encode_dataset(samples, vlm.tokenizer, image_encoder, make.persona_config(config))
@@ -97,9 +97,9 @@ class World:
             image_encoder=image_encoder,
             text_table=make.text_table_of(vlm),
             people=people,
-            asked=asked,
+            evaluated=evaluated,
             training=encode(people.training),
-            known=encode([sample for person in asked for sample in person.known]),
+            known=encode([sample for person in evaluated for sample in person.known]),
         )
 
 
@@ -166,7 +166,7 @@ def run(
 
 
 def answer(world: World, config: TinyConfig, system: str, seed: int, folder: Path) -> list[Prediction]:
-    """What a system, trained with this seed, says of every test scene for everybody who is asked.
+    """What a system, trained with this seed, says of every test scene for everybody who is evaluated.
 
     Args:
         world: What all systems share.
@@ -180,7 +180,7 @@ def answer(world: World, config: TinyConfig, system: str, seed: int, folder: Pat
     frozen = {part: config_of(config, part) for part in ("seed", "vlm", "vision", "language", "viewers")}
     settings = {**frozen, "training seed": seed, **{part: config_of(config, part) for part in depends}}
     path = predict(
-        world.vlm, system, build, world.asked, own, settings, max_new_tokens=MAX_NEW_TOKENS, batch_size=_BATCH
+        world.vlm, system, build, world.evaluated, own, settings, max_new_tokens=MAX_NEW_TOKENS, batch_size=_BATCH
     )
     return read_predictions(path)
 
@@ -196,12 +196,12 @@ def _builder(
 ) -> tuple[Callable[[], System], tuple[str, ...]]:
     """How the system is made, and the parts of the configuration that it depends on beside the frozen ones."""
     if system == CEILING:
-        return lambda: SoftTokens(world.vlm, STYLE, world.asked, _true_traits(world)), ()
+        return lambda: SoftTokens(world.vlm, STYLE, world.evaluated, _true_traits(world)), ()
     if system in BASELINES:
         setting = Setting(
             vlm=world.vlm,
             style=STYLE,
-            people=world.asked,
+            people=world.evaluated,
             others=(),
             folder=own,
             max_new_tokens=MAX_NEW_TOKENS,
@@ -211,14 +211,14 @@ def _builder(
         )
         return lambda: BASELINES[system](setting), ("prompt_tuning",) if system == TUNING else ()
     depends = ("image_encoder", "encoder", "network", "stage1", "stage2")
-    return lambda: SoftTokens(world.vlm, STYLE, world.asked, train(world, config, seed, own)), depends
+    return lambda: SoftTokens(world.vlm, STYLE, world.evaluated, train(world, config, seed, own)), depends
 
 
 def train(world: World, config: TinyConfig, seed: int, folder: Path) -> torch.Tensor:
     """Trains DEPER, both stages, or goes on where an interrupted run left off.
 
     Returns:
-        (people, hidden), a soft token for everybody who is asked: the adapter's of the mean of their known z_s.
+        (people, hidden), a soft token for everybody who is evaluated: the adapter's of the mean of their known z_s.
     """
     first, second = (seed * 1000 + make.seed_of(config, stage) for stage in (make.Seeds.STAGE1, make.Seeds.STAGE2))
     stage1 = Stage1Task(config.network, config.stage1, world.training, world.text_table, first)
@@ -226,7 +226,7 @@ def train(world: World, config: TinyConfig, seed: int, folder: Path) -> torch.Te
     stage2 = Stage2Task(stage1.deper, config.stage2, world.training, world.text_table, world.vlm, second)
     loop.run(stage2, config.stage2, second, folder / "stage-2")
     vectors = embed(stage1.deper, world.text_table, world.known)
-    ends = np.cumsum([len(person.known) for person in world.asked])[:-1]
+    ends = np.cumsum([len(person.known) for person in world.evaluated])[:-1]
     personas = np.stack([own.mean(axis=0) for own in np.split(vectors, ends)])
     with torch.no_grad():
         soft_tokens: torch.Tensor = stage2.adapter.eval()(torch.from_numpy(personas))
@@ -236,10 +236,10 @@ def train(world: World, config: TinyConfig, seed: int, folder: Path) -> torch.Te
 def _true_traits(world: World) -> torch.Tensor:
     viewers = {viewer.name: viewer for viewer in (*world.people.seen, *world.people.unseen)}
     with torch.no_grad():
-        return trait_tokens(world.vlm, [viewers[person.name].words() for person in world.asked])
+        return trait_tokens(world.vlm, [viewers[person.name].words() for person in world.evaluated])
 
 
-def _asked(people: People) -> list[Person]:
+def _evaluated_people(people: People) -> list[Person]:
     """As many seen people as unseen ones, so that CLS chooses among equally many."""
     images = people.test_images()
 
