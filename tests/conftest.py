@@ -1,8 +1,5 @@
 """What holds for every test, and the fixtures that tests of several folders share."""
 
-from collections.abc import Iterator
-
-import pytest
 import torch
 from hypothesis import settings
 
@@ -18,11 +15,3 @@ torch.set_num_threads(1)
 # How long an example takes says something about the machine, not about the code.
 settings.register_profile("pydeper", deadline=None)
 settings.load_profile("pydeper")
-
-
-@pytest.fixture(autouse=True)
-def special_tokens_are_read_again(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Encoding a description switches special tokens off in the tokenizer it is given, which all tests share."""
-    yield
-    if "tokenizer" in request.fixturenames:
-        request.getfixturevalue("tokenizer").encode_special_tokens = False

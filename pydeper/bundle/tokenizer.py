@@ -1,4 +1,4 @@
-"""A bundle's tokenizer."""
+"""A bundle's tokenizer, and tokenizers for texts that people wrote, in which no special token may be found."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,3 +36,16 @@ def open_tokenizer(path: Path) -> "Tokenizer":
     # A user's own text never becomes special tokens.
     tokenizer.encode_special_tokens = True
     return tokenizer
+
+
+def literal_tokenizer(tokenizer: "Tokenizer") -> "Tokenizer":
+    """Returns a tokenizer that never reads special tokens out of a text: itself, or a copy where it does.
+
+    The tokenizer that is given stays as it is. A copy takes half a second where the vocabulary is large, so whoever
+    encodes many texts makes it once.
+    """
+    if tokenizer.encode_special_tokens:
+        return tokenizer
+    literal = type(tokenizer).from_str(tokenizer.to_str())
+    literal.encode_special_tokens = True
+    return literal

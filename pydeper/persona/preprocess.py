@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pydeper.bundle.config import Modality, PersonaEncoderConfig
+from pydeper.bundle.tokenizer import literal_tokenizer
 from pydeper.errors import InvalidArgumentError, InvalidSampleError
 from pydeper.samples.sample import Sample
 from pydeper.samples.trajectory import Trajectory
@@ -68,11 +69,11 @@ def persona_pixels(image: Image.Image, config: PersonaEncoderConfig) -> NDArray[
 def description_ids(tokenizer: "Tokenizer", text: str, max_tokens: int) -> list[int]:
     """Turns a description into token ids, the first `max_tokens` of them (256 in the paper).
 
-    Text never becomes special tokens: "<|im_end|>" in a description is a few letters. For that the tokenizer's
-    `encode_special_tokens` is switched on where it is off, and stays on.
+    Text never becomes special tokens: "<|im_end|>" in a description is a few letters.
 
     Args:
-        tokenizer: The VLM's tokenizer.
+        tokenizer: The VLM's tokenizer. Where it reads special tokens out of texts, this text is encoded by a copy that
+            does not; for many texts, make that copy once with `literal_tokenizer`.
         text: The description, as the person gave it.
         max_tokens: At least 1; what follows is cut.
 
@@ -81,9 +82,7 @@ def description_ids(tokenizer: "Tokenizer", text: str, max_tokens: int) -> list[
     """
     if max_tokens < 1:
         raise InvalidArgumentError(f"max_tokens is {max_tokens}; give 1 or more")
-    if not tokenizer.encode_special_tokens:
-        tokenizer.encode_special_tokens = True
-    return list(tokenizer.encode(text, add_special_tokens=False).ids[:max_tokens])
+    return list(literal_tokenizer(tokenizer).encode(text, add_special_tokens=False).ids[:max_tokens])
 
 
 def trajectory_arrays(trajectory: Trajectory, max_fixations: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -8,19 +8,11 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from pydeper.bundle.config import SUBJECT_TOKEN, Prompts, VLMConfig
+from pydeper.bundle.tokenizer import literal_tokenizer
 from pydeper.errors import BundleError, InvalidArgumentError
 
 _IMAGE_TOKEN, _VISION_START, _VISION_END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
 _TURN_START, _TURN_END = "<|im_start|>", "<|im_end|>"
-
-
-def literal_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
-    """Returns a tokenizer that never reads special tokens out of a text: itself, or a copy where it does."""
-    if tokenizer.encode_special_tokens:
-        return tokenizer
-    literal = Tokenizer.from_str(tokenizer.to_str())
-    literal.encode_special_tokens = True
-    return literal
 
 
 @attrs.frozen

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from pydeper.bundle.config import PersonaEncoderConfig
+from pydeper.bundle.tokenizer import literal_tokenizer
 from pydeper.errors import InvalidSampleError, PydeperError
 from pydeper.persona.preprocess import EncodedSample, collate, encode_text_and_trajectory, persona_pixels
 from pydeper.samples.sample import Sample
@@ -192,8 +193,9 @@ def encode_dataset(
         kept = np.flatnonzero(~np.isin(image_of, broken))
         samples, image_of = [samples[row] for row in kept], np.unique(image_of[kept], return_inverse=True)[1]
     subjects = tuple(sorted({str(sample.subject) for sample in samples}))
+    literal = literal_tokenizer(tokenizer)
     return EncodedDataset(
-        samples=[encode_text_and_trajectory(sample, tokenizer, config) for sample in samples],
+        samples=[encode_text_and_trajectory(sample, literal, config) for sample in samples],
         origins=samples,
         image_of=image_of,
         image_tokens=features,

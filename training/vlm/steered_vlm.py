@@ -16,8 +16,9 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from pydeper.bundle.config import SUBJECT_TOKEN, Precision, Prompts, SpecialTokens, VisionConfig, VLMConfig
+from pydeper.bundle.tokenizer import literal_tokenizer
 from pydeper.vlm.image_patches import image_patches, resized_shape
-from pydeper.vlm.prompt import PromptTemplate, literal_tokenizer, rotary_positions
+from pydeper.vlm.prompt import PromptTemplate, rotary_positions
 
 IGNORED = -100
 

@@ -95,6 +95,7 @@ def test_text_never_becomes_special_tokens(text: str) -> None:
     assert max(ids, default=0) < 256
     assert tokenizer.decode(ids) == text
     assert description_ids(tokenizer, text, 5) == ids[:5]
+    assert not tokenizer.encode_special_tokens  # the caller's tokenizer is left as it was
 
 
 def test_the_special_tokens_would_have_been_there() -> None:
