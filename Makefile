@@ -4,13 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 
-.PHONY: demo test test-slow lint format bench bench-2b docs tiny clean
+# Tests are handed out to as many processes as there are cores; each of them makes the shared models once.
+PYTEST := $(RUN) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+
+.PHONY: demo test test-random test-slow lint format bench bench-2b docs tiny clean
 
 demo: $(VENV)/.sdk          ## two people describe one picture, with the built-in model
 	$(BIN)/pydeper demo
 
 test: $(VENV)/.dev          ## the test suite, in minutes
-	$(RUN) -m pytest
+	$(PYTEST)
+
+test-random: $(VENV)/.dev   ## the same in another order each time; prints the seed that repeats it
+	$(PYTEST) -p randomly
 
 test-slow: $(VENV)/.dev     ## the checks that take longer
 	$(RUN) -m pytest -m slow

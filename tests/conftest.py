@@ -1,7 +1,8 @@
 """What holds for every test, and the fixtures that tests of several folders share."""
 
+import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
     "tests.support.small_vlm",
@@ -11,7 +12,22 @@ pytest_plugins = [
 ]
 
 torch.set_num_threads(1)
+_FIXTURE_SEED, _TEST_SEED = 1_000_001, 1_000_002  # unlike those that tests choose: what is to differ must not coincide
 
-# How long an example takes says something about the machine, not about the code.
-settings.register_profile("pydeper", deadline=None)
+# The same examples in every run, and no judgement of how long they take, which says something about the machine.
+# `--hypothesis-profile search` looks for further ones.
+settings.register_profile("pydeper", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("search", settings.get_profile("pydeper"), derandomize=False)
 settings.load_profile("pydeper")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup() -> None:
+    """Numbers that a fixture draws do not depend on what ran before the first test that wanted it."""
+    torch.manual_seed(_FIXTURE_SEED)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    """Nor do those that a test draws."""
+    torch.manual_seed(_TEST_SEED)
