@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 pytest_plugins = [
     "tests.support.small_vlm",
     "tests.support.small_bundle",
-    "tests.support.hub_server",
+    "tests.support.hub.server",
     "tests.support.training_run",
 ]
 

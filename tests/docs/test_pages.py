@@ -93,7 +93,7 @@ def test_a_page_goes_on_from_a_page_that_is_followed() -> None:
 @contextlib.contextmanager
 def a_hub(home: Path) -> Iterator[dict[str, str]]:
     """A stand-in for the Hub, and the environment that leads to it."""
-    from tests.support.hub_server import HubServer  # not above: pytest has to import it first, as a plugin
+    from tests.support.hub.server import HubServer  # not above: pytest has to import it first, as a plugin
 
     server = HubServer()
     environment = {key: value for key, value in server.environment(home).items() if key.startswith("HF_")}

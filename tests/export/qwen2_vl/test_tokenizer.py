@@ -19,7 +19,7 @@ from pydeper.errors import BundleError
 from pydeper.persona.preprocess import description_ids
 from pydeper.untrusted import is_plain_text
 from pydeper.vlm.prompt import PromptTemplate
-from tests.support.hub_server import HubServer
+from tests.support.hub.server import HubServer
 
 ROWS = 151_936
 SUBJECT = 151_657

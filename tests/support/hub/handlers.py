@@ -1,60 +1,20 @@
-"""A stand-in for the Hugging Face Hub on this machine: enough of its HTTP interface for the real client.
-
-As there, two servers: the Hub, with its repositories, and a storage of large objects at another address, to which the
-Hub only points. `HubServer.fault` makes either answer as a Hub in trouble does.
-"""
+"""The HTTP of a stand-in for the Hub: the Hub itself, and the storage of large objects to which it points."""
 
 import base64
-import hashlib
 import json
-import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 import attrs
-import pytest
 
-_LFS_SUFFIXES = (".onnx", ".onnx_data", ".npy", ".bin", ".safetensors")
+from tests.support.hub.repository import Repository, entry, git_hash, is_large, sha256
+
 _REPOSITORY = r"(?P<repository>[^/]+/[^/]+)"
-
-Files = Mapping[str, bytes]
-
-
-@attrs.define
-class Repository:
-    """Commits (path -> content), and the branches and tags that point at them."""
-
-    name: str
-    private: bool = False
-    gated: bool = False
-    commits: dict[str, Files] = attrs.field(factory=dict)
-    messages: list[str] = attrs.field(factory=list)
-    branches: dict[str, str] = attrs.field(factory=dict)
-    tags: dict[str, str] = attrs.field(factory=dict)
-
-    def commit(self, files: Files, message: str, branch: str = "main") -> str:
-        parent = self.branches.get(branch, "")
-        state = [self.name, parent, message, *([name, _git_hash(files[name])] for name in sorted(files))]
-        commit = hashlib.sha1(json.dumps(state).encode()).hexdigest()
-        self.commits[commit] = dict(files)
-        self.messages.append(message)
-        self.branches[branch] = commit
-        return commit
-
-    def resolve(self, revision: str) -> str | None:
-        found = self.branches.get(revision) or self.tags.get(revision) or revision
-        return found if found in self.commits else None
-
-    def files(self, revision: str = "main") -> Files:
-        commit = self.resolve(revision)
-        assert commit is not None
-        return self.commits[commit]
 
 
 @attrs.define
@@ -92,174 +52,53 @@ class Transfer:
     size: int
 
 
-class HubServer:
-    """Both servers and what they hold.
+class Hub(Protocol):
+    """What the handlers need of the Hub whose requests they answer; `HubServer` explains it."""
 
-    Attributes:
-        repositories: By name.
-        objects: What the storage holds: sha256 -> content.
-        tokens: Token -> "read" or "write"; writing needs one that may write, a private repository any.
-        part_size: Objects larger than this are uploaded in parts; None: none are.
-        transfers: All content sent and received so far.
-        log: All requests so far, as ``"METHOD /path"``.
-        leaked: Whether a token ever came to the storage, whose business it is not.
-    """
-
-    def __init__(self) -> None:
-        self.repositories: dict[str, Repository] = {}
-        self.objects: dict[str, bytes] = {}
-        self.parts: dict[tuple[str, int], bytes] = {}
-        self.tokens = {"hf_writer": "write", "hf_reader": "read"}
-        self.part_size: int | None = None
-        self.transfers: list[Transfer] = []
-        self.faults: list[Fault] = []
-        self.log: list[str] = []
-        self.leaked = False
-        self.lock = threading.RLock()
-        self._hub = _serve(_HubHandler, self)
-        self._storage = _serve(_StorageHandler, self)
+    repositories: dict[str, Repository]
+    objects: dict[str, bytes]
+    parts: dict[tuple[str, int], bytes]
+    tokens: dict[str, str]
+    part_size: int | None
+    transfers: list[Transfer]
+    log: list[str]
+    leaked: bool
+    lock: threading.RLock
 
     @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._hub.server_port}"
+    def url(self) -> str: ...
 
     @property
-    def storage_url(self) -> str:
-        return f"http://127.0.0.1:{self._storage.server_port}"
+    def storage_url(self) -> str: ...
 
-    @property
-    def requests(self) -> int:
-        return len(self.log)
-
-    @property
-    def downloads(self) -> list[tuple[str, str]]:
-        """(repository, path) of every file sent so far."""
-        sent = (transfer.what.split("/", 2) for transfer in self.transfers if transfer.method == "GET")
-        return [(f"{organisation}/{name}", path) for organisation, name, path in sent]
-
-    def downloaded(self, repository: str) -> set[str]:
-        return {path for name, path in self.downloads if name == repository}
-
-    def uploaded(self) -> list[str]:
-        """The sha256 of all objects of which anything was received, once a request."""
-        return [transfer.what for transfer in self.transfers if transfer.method == "PUT"]
-
-    def publish(self, repository: str, folder: Path) -> str:
-        """Puts a folder's present content on the Hub's main branch; returns the commit."""
-        files = {name: (folder / name).read_bytes() for name in _files_of(folder)}
-        with self.lock:
-            return self.repositories.setdefault(repository, Repository(repository)).commit(files, "Publish")
-
-    def fault(self, request: str, **what: Any) -> None:
-        self.faults.append(Fault(request, **what))
-
-    def next_fault(self, request: str) -> Fault | None:
-        with self.lock:
-            for fault in self.faults:
-                if fault.times > 0 and re.search(fault.request, request):
-                    fault.times -= 1
-                    return fault
-        return None
-
-    def environment(self, home: Path) -> dict[str, str]:
-        """The environment of another process that is to use this Hub, with its cache in `home`."""
-        return {
-            **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
-            "HF_ENDPOINT": self.url,
-            "HF_HOME": str(home),
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "HF_TOKEN": "hf_writer",
-        }
-
-    def shutdown(self) -> None:
-        for server in (self._hub, self._storage):
-            server.shutdown()
-            server.server_close()
+    def next_fault(self, request: str) -> Fault | None: ...
 
 
-@pytest.fixture
-def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """The server, and the Hub's client set to it, with an empty cache and a token that may write."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
-
-    server = HubServer()
-    # What the variables of `HubServer.environment` set, had they been there when the client was first imported.
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setenv("HF_TOKEN", "hf_writer")
-    disable_progress_bars()
-    yield server
-    enable_progress_bars()
-    server.shutdown()
-
-
-@pytest.fixture
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client tries again at once."""
-    from huggingface_hub import file_download
-    from huggingface_hub.utils import _http
-
-    class Clock:
-        sleep = staticmethod(lambda seconds: None)
-
-    monkeypatch.setattr(_http, "time", Clock)
-    monkeypatch.setattr(file_download, "time", Clock)
-
-
-def _files_of(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def _git_hash(content: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _is_large(path: str, content_or_sample: bytes) -> bool:
-    return path.endswith(_LFS_SUFFIXES) or b"\0" in content_or_sample[:512]
-
-
-def _entry(path: str, content: bytes) -> dict[str, object]:
-    entry: dict[str, object] = {"type": "file", "path": path, "size": len(content), "oid": _git_hash(content)}
-    if _is_large(path, content):
-        entry["lfs"] = {"oid": _sha256(content), "size": len(content), "pointerSize": 130}
-    return entry
-
-
-class _Server(ThreadingHTTPServer):
+class Server(ThreadingHTTPServer):
     daemon_threads = True
-    hub: HubServer
+    hub: Hub
 
 
-def _serve(handler: type[BaseHTTPRequestHandler], hub: HubServer) -> _Server:
-    server = _Server(("127.0.0.1", 0), handler)
+def serve(handler: type[BaseHTTPRequestHandler], hub: Hub) -> Server:
+    server = Server(("127.0.0.1", 0), handler)
     server.hub = hub
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     return server
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
     def __init__(self, status: int, code: str = "", message: str = "") -> None:
         self.status, self.code, self.message = status, code, message
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     """Finds the method that answers a request, after what faults there are."""
 
-    server: _Server
+    server: Server
     routes: tuple[tuple[str, str, str], ...]  # method, pattern of the path, name of the method here
 
     @property
-    def hub(self) -> HubServer:
+    def hub(self) -> Hub:
         return self.server.hub
 
     def do_HEAD(self) -> None:
@@ -286,8 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
             for wanted, pattern, name in self.routes:
                 if wanted == method and (asked := re.fullmatch(pattern, path)):
                     return getattr(self, name)(content, **asked.groupdict())
-            raise _RefusedError(404)
-        except _RefusedError as refusal:
+            raise RefusedError(404)
+        except RefusedError as refusal:
             headers = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.message}
             self._send(b"{}", {name: text for name, text in headers.items() if text}, status=refusal.status)
         except (BrokenPipeError, ConnectionResetError):
@@ -336,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.transfers.append(Transfer("GET", name, start, sent))
 
 
-class _HubHandler(_Handler):
+class HubHandler(Handler):
     routes = (
         ("POST", "/api/repos/create", "create"),
         ("POST", "/api/validate-yaml", "validate_yaml"),
@@ -361,25 +200,25 @@ class _HubHandler(_Handler):
         if not token:
             return ""
         if scheme != "Bearer" or token not in self.hub.tokens:
-            raise _RefusedError(401, message="Invalid credentials in Authorization header")
+            raise RefusedError(401, message="Invalid credentials in Authorization header")
         return self.hub.tokens[token]
 
     def _repository(self, name: str, write: bool = False) -> Repository:
         found, may = self.hub.repositories.get(name), self._may()
         if found is None or (found.private and not may):
-            raise _RefusedError(404 if may else 401, "RepoNotFound", "Repository not found")
+            raise RefusedError(404 if may else 401, "RepoNotFound", "Repository not found")
         if write and may != "write":
-            raise _RefusedError(403 if may else 401, message="You don't have the rights to write here")
+            raise RefusedError(403 if may else 401, message="You don't have the rights to write here")
         return found
 
     def _commit_of(self, repository: Repository, revision: str) -> str:
         if (commit := repository.resolve(revision)) is None:
-            raise _RefusedError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            raise RefusedError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return commit
 
     def create(self, content: bytes) -> None:
         if (may := self._may()) != "write":
-            raise _RefusedError(403 if may else 401, message="You don't have the rights to create a model here")
+            raise RefusedError(403 if may else 401, message="You don't have the rights to create a model here")
         asked = json.loads(content)
         name = f"{asked['organization']}/{asked['name']}"
         with self.hub.lock:
@@ -406,7 +245,7 @@ class _HubHandler(_Handler):
     def tree(self, content: bytes, repository: str, revision: str) -> None:
         found = self._repository(repository)
         files = found.commits[self._commit_of(found, revision)]
-        self._send_json([_entry(path, files[path]) for path in sorted(files)])
+        self._send_json([entry(path, files[path]) for path in sorted(files)])
 
     def refs(self, content: bytes, repository: str) -> None:
         found = self._repository(repository)
@@ -423,9 +262,9 @@ class _HubHandler(_Handler):
         answers = []
         for file in json.loads(content)["files"]:
             path, sample = file["path"], base64.b64decode(file["sample"])
-            large = _is_large(path, sample)
+            large = is_large(path, sample)
             old = there.get(path)
-            oid = None if old is None else _sha256(old) if large else _git_hash(old)
+            oid = None if old is None else sha256(old) if large else git_hash(old)
             answers.append(
                 {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False, "oid": oid}
             )
@@ -449,15 +288,15 @@ class _HubHandler(_Handler):
 
     def complete(self, content: bytes, oid: str) -> None:
         parts = [self.hub.parts.get((oid, part["partNumber"])) for part in json.loads(content)["parts"]]
-        if None in parts or _sha256(whole := b"".join(part for part in parts if part)) != oid:
-            raise _RefusedError(400)
+        if None in parts or sha256(whole := b"".join(part for part in parts if part)) != oid:
+            raise RefusedError(400)
         self.hub.objects[oid] = whole
         self._send_json({})
 
     def verify(self, content: bytes) -> None:
         asked = json.loads(content)
         if len(self.hub.objects.get(asked["oid"], b"")) != asked["size"]:
-            raise _RefusedError(404)
+            raise RefusedError(404)
         self._send_json({})
 
     def commit(self, content: bytes, repository: str, branch: str) -> None:
@@ -466,7 +305,7 @@ class _HubHandler(_Handler):
             head, *operations = map(json.loads, content.splitlines())
             parent = self._commit_of(found, branch)
             if head["value"].get("parentCommit", parent) != parent:
-                raise _RefusedError(412, message="A commit has happened since. Please refresh and try again.")
+                raise RefusedError(412, message="A commit has happened since. Please refresh and try again.")
             files = dict(found.commits[parent])
             for operation in operations:
                 self._apply(operation["key"], operation["value"], files)
@@ -479,45 +318,45 @@ class _HubHandler(_Handler):
             files[path] = base64.b64decode(value["content"])
         elif key == "lfsFile":
             if value["oid"] not in self.hub.objects:
-                raise _RefusedError(400, message="an LFS object was never uploaded")
+                raise RefusedError(400, message="an LFS object was never uploaded")
             files[path] = self.hub.objects[value["oid"]]
         elif key == "deletedFile" and path in files:
             del files[path]
         else:
-            raise _RefusedError(404, "EntryNotFound", "A file with this name doesn't exist")
+            raise RefusedError(404, "EntryNotFound", "A file with this name doesn't exist")
 
     def branch(self, content: bytes, repository: str, branch: str) -> None:
         found = self._repository(repository, write=True)
         if branch in found.branches:
-            raise _RefusedError(409, message="Reference already exists")
+            raise RefusedError(409, message="Reference already exists")
         found.branches[branch] = self._commit_of(found, json.loads(content or b"{}").get("startingPoint", "main"))
         self._send_json({})
 
     def tag(self, content: bytes, repository: str, revision: str) -> None:
         found, tag = self._repository(repository, write=True), json.loads(content)["tag"]
         if tag in found.tags:
-            raise _RefusedError(409, message="Tag reference exists already")
+            raise RefusedError(409, message="Tag reference exists already")
         found.tags[tag] = self._commit_of(found, revision)
         self._send_json({})
 
     def untag(self, content: bytes, repository: str, tag: str) -> None:
         if self._repository(repository, write=True).tags.pop(tag, None) is None:
-            raise _RefusedError(404, "RevisionNotFound")
+            raise RefusedError(404, "RevisionNotFound")
         self._send_json({})
 
     def resolve(self, content: bytes, repository: str, revision: str, path: str) -> None:
         found = self._repository(repository)
         commit = self._commit_of(found, revision)
         if found.gated:
-            raise _RefusedError(403 if self._may() else 401, "GatedRepo", "Access to this model is restricted")
+            raise RefusedError(403 if self._may() else 401, "GatedRepo", "Access to this model is restricted")
         if path not in (files := found.commits[commit]):
-            raise _RefusedError(404, "EntryNotFound", "Entry not found")
+            raise RefusedError(404, "EntryNotFound", "Entry not found")
         file = files[path]
-        if not _is_large(path, file):
+        if not is_large(path, file):
             return self._send_file(
-                file, f"{repository}/{path}", {"X-Repo-Commit": commit, "ETag": f'"{_git_hash(file)}"'}
+                file, f"{repository}/{path}", {"X-Repo-Commit": commit, "ETag": f'"{git_hash(file)}"'}
             )
-        oid = _sha256(file)
+        oid = sha256(file)
         self.hub.objects[oid] = file
         location = f"{self.hub.storage_url}/objects/{oid}/of/{repository}/{path}"
         linked = {"X-Linked-Etag": f'"{oid}"', "X-Linked-Size": str(len(file))}
@@ -525,7 +364,7 @@ class _HubHandler(_Handler):
         return None
 
 
-class _StorageHandler(_Handler):
+class StorageHandler(Handler):
     routes = (
         ("GET", f"/objects/(?P<oid>[0-9a-f]+)/of/(?P<name>{_REPOSITORY}/.+)", "download"),
         ("PUT", "/objects/(?P<oid>[0-9a-f]+)", "upload"),
@@ -540,11 +379,11 @@ class _StorageHandler(_Handler):
         self._send_file(self.hub.objects[oid], name, {"ETag": f'"{oid}"'})
 
     def upload(self, content: bytes, oid: str) -> None:
-        if _sha256(content) != oid:
-            raise _RefusedError(400)
+        if sha256(content) != oid:
+            raise RefusedError(400)
         self.hub.objects[oid] = content
         self._send(b"", {})
 
     def upload_part(self, content: bytes, oid: str, number: str) -> None:
         self.hub.parts[oid, int(number)] = content
-        self._send(b"", {"ETag": _sha256(content)})
+        self._send(b"", {"ETag": sha256(content)})
