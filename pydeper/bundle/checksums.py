@@ -36,7 +36,7 @@ LARGE = 16 * 1024 * 1024  # bytes; anything smaller is read in a few millisecond
 _FILE = "verified.json"
 _FORMAT_VERSION = 1
 # Within one tick of a file system's clock a file can change twice and bear one time; the coarsest tick, FAT's, is 2 s.
-_SETTLED_AFTER = 2_000_000_000  # nanoseconds
+SETTLED_AFTER = 2_000_000_000  # nanoseconds
 
 
 def mismatched(expected: Mapping[Path, str], *, trust_unchanged: bool) -> list[Path]:
@@ -105,7 +105,7 @@ class _Stamp:
 
     def held_still(self, path: Path, since: int) -> bool:
         """Whether the file was old enough by `since`, when it began to be read, and has not changed until now."""
-        return since - max(self.modified, self.changed) > _SETTLED_AFTER and self == _stamp(path, self.sha256)
+        return since - max(self.modified, self.changed) > SETTLED_AFTER and self == _stamp(path, self.sha256)
 
 
 def _stamp(path: Path, digest: str) -> _Stamp:

@@ -34,6 +34,7 @@ from tests.support.docs_pages import (
     pages,
     runnable,
 )
+from tests.support.hub.server import HubServer
 from training.config import TrainingConfig, load_config
 from training.evaluation.page import refreshed
 from training.tiny.config import TinyConfig
@@ -93,8 +94,6 @@ def test_a_page_goes_on_from_a_page_that_is_followed() -> None:
 @contextlib.contextmanager
 def a_hub(home: Path) -> Iterator[dict[str, str]]:
     """A stand-in for the Hub, and the environment that leads to it."""
-    from tests.support.hub.server import HubServer  # not above: pytest has to import it first, as a plugin
-
     server = HubServer()
     environment = {key: value for key, value in server.environment(home).items() if key.startswith("HF_")}
     try:
@@ -151,7 +150,7 @@ def test_three_dots_stand_for_anything() -> None:
 
 
 def run(command: list[str], folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -148,7 +148,7 @@ def test_the_script_beside_the_files_still_makes_such_files(tmp_path):
     made = tmp_path / "made"
     project = str(ROOT)
     environment = os.environ | {"PYTHONPATH": project}
-    subprocess.run([sys.executable, GOLDEN.parent / "make.py", made], env=environment, check=True, timeout=120)
+    subprocess.run([sys.executable, GOLDEN.parent / "make.py", made], env=environment, check=True)
     new, old = (open_bundle(folder / "bundle").config for folder in (made, GOLDEN))
     own = new.persona_encoder.fingerprint  # a hash of a file that another version of onnx may write otherwise
     encoder = attrs.evolve(old.persona_encoder, fingerprint=own)

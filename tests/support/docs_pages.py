@@ -164,6 +164,7 @@ class Reader:
                     done += 1
         finally:
             if self._session is not None:
+                self._session.kill()  # it waits for more to do, or never ends
                 self._session.communicate()
                 self._session = None
         return done
@@ -203,7 +204,7 @@ class Reader:
         script = f"[ ! -e '{state}' ] || . '{state}'\n{command}\nstatus=$?\n{remember}\nexit $status"
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", script], cwd=self._folder, env=self._environment, text=True,
-            capture_output=True, timeout=600, check=False, encoding="utf-8",
+            capture_output=True, check=False, encoding="utf-8",
         )  # fmt: skip
         assert done.returncode == 0, f"{place}: exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout

@@ -536,7 +536,7 @@ def test_configs_survive_the_folder(folder):
 
 def test_large_files_are_read_once_by_loading_and_always_by_verify(folder, monkeypatch):
     monkeypatch.setattr(verified, "LARGE", 2100)  # the VLM's files and no others
-    monkeypatch.setattr(verified, "_SETTLED_AFTER", 0)
+    monkeypatch.setattr(verified, "SETTLED_AFTER", 0)
     time.sleep(0.02)
     reads = []
     sha256 = verified.sha256

@@ -16,7 +16,7 @@ LARGE = verified.LARGE
 def cache(tmp_path, monkeypatch):
     """An empty cache, and files that count as settled as soon as the clock has moved on."""
     monkeypatch.setenv("PYDEPER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(verified, "_SETTLED_AFTER", 0)
+    monkeypatch.setattr(verified, "SETTLED_AFTER", 0)
     return tmp_path / "cache" / "verified.json"
 
 
@@ -93,7 +93,7 @@ def test_wrong_files_come_in_order_and_are_not_remembered(tmp_path, reads):
 
 
 def test_a_file_that_is_still_new_is_not_remembered(weights, cache, monkeypatch):
-    monkeypatch.setattr(verified, "_SETTLED_AFTER", 3_600_000_000_000)
+    monkeypatch.setattr(verified, "SETTLED_AFTER", 3_600_000_000_000)
     assert check(weights) == []
     assert not cache.exists()
 

@@ -2,7 +2,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import attrs
 import pytest
@@ -277,33 +276,34 @@ def test_a_reader_that_has_gone_is_no_error(bundle_folder):
     environment = os.environ | {"PYDEPER_MODEL": str(bundle_folder)}
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(
-        [sys.executable, "-m", "pydeper", "doctor"],
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        check=False,
-    )
-    os.close(writing)
+    with os.fdopen(writing, "wb") as nobody_reads:
+        done = subprocess.run(
+            [sys.executable, "-m", "pydeper", "doctor"],
+            stdout=nobody_reads,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            check=False,
+        )
     assert done.stderr == ""
     assert done.returncode == 141
 
 
 def test_ctrl_c_is_status_130(home):
     os.mkfifo(home / "pipe.jsonl")  # reading it waits for ever
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "pydeper", "persona", "create", "pipe.jsonl", "-o", "a.safetensors"],
         stderr=subprocess.PIPE,
         text=True,
         # A test run in the background of a shell ignores Ctrl-C and would hand that on.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    writer = os.open(home / "pipe.jsonl", os.O_WRONLY)  # returns once the command has opened it to read
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    os.close(writer)
+    ) as process:
+        try:
+            with (home / "pipe.jsonl").open("wb"):  # opens once the command has opened it to read
+                process.send_signal(signal.SIGINT)
+                _, errors = process.communicate()
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert errors == ""
 

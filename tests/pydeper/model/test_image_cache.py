@@ -87,12 +87,12 @@ def test_threads_that_want_one_image_wait_for_one_encoding() -> None:
 
     def encode(image: Image.Image) -> Encoded:
         entered.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return encoder(image)
 
     with ThreadPoolExecutor(4) as pool:
         jobs = [pool.submit(cache.encoded, picture(1), encode) for _ in range(4)]
-        assert entered.wait(10)
+        assert entered.wait(60)
         assert cache.held() == (0, 0)  # nothing half done
         go_on.set()
         assert len({job.result(10) for job in jobs}) == 1
@@ -104,7 +104,7 @@ def test_threads_that_want_different_images_do_not_wait_for_each_other() -> None
     both = threading.Barrier(3)
 
     def encode(_: Image.Image) -> Encoded:
-        both.wait(10)  # all are inside at once, or none gets out
+        both.wait(60)  # all are inside at once, or none gets out
         return Encoded(1)
 
     with ThreadPoolExecutor(3) as pool:
@@ -120,7 +120,7 @@ def test_a_failure_is_the_callers_own_and_leaves_nothing(failure: BaseException)
 
     def fail(_: Image.Image) -> Encoded:
         entered.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         raise failure
 
     def first() -> None:
@@ -130,7 +130,7 @@ def test_a_failure_is_the_callers_own_and_leaves_nothing(failure: BaseException)
     encoder = Encoder()
     with ThreadPoolExecutor(2) as pool:
         failing = pool.submit(first)
-        assert entered.wait(10)
+        assert entered.wait(60)
         waiting = pool.submit(cache.encoded, picture(1), encoder)
         go_on.set()
         failing.result(10)

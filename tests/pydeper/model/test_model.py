@@ -218,14 +218,15 @@ def test_astream_hands_errors_on(model, ana):
 
 
 def test_astream_ends_the_work_when_it_is_left_or_cancelled():
-    """On pieces that are counted, the first of which hangs until it is let go."""
-    let_go, closed, made = threading.Event(), threading.Event(), []
+    """On pieces that are counted, the third of which hangs until it is let go."""
+    begun, let_go, closed, made = threading.Event(), threading.Event(), threading.Event(), []
 
     def pieces():
         try:
             for number in range(100):
                 if number == 2:
-                    let_go.wait(10)
+                    begun.set()
+                    let_go.wait(60)
                 made.append(number)
                 yield str(number)
         finally:
@@ -236,13 +237,13 @@ def test_astream_ends_the_work_when_it_is_left_or_cancelled():
         assert [await anext(stream), await anext(stream)] == ["0", "1"]
         assert made == [0, 1]  # nothing ahead of the consumer
         waiting = asyncio.create_task(anext(stream))
-        await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(begun.wait, 60)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert not closed.is_set()
         let_go.set()
-        await asyncio.to_thread(closed.wait, 10)
+        await asyncio.to_thread(closed.wait, 60)
 
     asyncio.run(leave())
     assert closed.is_set()
@@ -254,7 +255,7 @@ def test_astream_ends_the_work_when_it_is_left_or_cancelled():
         stream = threads.in_worker_threads(pieces())
         await anext(stream)
         await stream.aclose()
-        await asyncio.to_thread(closed.wait, 10)
+        await asyncio.to_thread(closed.wait, 60)
 
     asyncio.run(close())
     assert closed.is_set()

@@ -16,7 +16,6 @@ import pytest
 from tests.support.hub.handlers import Fault, HubHandler, StorageHandler, Transfer, serve
 from tests.support.hub.repository import Repository
 
-
 _PATIENCE = 300  # seconds that the client waits for an answer, so that a busy machine is no Hub in trouble
 
 
