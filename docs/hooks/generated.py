@@ -22,7 +22,7 @@ import attrs
 if TYPE_CHECKING:
     from mkdocs.structure.files import Files
 
-_WIDTH = "88"  # what a page shows on a desktop without scrolling
+WIDTH = "88"  # what a page shows on a desktop without scrolling
 _DOCS = Path(__file__).parent.parent
 _INTERVAL = re.compile(r"(?<= \[)(-?\d+\.\d+), (?=-?\d+\.\d+\] )")
 _MARK = re.compile(r"^<!-- (commands|settings|names): ([\w./]+) -->$", re.M)
@@ -49,7 +49,7 @@ def on_files(files: "Files", config: Any) -> "Files":
 
 def commands_text(module: str) -> str:
     """The help of a program's commands as Markdown, a section each."""
-    with mock.patch.dict(os.environ, {"COLUMNS": _WIDTH}):
+    with mock.patch.dict(os.environ, {"COLUMNS": WIDTH}):
         return "\n\n".join(
             f"### {parser.prog} {{#{_anchor(parser.prog)}}}\n\n```{{.text .help}}\n{parser.format_help()}```"
             for parser in with_subcommands(parser_of(module))

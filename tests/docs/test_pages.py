@@ -1,21 +1,17 @@
-"""README and docs say what is true: what they show runs, links lead somewhere, references are those of the code."""
+"""README and docs say what is true: what they show runs, and links, paths and commands lead somewhere."""
 
 import contextlib
 import importlib.util
 import json
-import os
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
-from argparse import ArgumentParser, _SubParsersAction
+from argparse import _SubParsersAction
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 
-import attrs
 import pytest
 import yaml
 
@@ -23,25 +19,26 @@ import pydeper
 import pydeper.readers
 from tests.support.docs_pages import (
     DOCS,
+    PROGRAMS,
+    README,
     ROOT,
+    TEXTS,
     Reader,
     anchors,
     blocks,
+    cli_anchors,
     commands,
     links,
     matches,
+    name,
     page_before,
-    pages,
+    parser_of,
+    read,
     runnable,
 )
 from tests.support.hub.server import HubServer
-from training.config import TrainingConfig, load_config
 from training.evaluation.page import refreshed
-from training.tiny.config import TinyConfig
 
-README = ROOT / "README.md"
-TEXTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
-TEXTS += [*sorted((ROOT / "examples").rglob("*.md")), *pages()]
 # Those of the examples are followed in test_examples.py: one starts a server. Those of docs/results want recordings of
 # people, which are not here; each is beside the figures that it made.
 FOLLOWED = [
@@ -50,19 +47,6 @@ FOLLOWED = [
     if not page.is_relative_to(ROOT / "examples")
     if any(runnable(block) and block.not_run is None for block in blocks(page.read_text("utf-8")))
 ]
-PROGRAMS = {
-    "pydeper": "pydeper.cli.main",
-    "python -m training": "training.__main__",
-    "python -m export": "export.__main__",
-}
-
-
-def name(page: Path) -> str:
-    return str(page.relative_to(ROOT))
-
-
-def read(page: Path) -> str:
-    return page.read_text(encoding="utf-8")
 
 
 # --- what pages show, done
@@ -252,74 +236,6 @@ def test_the_citation_is_of_this_version_and_names_the_papers_authors() -> None:
     assert f"arXiv {paper['url'].rpartition('/')[2]}" in read(README)
 
 
-# --- the reference
-
-
-@cache
-def hooks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_hooks", DOCS / "hooks/generated.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@cache
-def parser_of(module: str) -> ArgumentParser:
-    parser: ArgumentParser = hooks().parser_of(module)
-    return parser
-
-
-@cache
-def cli_anchors() -> set[str]:
-    return anchors(hooks().on_page_markdown(read(DOCS / "reference/cli.md")))
-
-
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_the_commands_page_is_what_help_prints(program: str) -> None:
-    text = hooks().commands_text(PROGRAMS[program])
-    shown = dict(re.findall(r"### (.+?) \{.*?\n\n```.*?\n(.*?)```", text, flags=re.S))
-    assert f"<!-- commands: {PROGRAMS[program]} -->" in read(DOCS / "reference/cli.md")
-    assert len(shown) > 5
-    # In processes of their own only the first and the last: each takes a second.
-    for command in (program, list(shown)[-1]):
-        environment = {**os.environ, "COLUMNS": hooks()._WIDTH, "PYTHONPATH": str(ROOT)}
-        words = [
-            sys.executable,
-            *shlex.split(command.replace("python ", "").replace("pydeper", "-m pydeper")),
-            "--help",
-        ]
-        done = subprocess.run(words, capture_output=True, text=True, env=environment, check=True)
-        assert done.stdout == shown[command]
-
-
-def test_every_public_name_is_in_the_reference() -> None:
-    documented = set(re.findall(r"^::: ([\w.]+)$", read(DOCS / "reference/api.md"), flags=re.M))
-    public = {f"pydeper.{public}" for public in pydeper.__all__ if public != "__version__"}
-    # Read and write samples are names of pydeper itself; the formats' table is explained by its class.
-    readers = {f"pydeper.readers.{public}" for public in pydeper.readers.__all__}
-    readers -= {"pydeper.readers.read_samples", "pydeper.readers.write_samples", "pydeper.readers.REPORT_FORMATS"}
-    assert public | readers <= documented
-    gaze = {"trajectory_from_points", "find_fixations", "IDT", "FixedWindows", "FixationMethod", "box_around"}
-    assert {f"pydeper.gaze.{public}" for public in gaze} <= documented
-
-
-def test_every_public_name_is_a_link_of_the_references_first_page() -> None:
-    page = hooks().on_page_markdown(read(DOCS / "reference.md"))
-    linked = set(re.findall(r"\]\(reference/api\.md#([\w.]+)\)", page))
-    assert linked == set(re.findall(r"^::: ([\w.]+)$", read(DOCS / "reference/api.md"), flags=re.M))
-
-
-def test_each_part_of_the_network_is_explained_beside_its_file() -> None:
-    page = read(DOCS / "explanation/how-it-works.md")
-    beside = re.findall(r'<div class="equation"><p>(.+?)</p><code>(.+?)</code></div>', page)
-    assert all((ROOT / file).exists() for _, file in beside)
-    named = {file for _, file in beside} | set(re.findall(r"`(training/network/\w+\.py)`", page))
-    modules = {name(file) for file in (ROOT / "training/network").glob("*.py")}
-    assert modules - named == {"training/network/__init__.py", "training/network/config.py"}
-
-
 def test_the_figures_of_the_real_size_are_those_of_its_benchmark() -> None:
     page, guide = read(DOCS / "real-size.md"), read(DOCS / "guides/precision-and-speed.md")
     small, large = (json.loads(read(DOCS / f"results/qwen2_vl_2b{pages}.json")) for pages in ("", "_large_pages"))
@@ -347,88 +263,6 @@ def test_the_figures_of_the_real_size_are_those_of_its_benchmark() -> None:
     for title, figures in rows.items():
         (row,) = re.findall(rf"^\| {re.escape(title)} \|.*$", page, flags=re.M)
         assert all(figure in row for figure in figures), f"{row}: not {figures}"
-
-
-def settings_classes(kind: type) -> Iterator[type]:
-    """A configuration's class, those it inherits from, and those of its tables."""
-    yield from (parent for parent in kind.__mro__ if attrs.has(parent))
-    for field in attrs.fields(kind):
-        for part in (field.type, *getattr(field.type, "__args__", ())):
-            if isinstance(part, type) and attrs.has(part):
-                yield from settings_classes(part)
-
-
-@pytest.mark.parametrize("kind", [TrainingConfig, TinyConfig], ids=lambda kind: kind.__name__)
-def test_every_setting_is_in_the_reference_with_its_meaning(kind: type) -> None:
-    page = read(DOCS / "reference/training-settings.md")
-    for part in dict.fromkeys(settings_classes(kind)):
-        full = f"{part.__module__}.{part.__name__}"
-        assert f"<!-- settings: {full} -->" in page, full
-        table = hooks().settings_text(full)
-        meanings = hooks().meanings_of(part)
-        own = [field.name for field in attrs.fields(part) if not field.inherited]
-        assert re.findall(r"^\| `(\w+)` \|", table, flags=re.M) == own
-        for default in re.findall(r"^\| `\w+` \| [^|]+ \| `(.+?)` \|", table, flags=re.M):
-            tomllib.loads(f"key = {default}")  # as it can be written into the file
-        # Sizes and the like may go without; a docstring that explains some explains all.
-        assert set(meanings) in (set(), set(own)), full
-
-
-@pytest.mark.parametrize("file", sorted((ROOT / "training/configs").glob("*.toml")), ids=name)
-def test_the_settings_that_ship_are_those_of_the_reference(file: Path) -> None:
-    rendered = hooks().on_page_markdown(read(DOCS / "reference/training-settings.md"))
-    documented = set(re.findall(r"^\| `(\w+)` \|", rendered, flags=re.M))
-    table = tomllib.loads(read(file))
-    keys = set(table) | {key for inner in table.values() if isinstance(inner, dict) for key in inner}
-    assert keys <= documented
-
-
-@pytest.mark.parametrize("page", [page for page in TEXTS if "```toml" in read(page)], ids=name)
-def test_settings_that_are_shown_are_settings(page: Path, tmp_path: Path) -> None:
-    for block in blocks(read(page)):
-        if block.language == "toml":
-            shown = block.text
-            if "name" not in tomllib.loads(shown):  # a part of a file, which needs the rest of it
-                shown = re.sub(r"^\[(stage[12])\]$", r"[\1]\nsteps = 1", shown, flags=re.M)
-                shown = 'name = "shown"\nsamples = "some.jsonl"\n' + shown
-                shown += "" if "[stage1]" in shown else "\n[stage1]\nsteps = 1\n"
-            (tmp_path / "shown.toml").write_text(shown, encoding="utf-8")
-            load_config(TrainingConfig, tmp_path / "shown.toml")
-
-
-# --- the site
-
-
-def shown_pages() -> list[Path]:
-    """The pages that readers see: of docs/results those that explain, and not the tables which these hold already."""
-    return [page for page in pages() if page.parent.name != "results" or "<!-- results: " in read(page)]
-
-
-def test_the_site_builds_and_fetches_nothing_when_it_is_read(tmp_path: Path) -> None:
-    pytest.importorskip("mkdocs", reason="the docs extra is not installed")
-    pytest.importorskip("mkdocstrings_handlers.python", reason="the docs extra is not installed")
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
-        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    site = tmp_path / "site"
-    built = list(site.rglob("*.html"))
-    shown = {site / page.relative_to(DOCS).with_suffix(".html") for page in shown_pages()}
-    assert {*built} == {*shown, site / "changelog.html", site / "404.html"}
-    for file in built:
-        html = file.read_text(encoding="utf-8")
-        fetched = re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=\"(?:https?:)?//[^\"]+", html)
-        fetched += re.findall(r"<link[^>]*rel=\"(?:stylesheet|preconnect|icon)\"[^>]*href=\"(?:https?:)?//[^\"]+", html)
-        assert not fetched, f"{file}: {fetched}"
-    assert not list(site.rglob("*.py"))
-    found = {entry["location"] for entry in json.loads(read(site / "search/search_index.json"))["docs"]}
-    public = {f"reference/api.html#pydeper.{public}" for public in pydeper.__all__ if public != "__version__"}
-    assert public <= found
-    assert all(f'href="{location}"' in read(site / "reference.html") for location in public)
-    # Read from disk, the search takes its index from a script, and a worker of our own.
-    assert read(site / "search/search_index.js").startswith("var __index = {")
-    assert 'src="javascripts/iframe-worker.js"' in read(site / "index.html")
 
 
 def test_the_dockerfile_copies_what_is_there() -> None:

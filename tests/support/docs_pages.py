@@ -13,19 +13,29 @@ In an output, … stands for anything. Four comments change that: ``<!-- not run
 the folder that another one has made.
 """
 
+import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import attrs
 
 from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs"
+README = ROOT / "README.md"
+PROGRAMS = {
+    "pydeper": "pydeper.cli.main",
+    "python -m training": "training.__main__",
+    "python -m export": "export.__main__",
+}
 OF_A_CLONE = ("pydeper", "training", "export", "benchmarks", "tests", "docs", "Makefile")
 
 _FENCE = re.compile(
@@ -76,6 +86,23 @@ class Block:
 def pages() -> list[Path]:
     """All pages of the site."""
     return sorted(DOCS.rglob("*.md"))
+
+
+TEXTS = [README, *(ROOT / f"{name}.md" for name in ("CHANGELOG", "CONTRIBUTING", "SECURITY"))]
+TEXTS += [*sorted((ROOT / "examples").rglob("*.md")), *pages()]
+
+
+def name(page: Path) -> str:
+    """How a test calls a page."""
+    return str(page.relative_to(ROOT))
+
+
+def read(page: Path) -> str:
+    """A page's text."""
+    return page.read_text(encoding="utf-8")
+
+
+# --- blocks
 
 
 def blocks(page: str) -> list[Block]:
@@ -237,3 +264,30 @@ def links(page: str) -> Iterator[tuple[str, str]]:
         if not target.startswith(("http://", "https://", "mailto:")):
             path, _, anchor = target.partition("#")
             yield path, anchor
+
+
+# --- what the site makes from the code
+
+
+@cache
+def hooks() -> ModuleType:
+    """The module that fills in the reference when the site is built."""
+    spec = importlib.util.spec_from_file_location("docs_hooks", DOCS / "hooks/generated.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def parser_of(module: str) -> ArgumentParser:
+    """The parser of a program's command line."""
+    parser: ArgumentParser = hooks().parser_of(module)
+    return parser
+
+
+@cache
+def cli_anchors() -> set[str]:
+    """The anchors of the page of commands, most of which the site makes."""
+    return anchors(hooks().on_page_markdown(read(DOCS / "reference/cli.md")))

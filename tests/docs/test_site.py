@@ -1,0 +1,51 @@
+"""The site builds, and fetches nothing from elsewhere when it is read."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pydeper
+import pydeper.readers
+from tests.support.docs_pages import (
+    DOCS,
+    ROOT,
+    pages,
+    read,
+)
+
+
+def shown_pages() -> list[Path]:
+    """The pages that readers see: of docs/results those that explain, and not the tables which these hold already."""
+    return [page for page in pages() if page.parent.name != "results" or "<!-- results: " in read(page)]
+
+
+def test_the_site_builds_and_fetches_nothing_when_it_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="the docs extra is not installed")
+    pytest.importorskip("mkdocstrings_handlers.python", reason="the docs extra is not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    site = tmp_path / "site"
+    built = list(site.rglob("*.html"))
+    shown = {site / page.relative_to(DOCS).with_suffix(".html") for page in shown_pages()}
+    assert {*built} == {*shown, site / "changelog.html", site / "404.html"}
+    for file in built:
+        html = file.read_text(encoding="utf-8")
+        fetched = re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=\"(?:https?:)?//[^\"]+", html)
+        fetched += re.findall(r"<link[^>]*rel=\"(?:stylesheet|preconnect|icon)\"[^>]*href=\"(?:https?:)?//[^\"]+", html)
+        assert not fetched, f"{file}: {fetched}"
+    assert not list(site.rglob("*.py"))
+    found = {entry["location"] for entry in json.loads(read(site / "search/search_index.json"))["docs"]}
+    public = {f"reference/api.html#pydeper.{public}" for public in pydeper.__all__ if public != "__version__"}
+    assert public <= found
+    assert all(f'href="{location}"' in read(site / "reference.html") for location in public)
+    # Read from disk, the search takes its index from a script, and a worker of our own.
+    assert read(site / "search/search_index.js").startswith("var __index = {")
+    assert 'src="javascripts/iframe-worker.js"' in read(site / "index.html")
