@@ -245,7 +245,8 @@ def test_as_the_vlm_of_a_bundle_and_from_the_hub(
     requests = hub_server.requests
     hub_server.shutdown()
     model = DeperModel.from_pretrained(outside, device="cpu", threads=1)
-    soft = model._soft_tokens([persona])[0]
+    adapter = onnxruntime.InferenceSession(outside / "adapter.onnx", providers=["CPUExecutionProvider"])
+    ((soft,),) = adapter.run(None, {"subject_embedding": persona.subject_embedding[None]})
     expected = small_vlm.tokenizer.decode(expected_tokens(small_vlm, "description", IMAGE, soft))
     assert model.describe(IMAGE, persona, max_new_tokens=STEPS) == expected
     assert hub_server.requests == requests
