@@ -1,5 +1,7 @@
 """What holds for every test, and the fixtures that tests of several folders share."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -19,6 +21,15 @@ _FIXTURE_SEED, _TEST_SEED = 1_000_001, 1_000_002  # unlike those that tests choo
 settings.register_profile("pydeper", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("search", settings.get_profile("pydeper"), derandomize=False)
 settings.load_profile("pydeper")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests, and the processes that they start, neither follow the user's settings nor touch the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYDEPER_MODEL", raising=False)
+        patch.setenv("PYDEPER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,4 +1,4 @@
-"""A whole small bundle with random weights, made by the real exporters."""
+"""A whole small bundle with random weights, made by the real exporters; and one whose files are stubs."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
 from export.adapter import export_adapter
-from export.bundle.assemble import assemble, with_fingerprint
+from export.bundle.assemble import assemble, with_fingerprint, write_manifest
 from export.persona_encoder import export_persona_encoder
 from pydeper import DeperModel, Persona
 from pydeper.bundle.config import BundleConfig, ImageEncoderInfo, PersonaEncoderConfig
@@ -39,6 +39,40 @@ def small_config(small_vlm: SmallVLM) -> BundleConfig:
         prompts=small_vlm.prompts,
         training={"people": 0},
     )
+
+
+VLM_FILES = ("vlm/decoder_model_merged.onnx", "vlm/embed_tokens.npy", "vlm/vision_encoder.onnx")
+INT4_FILES = (
+    "vlm/decoder_model_merged_q4.onnx",
+    "vlm/decoder_model_merged_q4.onnx_data",
+    "vlm/vision_encoder_int8.onnx",
+)
+
+
+@pytest.fixture
+def stub_bundle(tmp_path: Path, small_config: BundleConfig) -> Path:
+    """A bundle as far as names, config and manifest go; nothing can run its files."""
+    folder = tmp_path / "small"
+    (folder / "vlm").mkdir(parents=True)
+    (folder / "config.json").write_text(small_config.to_json())
+    write_stubs(folder, "persona_encoder.onnx", "adapter.onnx", "tokenizer.json", "README.md", *VLM_FILES)
+    return folder
+
+
+@pytest.fixture
+def stub_bundle_of_two(stub_bundle: Path, small_config: BundleConfig) -> Path:
+    """The same with the VLM in a second precision, which is the default."""
+    config = attrs.evolve(small_config, vlm=attrs.evolve(small_config.vlm, precision="int4"))
+    (stub_bundle / "config.json").write_text(config.to_json())
+    write_stubs(stub_bundle, *INT4_FILES)
+    return stub_bundle
+
+
+def write_stubs(folder: Path, *names: str) -> None:
+    """Writes files that hold their own names over and over, and a manifest that lists them."""
+    for name in names:
+        (folder / name).write_bytes(name.encode() * 100)
+    write_manifest(folder)
 
 
 @pytest.fixture(scope="session")
