@@ -132,7 +132,7 @@ def test_memory_that_runs_out_is_asked_for_again_later(model, personas, monkeypa
     def out_of_memory(*_: object, **__: object) -> Any:
         raise OutOfMemoryError("memory ran out")
 
-    monkeypatch.setattr(model._images, "encoded", out_of_memory)
+    monkeypatch.setattr(model, "encode_image", out_of_memory)
     with TestClient(make_app(model, personas)) as client:
         answer = client.post("/alt-text", content=SCENE)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")

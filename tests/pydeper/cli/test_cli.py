@@ -11,17 +11,14 @@ import pydeper
 from pydeper import Fixation, Persona, Sample, Trajectory
 from pydeper.cli.demo import place_name, way_of_looking
 from pydeper.cli.main import main
-from pydeper.model import default
 from tests.support.images import random_image
 from tests.support.random_samples import make_sample
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A folder with a picture and three of Ana's samples, where no default model is loaded yet."""
+    """A folder with a picture and three of Ana's samples."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(default, "_default_models", {})
-    monkeypatch.delenv("PYDEPER_MODEL", raising=False)
     write_samples(tmp_path, "ana", range(3))
     random_image(90, 70, 3).save(tmp_path / "scene.png")
     return tmp_path
