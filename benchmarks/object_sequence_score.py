@@ -23,8 +23,8 @@ from typing import Any
 
 from benchmarks.sides import Side
 from training.evaluation.report import format_table, write_report
-from training.metrics.checks import MissingRequirementError
 from training.metrics.object_sequence_score import noun_sequences, score_sequences
+from training.metrics.requirements import MissingRequirementError
 from training.metrics.wordnet import Source, nltk_lemmas, wordnet_lemmas
 
 Pairs = list[tuple[str, str]]

@@ -7,7 +7,7 @@ stands in the prompt, in the place of `<subj>`.
 from collections.abc import Mapping, Sequence
 
 from training.baselines.people import Person, descriptions
-from training.metrics.checks import MissingRequirementError
+from training.metrics.requirements import MissingRequirementError
 from training.vlm.generation import Prompt, SeenImage, image_ids
 from training.vlm.steered_vlm import SteeredVLM
 

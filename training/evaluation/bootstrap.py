@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydeper.errors import InvalidArgumentError
-from training.metrics.checks import check_lengths
+from training.metrics.arguments import check_lengths
 
 
 @attrs.frozen

@@ -10,7 +10,7 @@ from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidArgumentError
 from training.evaluation.bootstrap import Interval
 from training.evaluation.report import Figure
-from training.metrics.checks import MissingRequirementError
+from training.metrics.requirements import MissingRequirementError
 
 _PANELS_IN_A_ROW = 4
 

@@ -29,8 +29,8 @@ from training.evaluation.predictions import (
 )
 from training.evaluation.report import format_table, write_report
 from training.evaluation.scores import METRICS, Scores, score_systems
-from training.metrics.captions import Tokenizer
 from training.metrics.meteor import one_program
+from training.metrics.tokenization import Tokenizer
 from training.metrics.wordnet import Lemmas, Source, nltk_lemmas, wordnet_lemmas
 from training.preparation.splits import QUERY, SEEN_SPLITS, SPLITS, SUPPORT, TEST, TRAIN, UNSEEN_SPLITS, VAL
 
@@ -66,7 +66,7 @@ class Scoring:
 
     Attributes:
         metrics: Some of `scores.METRICS`.
-        tokenizer: See `captions.Tokenizer`.
+        tokenizer: See `tokenization.Tokenizer`.
         wordnet: Where OSS has its synonyms from.
     """
 

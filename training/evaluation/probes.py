@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pydeper.errors import InvalidArgumentError
 from training.evaluation.bootstrap import Interval, bootstrap_mean
-from training.metrics.checks import MissingRequirementError, check_lengths
+from training.metrics.arguments import check_lengths
+from training.metrics.requirements import MissingRequirementError
 
 
 @attrs.frozen(eq=False)

@@ -16,19 +16,15 @@ from numpy.typing import NDArray
 from pydeper.errors import InvalidArgumentError
 from training.evaluation.bootstrap import bootstrap_sums
 from training.evaluation.report import Figure
-from training.metrics.captions import (
-    Tokenizer,
-    bleu4_from_statistics,
-    bleu_statistics,
-    cider,
-    rouge_l,
-    tokenize,
-)
-from training.metrics.checks import check_lengths, check_texts
+from training.metrics.arguments import check_lengths, check_texts
+from training.metrics.bleu import bleu4_from_statistics, bleu_statistics
+from training.metrics.cider import cider
 from training.metrics.human_consistency import human_consistency
 from training.metrics.meteor import meteor_from_statistics, meteor_statistics
 from training.metrics.object_sequence_score import noun_sequences, score_sequences
+from training.metrics.rouge import rouge_l
 from training.metrics.subject_identification import subject_identification
+from training.metrics.tokenization import Tokenizer, tokenize
 from training.metrics.wordnet import Lemmas
 
 METRICS = ("BLEU-4", "CIDEr", "METEOR", "ROUGE-L", "OSS", "CLS", "HC")
@@ -102,7 +98,7 @@ def score_systems(
         subjects: n person ids.
         references: n descriptions as written.
         systems: System -> n descriptions as predicted.
-        tokenizer: See `captions.Tokenizer`.
+        tokenizer: See `tokenization.Tokenizer`.
         metrics: Some of `METRICS`.
         scorers: Of CLS: BLEU-4, METEOR, ROUGE-L, CIDEr, or some of them; None: those that `metrics` names. METEOR takes
             minutes where many people described an image, since CLS compares all with all.

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydeper.errors import InvalidArgumentError
-from training.metrics.captions import Tokenizer, bleu4
-from training.metrics.checks import check_lengths, check_texts
+from training.metrics.arguments import check_lengths, check_texts
+from training.metrics.bleu import bleu4
+from training.metrics.tokenization import Tokenizer
 
 
 @attrs.frozen(eq=False)
@@ -41,12 +42,12 @@ def human_consistency(
         images: n image ids.
         subjects: n person ids.
         descriptions: n descriptions as written.
-        tokenizer: See `captions.Tokenizer`.
+        tokenizer: See `tokenization.Tokenizer`.
 
     Raises:
         InvalidArgumentError: If the lists differ in length, are empty or hold anything but strings, or no image was
             described by 2 people.
-        MissingRequirementError: See `captions.tokenize`.
+        MissingRequirementError: See `tokenization.tokenize`.
     """
     descriptions = check_texts("descriptions", descriptions)
     check_lengths(images=images, subjects=subjects, descriptions=descriptions)

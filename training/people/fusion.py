@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from training.metrics.checks import MissingRequirementError
+from training.metrics.requirements import MissingRequirementError
 from training.people.centroids import Vectors
 
 PRIOR = 10.0

@@ -3,9 +3,11 @@
 from collections.abc import Container, Sequence
 
 from training.config import METEOR
-from training.metrics.captions import DocumentFrequency, bleu4, cider, rouge_l
-from training.metrics.checks import check_meteor
+from training.metrics.bleu import bleu4
+from training.metrics.cider import DocumentFrequency, cider
 from training.metrics.meteor import meteor
+from training.metrics.requirements import check_meteor
+from training.metrics.rouge import rouge_l
 
 
 def check_requirements(selection: Container[str]) -> None:

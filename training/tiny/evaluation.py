@@ -19,10 +19,12 @@ from pydeper.vlm import DecodingOptions, VisionLanguageModel
 from training.evaluation.bootstrap import bootstrap_mean, bootstrap_statistic
 from training.evaluation.probes import transfer_probe
 from training.evaluation.report import Figure
-from training.metrics.captions import Tokenizer, bleu4_from_statistics, bleu_statistics, cider
+from training.metrics.bleu import bleu4_from_statistics, bleu_statistics
+from training.metrics.cider import cider
 from training.metrics.object_sequence_score import object_sequence_score
 from training.metrics.subject_identification import subject_identification
-from training.metrics.viewing import viewing_agreement
+from training.metrics.tokenization import Tokenizer
+from training.metrics.viewing_agreement import viewing_agreement
 from training.tiny.people import People
 from training.tiny.viewers import TRAITS, Viewer, mentioned_shapes
 from training.vlm.steered_vlm import SteeredVLM
@@ -203,8 +205,8 @@ def looking(texts: Sequence[str], references: Sequence[str], people: Sequence[st
     """How far descriptions follow the order in which people look, see `viewing_agreement`; intervals over people."""
     looked = viewing_agreement([mentioned_shapes(t) for t in texts], [mentioned_shapes(r) for r in references])
     return {
-        "first object": _pooled_accuracy(looked.first_right, looked.first_asked, people),
-        "pairwise order": _pooled_accuracy(looked.orders_right, looked.orders_asked, people),
+        "first object": _pooled_accuracy(looked.first_correct, looked.first_total, people),
+        "pairwise order": _pooled_accuracy(looked.orders_correct, looked.orders_total, people),
     }
 
 

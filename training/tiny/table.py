@@ -27,7 +27,7 @@ from training.evaluation.predictions import Prediction, read_predictions
 from training.evaluation.report import Figure, write_report
 from training.evaluation.scores import METRICS, PEOPLE, score_systems
 from training.loop import loop
-from training.metrics.checks import check_meteor
+from training.metrics.requirements import check_meteor
 from training.network.image_encoder import ImageEncoder
 from training.network.text_table import TextTable
 from training.stages.stage1 import Stage1Task, embed

@@ -14,10 +14,12 @@ from training.__main__ import main
 from training.evaluation import evaluate
 from training.evaluation.chart import write_chart
 from training.evaluation.predictions import read_predictions
-from training.metrics.captions import bleu4, cider, rouge_l
-from training.metrics.checks import MissingRequirementError
+from training.metrics.bleu import bleu4
+from training.metrics.cider import cider
 from training.metrics.human_consistency import human_consistency
 from training.metrics.object_sequence_score import object_sequence_score
+from training.metrics.requirements import MissingRequirementError
+from training.metrics.rouge import rouge_l
 from training.metrics.subject_identification import subject_identification
 from training.tiny.scenes import sample_scene
 from training.tiny.viewers import sample_viewers

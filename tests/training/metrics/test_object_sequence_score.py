@@ -13,8 +13,8 @@ from benchmarks.object_sequence_score import PlainScore, all_pairs, make_descrip
 from pydeper.errors import InvalidArgumentError
 from training.metrics import object_sequence_score as oss
 from training.metrics import wordnet
-from training.metrics.checks import MissingRequirementError
 from training.metrics.object_sequence_score import noun_sequences, object_sequence_score, score_sequences
+from training.metrics.requirements import MissingRequirementError
 from training.metrics.wordnet import nltk_lemmas, wordnet_lemmas
 
 # "couch" and "lounge" share a lemma, "couch" and "frame" another, "lounge" and "frame" none; "run…" share a stem.
@@ -95,7 +95,7 @@ def test_blocks_of_any_size_give_the_same_scores(monkeypatch):
     generator = np.random.default_rng(0)
     sides = [[list(generator.choice(WORDS, size=n)) for n in generator.integers(0, 12, size=60)] for _ in range(2)]
     whole = score_sequences(*sides, lemmas=lemmas)
-    monkeypatch.setattr(oss, "_CELLS_AT_ONCE", 100)
+    monkeypatch.setattr(oss, "CELLS_AT_ONCE", 100)
     np.testing.assert_array_equal(score_sequences(*sides, lemmas=lemmas), whole)
     np.testing.assert_allclose(whole, [plain_score(*pair) for pair in zip(*sides, strict=True)], atol=1e-12)
 
@@ -217,7 +217,7 @@ def test_a_jar_without_wordnet_says_what_to_do(monkeypatch, tmp_path):
 @pytest.fixture
 def no_caches():
     """What a metric keeps once it is loaded is loaded anew, before and after."""
-    kept = [oss._load_pipeline, oss._stemmer, wordnet.nltk_lemmas]
+    kept = [oss.load_pipeline, oss.porter_stemmer, wordnet.nltk_lemmas]
     for function in kept:
         function.cache_clear()
     yield

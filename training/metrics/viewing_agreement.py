@@ -10,37 +10,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydeper.errors import InvalidArgumentError
-from training.metrics.checks import check_lengths
+from training.metrics.arguments import check_lengths
 
 
 @attrs.frozen(eq=False)
 class ViewingAgreement:
-    """Counts by sample, so that shares pool over a corpus and resample by person.
+    """Counts by sample, so that rates pool over a corpus and can be resampled by person.
 
     Attributes:
-        first_right: (n,) 1 where the candidate's first mention is the reference's.
-        first_asked: (n,) 1 where the reference mentions anything.
-        orders_right: (n,) pairs of objects that the candidate mentions in the reference's order.
-        orders_asked: (n,) pairs of objects that both mention.
+        first_correct: (n,) 1 where the candidate's first mention is the reference's.
+        first_total: (n,) 1 where the reference mentions anything.
+        orders_correct: (n,) pairs of objects that the candidate mentions in the reference's order.
+        orders_total: (n,) pairs of objects that both mention.
     """
 
-    first_right: NDArray[np.float64]
-    first_asked: NDArray[np.float64]
-    orders_right: NDArray[np.float64]
-    orders_asked: NDArray[np.float64]
+    first_correct: NDArray[np.float64]
+    first_total: NDArray[np.float64]
+    orders_correct: NDArray[np.float64]
+    orders_total: NDArray[np.float64]
 
     @property
     def first(self) -> float | None:
-        """Share of right first objects, in [0, 1]; None where no reference mentions anything."""
-        return _share(self.first_right, self.first_asked)
+        """Accuracy of the first object, in [0, 1]; None where no reference mentions anything."""
+        return _rate(self.first_correct, self.first_total)
 
     @property
     def order(self) -> float | None:
-        """Share of right pairwise orders, pooled over the corpus, in [0, 1]; None where no pair could be asked.
+        """Accuracy of the pairwise orders, pooled over the corpus, in [0, 1]; None where no pair can be compared.
 
-        Chance is 0.5. Pairs that the candidate leaves out are not asked, so read it beside `orders_asked`.
+        Chance is 0.5. Pairs that the candidate leaves out do not count, so read it beside `orders_total`.
         """
-        return _share(self.orders_right, self.orders_asked)
+        return _rate(self.orders_correct, self.orders_total)
 
 
 def viewing_agreement(
@@ -66,11 +66,11 @@ def viewing_agreement(
         place = {mention: index for index, mention in reversed(list(enumerate(candidate)))}
         common = [mention for mention in dict.fromkeys(reference) if mention in place]
         orders = [place[earlier] < place[later] for earlier, later in combinations(common, 2)]
-        first_right = len(reference) > 0 and len(candidate) > 0 and candidate[0] == reference[0]
-        rows.append((first_right, len(reference) > 0, sum(orders), len(orders)))
+        first_correct = len(reference) > 0 and len(candidate) > 0 and candidate[0] == reference[0]
+        rows.append((first_correct, len(reference) > 0, sum(orders), len(orders)))
     return ViewingAgreement(*np.array(rows, dtype=np.float64).T)
 
 
-def _share(right: NDArray[np.float64], asked: NDArray[np.float64]) -> float | None:
-    total = asked.sum()
-    return float(right.sum() / total) if total else None
+def _rate(correct: NDArray[np.float64], totals: NDArray[np.float64]) -> float | None:
+    total = totals.sum()
+    return float(correct.sum() / total) if total else None

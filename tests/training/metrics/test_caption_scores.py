@@ -2,8 +2,6 @@ import contextlib
 import os
 import random
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,11 +14,14 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from pydeper.errors import InvalidArgumentError
-from training.metrics import captions
 from training.metrics import meteor as meteor_module
-from training.metrics.captions import DocumentFrequency, bleu4, cider, rouge_l, tokenize
-from training.metrics.checks import MissingRequirementError, ProgramError
+from training.metrics import tokenization
+from training.metrics.bleu import bleu4, bleu4_from_statistics, bleu_statistics
+from training.metrics.cider import DocumentFrequency, cider
 from training.metrics.meteor import meteor, meteor_from_statistics, meteor_statistics, one_program
+from training.metrics.requirements import MissingRequirementError, ProgramError
+from training.metrics.rouge import rouge_l
+from training.metrics.tokenization import tokenize
 
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="METEOR and the PTB tokenizer run in Java")
 
@@ -166,8 +167,8 @@ def test_scores_are_bounded_and_the_order_of_pairs_does_not_matter(metric, corpu
 @given(corpus=corpora)
 @settings(max_examples=40)
 def test_bleu_statistics_add_up_to_the_corpus_score(corpus):
-    statistics = captions.bleu_statistics(*corpus, tokenizer="split")
-    assert captions.bleu4_from_statistics(statistics.sum(axis=0)) == bleu4(*corpus, tokenizer="split").corpus
+    statistics = bleu_statistics(*corpus, tokenizer="split")
+    assert bleu4_from_statistics(statistics.sum(axis=0)) == bleu4(*corpus, tokenizer="split").corpus
 
 
 def test_document_frequency_of_a_larger_corpus():
@@ -272,7 +273,7 @@ def test_a_java_that_does_not_answer_is_stopped(monkeypatch, fake_java, behaviou
     with pytest.raises(ProgramError, match=r"no answer for 0\.3 s, on the candidate 'a dog"):
         meteor(["a dog" + " runs" * 100_000], ["a"], tokenizer="words")  # more than a pipe holds
     assert not is_running(process())
-    monkeypatch.setattr(captions, "_PTB_START_SECONDS", 0.3)
+    monkeypatch.setattr(tokenization, "PTB_START_SECONDS", 0.3)
     with pytest.raises(ProgramError, match="was stopped after 0 s on 1 texts"):
         tokenize(["a"], "ptb")
     assert not is_running(process())
@@ -303,22 +304,3 @@ def test_missing_pycocoevalcap_is_an_error_with_the_pip_line(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/java")
     with pytest.raises(MissingRequirementError, match="pip install"):
         meteor(["a"], ["a"], tokenizer="words")
-
-
-def test_evaluation_imports_nothing_heavy():
-    modules = [
-        "captions",
-        "meteor",
-        "scores",
-        "predictions",
-        "chart",
-        "object_sequence_score",
-        "subject_identification",
-        "human_consistency",
-        "probes",
-        "report",
-    ]
-    code = "import sys\n" + "".join(f"import training.evaluation.{module}\n" for module in modules)
-    code += "print(sorted({'torch', 'spacy', 'nltk', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)))"
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert printed.strip() == "[]"
