@@ -1,4 +1,4 @@
-"""The command that asks whose samples these are: of people seen in training, and of new ones; with a report of each."""
+"""`python -m training identify`: whose samples are these? Of people seen in training and of new ones, with reports."""
 
 import shlex
 from collections.abc import Sequence
@@ -6,23 +6,13 @@ from pathlib import Path
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
 
 from training.config import NoiseConfig, TrainingConfig
-from training.evaluation.report import Figure, format_table, write_report
-from training.people import enrolment
-from training.people.identification import (
-    MOST_SAMPLES,
-    SHRINKAGE,
-    Experiment,
-    by_photographs,
-    choose,
-    measure,
-    rounded,
-)
-
-Table = dict[str, dict[str, Figure]]
-Division = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+from training.evaluation.report import format_table, write_report
+from training.people import new_people, seen_people
+from training.people.accuracy import Table
+from training.people.experiment import MOST_SAMPLES, SHRINKAGE, Experiment
+from training.people.seen_people import Fold, photograph_folds, rounded, select_model
 
 
 @attrs.frozen(kw_only=True)
@@ -30,11 +20,11 @@ class Protocols:
     """What is measured beside the fixed split.
 
     Attributes:
-        selection_folds: Folds of the cross-validation within the training split, by which is chosen.
+        selection_folds: Folds of the cross-validation within the training split that selects the model.
         folds: For each K: K-fold cross-validation over all photographs.
-        new_people: How many people at a time are new and enrolled; 0: nobody is.
+        new_people: How many people at a time are new and enrolled; 0: none.
         draws: Random enrolments of each group of new people.
-        trainings: How many trainings make DEPER's ensemble; 1: it is none.
+        trainings: How many trainings make DEPER's ensemble; 1: a single training.
     """
 
     selection_folds: int
@@ -53,7 +43,7 @@ class Protocols:
 
 
 def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols, changes: Sequence[str] = ()) -> None:
-    """Chooses, trains, measures and reports.
+    """Selects, trains, measures and reports.
 
     Args:
         config: The training.
@@ -62,49 +52,61 @@ def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols
             `NAME-new-people.*`.
         protocols: What is measured.
         changes: Settings that were changed on the command line, for the reports.
+
+    Raises:
+        InvalidArgumentError: A protocol does not fit the samples.
+        InvalidSampleError: See `Experiment.load`.
+        MissingRequirementError: scikit-learn or SciPy is not installed.
     """
     experiment = Experiment.load(config, protocols.trainings)
-    training = experiment.is_training
-    # What is asked for is drawn up before anything is trained, so that what cannot be is said at once.
-    folds = {k: by_photographs(experiment, k, np.ones_like(training)) for k in protocols.folds}
+    training, image_of = experiment.is_training, experiment.data.image_of
+    # All folds and groups are drawn before anything is trained, so that what is impossible is refused at once.
+    folds = {k: photograph_folds(image_of, k, within=np.ones_like(training)) for k in protocols.folds}
     size, draws = protocols.new_people, protocols.draws
-    groups = enrolment.new_people(experiment, size, MOST_SAMPLES, draws) if size else []
-    choice = choose(experiment, protocols.selection_folds, folder / "selection")
-    shown = [option for change in changes if not change.startswith("samples=") for option in ("--set", change)]
-    command = ["python -m training identify --data FOLDER --out FOLDER", protocols.options(), shlex.join(shown)]
+    groups = new_people.draw_groups(experiment, size, MOST_SAMPLES, draws) if size else []
+    selection = select_model(experiment, protocols.selection_folds, folder / "selection")
     common = {
-        "command": " ".join(filter(None, command)),
+        "command": _command(protocols, changes),
         "people": len(experiment.data.subjects),
         "intervals": "95 %, bootstrap over people",
         "DEPER": summary(config, protocols.trainings),
     }
 
-    def tell(suffix: str, protocol: str, facts: dict[str, object], rows: Table) -> None:
+    def write(suffix: str, protocol: str, facts: dict[str, object], rows: Table) -> None:
         facts = {"protocol": protocol, **common, **facts}
         title = f"Subject identification: {config.name}, {protocol}"
         write_report(report, f"{config.name}-{suffix}", rows, title=title, facts=facts)
         print(f"\n{protocol}\n{format_table(rows)}")
 
-    def seen(suffix: str, protocol: str, divisions: Sequence[Division], checkpoints: Path) -> None:
+    def closed_set(suffix: str, protocol: str, divisions: Sequence[Fold], checkpoints: Path) -> None:
         facts = {
             "chance": round(1 / len(experiment.data.subjects), 4),
-            "samples, training / held out": [[int(known.sum()), int(asked.sum())] for known, asked in divisions],
-            **choice.facts(),
+            "samples, training / held out": [
+                [int(fold.training.sum()), int(fold.held_out.sum())] for fold in divisions
+            ],
+            **selection.facts(),
         }
-        tell(suffix, protocol, facts, measure(experiment, choice, divisions, checkpoints))
+        write(suffix, protocol, facts, seen_people.measure(experiment, selection, divisions, checkpoints))
 
-    seen("split", "fixed split", [(training, ~training)], folder / "split")
+    closed_set("split", "fixed split", [Fold(training, ~training)], folder / "split")
     for k, divisions in folds.items():
-        seen(f"{k}-folds", f"{k} folds over photographs", divisions, folder / f"folds-{k}")
+        closed_set(f"{k}-folds", f"{k} folds over photographs", divisions, folder / f"folds-{k}")
     if groups:
-        rows, weights = enrolment.measure(experiment, groups, choice.regularisation, folder / "new-people")
+        rows, weights = new_people.measure(experiment, groups, selection.regularisation, folder / "new-people")
         facts = {
             "chance": round(1 / size, 4),
             "samples that enrol": MOST_SAMPLES,
             "draws of each group": draws,
             "weights of DEPER's views, fitted to the other groups, mean": rounded(weights),
         }
-        tell("new-people", f"{size} new people at a time", facts, rows)
+        write("new-people", f"{size} new people at a time", facts, rows)
+
+
+def _command(protocols: Protocols, changes: Sequence[str]) -> str:
+    """The command line as a report shows it, without the places of files."""
+    shown = [option for change in changes if not change.startswith("samples=") for option in ("--set", change)]
+    words = ["python -m training identify --data FOLDER --out FOLDER", protocols.options(), shlex.join(shown)]
+    return " ".join(filter(None, words))
 
 
 def summary(config: TrainingConfig, trainings: int) -> str:

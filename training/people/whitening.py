@@ -1,43 +1,11 @@
-"""Whose vector is this? Cosines to the mean vector of each person, plain or after whitening."""
+"""Whitening: a linear map under which vectors of one person spread alike in all directions."""
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
 from pydeper.errors import InvalidArgumentError
-
-Vectors = NDArray[np.floating]
-
-
-def unit(vectors: Vectors) -> Vectors:
-    """Scales vectors (..., k) to length 1; a vector of zeros stays one."""
-    scaled: Vectors = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(min=1e-12)
-    return scaled
-
-
-def centroid_scores(queries: Vectors, support: Vectors, subjects: NDArray[np.integer], count: int) -> Vectors:
-    """Cosines between queries and the mean of each person's normalised support vectors.
-
-    Args:
-        queries: (m, k)
-        support: (n, k)
-        subjects: (n,) people, 0 … count - 1, each at least once.
-        count: People.
-
-    Returns:
-        (m, count)
-
-    Raises:
-        InvalidArgumentError: Somebody has no support.
-    """
-    if absent := sorted(set(range(count)) - set(subjects.tolist())):
-        raise InvalidArgumentError(
-            f"people {absent[:5]} have no support; the centroid rule needs at least one sample each"
-        )
-    vectors = unit(support)
-    means = np.stack([vectors[subjects == subject].mean(axis=0) for subject in range(count)])
-    cosines: Vectors = unit(queries) @ unit(means).T
-    return cosines
+from training.people.nearest_centroid import Vectors
 
 
 @attrs.frozen(eq=False)
@@ -62,8 +30,8 @@ class Whitening:
         Args:
             vectors: (n, k) of known people.
             subjects: (n,) whose each is.
-            shrinkage: In (0, 1]: the share of the within-person covariance that its mean variance, times the identity,
-                takes the place of. 1 only centres.
+            shrinkage: In (0, 1]: the fraction of the within-person covariance that is replaced by its mean variance
+                times the identity. 1 only centres.
 
         Raises:
             InvalidArgumentError: The shrinkage is out of range, or nobody's samples differ.

@@ -1,0 +1,115 @@
+"""The samples of an identification experiment, and what is trained on a subset of them."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+import pydeper
+from pydeper.errors import InvalidArgumentError, InvalidSampleError
+from pydeper.samples.sample import Sample
+from training.config import TrainingConfig
+from training.data.encoded import EncodedDataset
+from training.loop import loop
+from training.people.nearest_centroid import Vectors
+from training.people.score_fusion import Modality
+from training.people.whitening import Whitening
+from training.preparation.splits import TRAIN, VAL
+from training.runs.runs import FrozenParts, stage1_folder
+from training.stages.stage1 import Stage1Task, embed
+
+SHRINKAGE = 0.1
+"""Of the whitening; see `training.people.whitening.Whitening`."""
+
+MOST_SAMPLES = 5
+"""Samples that make the larger queries, and that enrol a new person (paper: 5)."""
+
+_MASKED: dict[Modality, str | None] = {"text + gaze": None, "text": "trajectory", "gaze": "text"}
+
+Mask = NDArray[np.bool_]
+"""(n,) which samples are chosen."""
+
+
+@attrs.frozen(eq=False)
+class Experiment:
+    """Samples, encoded once, and what is trained on them.
+
+    Attributes:
+        config: The training.
+        trainings: How many trainings make DEPER's ensemble, with the seeds `config.seed`, `config.seed` + 1, … Its
+            scores are the means of theirs.
+        parts: The frozen parts.
+        samples: All n samples, in the order of `data`.
+        data: All samples, encoded.
+    """
+
+    config: TrainingConfig
+    trainings: int
+    parts: FrozenParts
+    samples: Sequence[Sample]
+    data: EncodedDataset
+
+    @classmethod
+    def load(cls, config: TrainingConfig, trainings: int = 1) -> "Experiment":
+        """Reads and encodes the samples.
+
+        Raises:
+            InvalidArgumentError: There is to be no training.
+            InvalidSampleError: The samples cannot be read, or are not divided into "train" and "val".
+        """
+        if trainings < 1:
+            raise InvalidArgumentError(f"trainings is {trainings}; at least 1 is needed")
+        samples = pydeper.read_samples(config.samples)
+        if {sample.split for sample in samples} != {TRAIN, VAL}:
+            raise InvalidSampleError(
+                f"{config.samples}: split: every sample must be of {TRAIN!r} or {VAL!r}, and both "
+                "must occur; identification is measured on the second"
+            )
+        parts = FrozenParts.load(config)
+        return cls(config, trainings, parts, samples, parts.encode(samples))
+
+    @property
+    def is_training(self) -> Mask:
+        """(n,) which samples are of the training split."""
+        return np.array([sample.split == TRAIN for sample in self.samples])
+
+    def rows(self, chosen: Mask) -> list[Sample]:
+        """The chosen samples."""
+        return list(itertools.compress(self.samples, chosen))
+
+    def train(self, training: Mask, folder: Path) -> list[dict[Modality, Vectors]]:
+        """Trains stage 1 on some samples, or loads it, once for each training's seed.
+
+        One network embeds all views; what a view lacks is masked.
+
+        Returns:
+            For each training, by view: (n, subject_embedding_size) z_s of all samples, whitened.
+        """
+        first = self.config.seed
+        return [self._train(training, folder, seed) for seed in range(first, first + self.trainings)]
+
+    def _train(self, training: Mask, folder: Path, seed: int) -> dict[Modality, Vectors]:
+        config, table = self.config, self.parts.text_table
+        task = Stage1Task(config.network, config.stage1, subset(self.data, training), table, seed)
+        loop.run(task, config.stage1, seed, stage1_folder(folder / f"seed-{seed}"))
+        subjects, whitened = self.data.subject_of[training], {}
+        for view, masked in _MASKED.items():
+            vectors = embed(task.deper, table, self.data, masked)
+            whitened[view] = Whitening.fit(vectors[training], subjects, SHRINKAGE)(vectors)
+        return whitened
+
+
+def subset(data: EncodedDataset, chosen: Mask) -> EncodedDataset:
+    """The chosen samples; people and images keep their numbers."""
+    return attrs.evolve(
+        data,
+        samples=list(itertools.compress(data.samples, chosen)),
+        origins=list(itertools.compress(data.origins, chosen)),
+        image_of=data.image_of[chosen],
+        descriptions=list(itertools.compress(data.descriptions, chosen)),
+        subject_of=data.subject_of[chosen],
+        shard_of=None if data.shard_of is None else data.shard_of[chosen],
+    )
