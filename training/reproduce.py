@@ -11,12 +11,11 @@ Training on several devices: `accelerate launch -m training stage1 --config … 
 the same settings; this command then goes on from there.
 """
 
-import argparse
 import json
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -27,22 +26,24 @@ from torch import Tensor
 from pydeper import read_samples
 from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidArgumentError
+from pydeper.readers import SampleStream, read_capgaze, read_localized_narratives
 from pydeper.samples.sample import Sample
 from training.baselines.ablations import ABLATIONS, settings_of
-from training.baselines.predictions import predict
-from training.baselines.run import BASELINES, Asked, without_asides
+from training.baselines.predict import predict
+from training.baselines.run import BASELINES, DescriptionTask, without_asides
 from training.baselines.run import run as run_baseline
 from training.baselines.system import SoftTokens
 from training.config import ConfigError, TrainingConfig, load_config
 from training.evaluation import evaluate
-from training.evaluation.bootstrap import Interval
+from training.evaluation.describe import TRAINING_SAMPLES
 from training.evaluation.predictions import Prediction, read_predictions
-from training.evaluation.report import Figure, format_table, write_report
+from training.evaluation.report import Figure, figure_from_json, format_table, write_report
 from training.loop import loop
 from training.loop.loop import TrainingError
 from training.network.adapter import Adapter
 from training.network.deper import Deper
-from training.preparation import formats
+from training.paths import CONFIGS
+from training.preparation.prepare import PrepareOptions, prepare, summary
 from training.preparation.splits import SUPPORT, TRAIN, hash_order
 from training.runs import runs
 from training.stages.stage1 import embed
@@ -52,39 +53,48 @@ SYSTEMS = (*BASELINES, DEPER)
 """What is compared unless other systems are named; `ABLATED` can be named as well."""
 ABLATED = tuple(f"{DEPER}, {name}" for name in ABLATIONS)
 
-_CONFIGS = Path(__file__).parent / "configs"
 _PAPER = Path(__file__).parent / "paper.toml"
 
 
 @attrs.frozen
-class Source:
+class DataSource:
     """How an experiment's data become samples.
 
     Attributes:
         name: What the data set is called; the paper's figures go by this name.
-        prepare: Arguments of `prepare` before its --images; None: the data have to be prepared already.
-        narratives: The pattern of the files, for Localized Narratives.
+        read: Opens the data set as it was published, a folder with its images in `images`; None: it has to be prepared
+            already.
+        unseen_people: How many people are unseen when the splits are made.
         training_samples: At most so many training samples of each seen person; None: all.
     """
 
     name: str
-    prepare: tuple[str, ...] | None = None
-    narratives: str | None = None
+    read: Callable[[Path], SampleStream] | None = None
+    unseen_people: int = 0
     training_samples: int | None = None
 
 
-EXPERIMENTS: Mapping[str, Source] = {
-    "coco-ln": Source(
-        "coco-ln", ("localized-narratives", "--unseen-people", "19"), "coco_*localized_narratives*.jsonl"
-    ),
-    "flickr30k-ln": Source(
-        "flickr30k-ln", ("localized-narratives", "--unseen-people", "10"), "flickr30k_*localized_narratives*.jsonl"
-    ),
-    "flickr30k-ln-100": Source(
-        "flickr30k-ln", ("localized-narratives", "--unseen-people", "10"), "flickr30k_*localized_narratives*.jsonl", 100
-    ),
-    "kollenda": Source("kollenda"),
-    "he": Source("he", ("capgaze", "--unseen-people", "0")),
+def _narratives(pattern: str) -> Callable[[Path], SampleStream]:
+    """Reads those of a folder's Localized Narratives whose file names match the pattern."""
+
+    def read(data: Path) -> SampleStream:
+        if not (files := sorted(data.glob(pattern))):
+            raise InvalidArgumentError(
+                f"{data}: holds neither samples.jsonl nor {pattern}; download the narratives into it"
+            )
+        return read_localized_narratives(files, data / "images")
+
+    return read
+
+
+_FLICKR30K = _narratives("flickr30k_*localized_narratives*.jsonl")
+
+EXPERIMENTS: Mapping[str, DataSource] = {
+    "coco-ln": DataSource("coco-ln", _narratives("coco_*localized_narratives*.jsonl"), unseen_people=19),
+    "flickr30k-ln": DataSource("flickr30k-ln", _FLICKR30K, unseen_people=10),
+    "flickr30k-ln-100": DataSource("flickr30k-ln", _FLICKR30K, unseen_people=10, training_samples=100),
+    "kollenda": DataSource("kollenda"),
+    "he": DataSource("he", read_capgaze, unseen_people=0),
 }
 
 
@@ -95,7 +105,7 @@ def run(
     changes: Sequence[str] = (),
     *,
     systems: Sequence[str] = SYSTEMS,
-    scoring: evaluate.Scoring | None = None,
+    scoring: evaluate.ScoreSettings | None = None,
     max_new_tokens: int = 512,
     batch_size: int = 16,
 ) -> None:
@@ -109,7 +119,7 @@ def run(
         systems: Some of `SYSTEMS` and `ABLATED`.
         scoring: How descriptions are scored.
         max_new_tokens: The most tokens of a description (paper: 512).
-        batch_size: Questions at a time.
+        batch_size: Targets at a time.
 
     Raises:
         InvalidArgumentError: The experiment or a system is unknown, or the data are not where they should be.
@@ -122,25 +132,25 @@ def run(
     samples = prepared(source, data, out / "data")
     settings = [f"samples={json.dumps(str(samples))}", *changes]
     whole = load_config(TrainingConfig, config_file, settings)
-    _tell_epochs(whole)
+    _print_epochs(whole)
     predictions: list[Prediction] = []
     for number, system in enumerate(systems, 1):
         print(f"\n{system} ({number} of {len(systems)})", flush=True)
         folder = out / system.replace(", ", "-").replace(" ", "-")
         limits = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
         if system in BASELINES:
-            path = run_baseline(system, Asked.load(whole, source.name), folder, **limits)
+            path = run_baseline(system, DescriptionTask.load(whole, source.name), folder, **limits)
         else:
             ablation = settings_of(system.removeprefix(f"{DEPER}, ")) if system != DEPER else ()
             config = load_config(TrainingConfig, config_file, [*settings, *ablation])
             path = deper(system, config, folder, source.name, **limits)
         predictions += read_predictions(path)
     facts = {"experiment": config_file.stem, "decoding": f"greedy, at most {max_new_tokens} tokens"}
-    evaluate.report(predictions, scoring or evaluate.Scoring(), out / "results", facts)
-    beside_the_paper(out / "results", sorted({row.dataset for row in predictions}))
+    evaluate.report(predictions, scoring or evaluate.ScoreSettings(), out / "results", facts)
+    compare_with_paper(out / "results", sorted({row.dataset for row in predictions}))
 
 
-def prepared(source: Source, data: Path, folder: Path) -> Path:
+def prepared(source: DataSource, data: Path, folder: Path) -> Path:
     """The experiment's samples file: the one in `data` where there is one, else what `prepare` makes of `data`.
 
     Raises:
@@ -156,11 +166,11 @@ def prepared(source: Source, data: Path, folder: Path) -> Path:
     # Beside the original, because images are named relative to the file.
     fewer = samples.with_name(f"samples-{source.training_samples}.jsonl")
     if not fewer.is_file():
-        write_fewer(samples, fewer, source.training_samples)
+        limit_training_samples(samples, fewer, source.training_samples)
     return fewer
 
 
-def write_fewer(samples: Path, fewer: Path, count: int) -> None:
+def limit_training_samples(samples: Path, fewer: Path, count: int) -> None:
     """Writes a samples file with at most `count` training samples of each person, by order of hashes; others stay."""
     lines = samples.read_text(encoding="utf-8").splitlines()
     own: dict[str, list[str]] = {}
@@ -177,7 +187,7 @@ def write_fewer(samples: Path, fewer: Path, count: int) -> None:
 def deper(
     name: str, config: TrainingConfig, folder: Path, dataset: str, *, max_new_tokens: int = 512, batch_size: int = 16
 ) -> Path:
-    """Trains DEPER, whole or ablated, and asks it everything.
+    """Trains DEPER, whole or ablated, and predicts all targets.
 
     Args:
         name: The system's.
@@ -185,7 +195,7 @@ def deper(
         folder: Gets both stages and `predictions.jsonl`.
         dataset: What the data set is called.
         max_new_tokens: The most tokens of a description.
-        batch_size: Questions at a time.
+        batch_size: Targets at a time.
 
     Returns:
         The predictions file.
@@ -196,36 +206,36 @@ def deper(
         runs.stage1(config, folder)
     if not loop.is_finished(runs.stage2_folder(folder), config.stage2.steps):
         runs.stage2(config, folder)
-    asked = Asked.load(config, dataset)
+    task = DescriptionTask.load(config, dataset)
 
     def build() -> SoftTokens:
-        return SoftTokens(asked.vlm, asked.stage2.style, asked.people, soft_tokens(asked, folder))
+        return SoftTokens(task.vlm, task.stage2.style, task.people, soft_tokens(task, folder))
 
-    settings = asked.settings() | {
+    settings = task.settings() | {
         "network": attrs.asdict(config.network),
         "stage1": without_asides(config.stage1),
         "stage2": without_asides(config.stage2),
     }
     return predict(
-        asked.vlm, name, build, asked.people, folder, settings, max_new_tokens=max_new_tokens, batch_size=batch_size
+        task.vlm, name, build, task.people, folder, settings, max_new_tokens=max_new_tokens, batch_size=batch_size
     )
 
 
-def soft_tokens(asked: Asked, folder: Path) -> Tensor:
+def soft_tokens(task: DescriptionTask, folder: Path) -> Tensor:
     """The adapter's soft token of everybody's persona, (people, hidden).
 
     A seen person's persona is the mean of z_s over the first 100 training samples, an unseen person's over all support
     samples, as `python -m training evaluate` has them.
     """
-    config = asked.config
+    config = task.config
     stage2 = runs.stage2_folder(folder)
     trained = Deper(config.network, num_subjects=1)  # the subject head is of training alone
-    adapter = Adapter(config.network.subject_embedding_size, asked.vlm.config.hidden_size)
+    adapter = Adapter(config.network.subject_embedding_size, task.vlm.config.hidden_size)
     loop.load_state(stage2, trained.persona_encoder, "encoder")
     loop.load_state(stage2, adapter, "adapter")
-    device = asked.vlm.model.device
-    parts, trained = asked.parts.to(device), trained.to(device)
-    everybody = known_samples(asked.samples, [person.name for person in asked.people])
+    device = task.vlm.model.device
+    parts, trained = task.parts.to(device), trained.to(device)
+    everybody = known_samples(task.samples, [person.name for person in task.people])
     data = parts.encode([sample for own in everybody.values() for sample in own])
     vectors = embed(trained, parts.text_table, data)
     # By subject, not by place: samples with unreadable images may have been left out.
@@ -241,10 +251,10 @@ def known_samples(samples: Sequence[Sample], people: Sequence[str]) -> dict[str,
     for sample in samples:
         if sample.split in (TRAIN, SUPPORT) and sample.subject in own:
             own[sample.subject].append(sample)
-    return {name: known[: evaluate.TRAINING_SAMPLES] for name, known in own.items()}
+    return {name: known[:TRAINING_SAMPLES] for name, known in own.items()}
 
 
-def beside_the_paper(results: Path, datasets: Sequence[str]) -> None:
+def compare_with_paper(results: Path, datasets: Sequence[str]) -> None:
     """Writes and prints each data set's table with the paper's figures under those measured here."""
     paper = tomllib.loads(_PAPER.read_text(encoding="utf-8"))
     for dataset in datasets:
@@ -254,50 +264,35 @@ def beside_the_paper(results: Path, datasets: Sequence[str]) -> None:
         theirs: Mapping[str, Mapping[str, float]] = paper.get(dataset, {})
         for system in dict.fromkeys([*measured["results"], *theirs]):
             if system in measured["results"]:
-                rows[system] = {metric: _figure(figure) for metric, figure in measured["results"][system].items()}
+                rows[system] = {
+                    metric: figure_from_json(figure) for metric, figure in measured["results"][system].items()
+                }
             if system in theirs:
                 rows[f"{system} (paper)"] = dict(theirs[system])
         write_report(results, f"{name}-beside-paper", rows, title=f"{dataset}, and the paper", facts=measured["facts"])
         print(f"\n{dataset}, and the paper\n\n{format_table(rows)}")
 
 
-def _figure(stored: Mapping[str, float]) -> Figure:
-    """A figure as `write_report` stores it."""
-    if "low" not in stored:
-        return stored["value"]
-    return Interval(stored["value"], stored["low"], stored["high"], stored["level"])
-
-
-def _experiment(name: str) -> tuple[Path, Source]:
+def _experiment(name: str) -> tuple[Path, DataSource]:
     if name in EXPERIMENTS:
-        return _CONFIGS / f"{name}.toml", EXPERIMENTS[name]
+        return CONFIGS / f"{name}.toml", EXPERIMENTS[name]
     if (path := Path(name)).is_file():
-        return path, EXPERIMENTS.get(path.stem, Source(path.stem))
+        return path, EXPERIMENTS.get(path.stem, DataSource(path.stem))
     raise InvalidArgumentError(
         f"there is no experiment {name!r}; there are {', '.join(EXPERIMENTS)}, or name a configuration's file"
     )
 
 
-def _prepare(source: Source, data: Path, folder: Path) -> None:
-    if source.prepare is None:
+def _prepare(source: DataSource, data: Path, folder: Path) -> None:
+    if source.read is None:
         raise InvalidArgumentError(
             f"{data}: holds no samples.jsonl; make one with `python -m training prepare FORMAT … --out DIR`, name DIR"
         )
-    kind, *arguments = source.prepare
-    if source.narratives is not None:
-        if not (files := sorted(data.glob(source.narratives))):
-            raise InvalidArgumentError(
-                f"{data}: holds neither samples.jsonl nor {source.narratives}; download the narratives into it"
-            )
-        arguments = [*map(str, files), "--images", str(data / "images"), *arguments]
-    else:
-        arguments = [str(data), *arguments]
-    parser = argparse.ArgumentParser(prog="python -m training prepare")
-    formats.add_to(parser)
-    formats.run(parser.parse_args([kind, *arguments, "--out", str(folder), "--name", source.name]))
+    options = PrepareOptions(name=source.name, unseen_people=source.unseen_people)
+    print(summary(prepare(source.read(data), data / "images", folder, options), folder))
 
 
-def _tell_epochs(config: TrainingConfig) -> None:
+def _print_epochs(config: TrainingConfig) -> None:
     samples = Counter(sample.split for sample in read_samples(config.samples))
     if not samples[TRAIN]:
         raise TrainingError(f"{config.samples}: no sample is of the split {TRAIN!r}; there is nothing to train on")

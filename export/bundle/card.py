@@ -16,7 +16,7 @@ from pydeper.errors import BundleError
 from pydeper.publish import IMAGE_ENCODER_LICENCE
 from pydeper.untrusted import parse_json
 from training.evaluation.bootstrap import Interval
-from training.evaluation.report import Figure, format_table
+from training.evaluation.report import Figure, figure_from_json, format_table
 
 EVALUATION = "evaluation.json"
 LICENCE = "LICENSE"
@@ -50,7 +50,7 @@ def read_evaluation(path: Path) -> Evaluation:
     try:
         whole = parse_json(path.read_bytes(), BundleError)
         results = {
-            row: {metric: _figure(figure) for metric, figure in figures.items()}
+            row: {metric: figure_from_json(figure) for metric, figure in figures.items()}
             for row, figures in whole["results"].items()
         }
         return Evaluation(str(whole["title"]), dict(whole["facts"]), results)
@@ -59,15 +59,6 @@ def read_evaluation(path: Path) -> Evaluation:
             f"{path}: is not an evaluation as `python -m training` writes it ({type(error).__name__}: {error}); give "
             "the JSON file of a report"
         ) from error
-
-
-def _figure(figure: dict[str, Any]) -> Figure:
-    value = figure["value"]
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise TypeError(f"value: must be a number or null, got {value!r:.80}")
-    return (
-        Interval(float(value), *(float(figure[end]) for end in ("low", "high", "level"))) if "low" in figure else value
-    )
 
 
 def card_of(folder: Path) -> str:

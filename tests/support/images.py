@@ -1,5 +1,7 @@
 """Pictures for tests."""
 
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
 
@@ -12,3 +14,10 @@ def random_image(width: int, height: int, seed: int = 0) -> Image.Image:
         left, top = rng.integers(0, width), rng.integers(0, height)
         pixels[top : top + height // 2 + 1, left : left + width // 2 + 1] = rng.integers(0, 256, 3)
     return Image.fromarray(pixels)
+
+
+def write_images(folder: Path, count: int = 40) -> None:
+    """Writes small pictures `0.png`, `1.png`, … into a folder, which is made."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        Image.new("RGB", (8, 6)).save(folder / f"{number}.png")

@@ -52,9 +52,8 @@ def test_steps_are_the_papers_epochs(name, samples):
 
 
 def test_the_people_are_those_of_the_paper():
-    unseen = {name: dict(zip(source.prepare[1:], source.prepare[2:], strict=False)).get("--unseen-people")
-              for name, source in EXPERIMENTS.items() if source.prepare}  # fmt: skip
-    assert unseen == {"coco-ln": "19", "flickr30k-ln": "10", "flickr30k-ln-100": "10", "he": "0"}
+    unseen = {name: source.unseen_people for name, source in EXPERIMENTS.items() if source.read}
+    assert unseen == {"coco-ln": 19, "flickr30k-ln": 10, "flickr30k-ln-100": 10, "he": 0}
     assert EXPERIMENTS["flickr30k-ln-100"].training_samples == 100
 
 

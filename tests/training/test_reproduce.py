@@ -12,7 +12,7 @@ from pydeper.errors import InvalidArgumentError
 from pydeper.readers import write_samples
 from tests.support.images import random_image
 from training import reproduce
-from training.__main__ import main
+from training.cli.main import main
 from training.preparation.splits import QUERY, SUPPORT, TEST, TRAIN
 from training.tiny.scenes import sample_scene
 from training.tiny.viewers import sample_viewers
@@ -96,7 +96,7 @@ def test_one_baseline_by_itself(config_file, data, tmp_path, capsys):
 def test_the_papers_figures_stand_below_ours(tmp_path, capsys):
     results = {"DEPER": {"BLEU-4": {"value": 0.25, "low": 0.2, "high": 0.3, "level": 0.95}, "CIDEr": {"value": None}}}
     (tmp_path / "coco-ln-unseen.json").write_text(json.dumps({"facts": {}, "results": results}))
-    reproduce.beside_the_paper(tmp_path, ["coco-ln, unseen"])
+    reproduce.compare_with_paper(tmp_path, ["coco-ln, unseen"])
     table = json.loads((tmp_path / "coco-ln-unseen-beside-paper.json").read_text())["results"]
     assert list(table) == ["DEPER", "DEPER (paper)", "few-shot (paper)"]
     assert table["DEPER"]["BLEU-4"] == results["DEPER"]["BLEU-4"]

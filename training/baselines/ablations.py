@@ -1,6 +1,7 @@
 """The paper's ablations: DEPER without one of its parts. Each is a few settings, the same for every configuration.
 
-`--set` takes them one by one; `python -m training table` and `reproduce --ablation NAME` take them by name.
+`--set` takes the settings one by one; `python -m training table` and `reproduce` take an ablation by its name, such as
+`--systems "DEPER, no FiLM"`.
 """
 
 from collections.abc import Mapping

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from training.baselines.people import Person
+from training.baselines.targets import Person
 from training.loop.loop import step_generator
 from training.preparation.splits import SUPPORT_SAMPLES
 from training.vlm.generation import Prompt, SeenImage, image_ids, see
@@ -10,9 +10,9 @@ from training.vlm.steered_vlm import SteeredVLM
 
 
 class FewShot:
-    """The question of `ZeroShot`, asked and answered for a few other images before.
+    """The prompt of `ZeroShot`, after the same prompt and the person's own description for a few other images.
 
-    Of a person with more samples than that, a few are drawn, the same for all their questions. Where the context is too
+    Of a person with more samples than that, a few are drawn, the same for all their targets. Where the context is too
     short for all of them, the first ones are left out; `shortened` counts such prompts.
 
     Args:
@@ -34,7 +34,7 @@ class FewShot:
         shots: int = SUPPORT_SAMPLES,
         seed: int = 0,
     ) -> None:
-        self._vlm, self._question = vlm, vlm.template.without_persona(style)
+        self._vlm, self._prompt = vlm, vlm.template.without_persona(style)
         self._longest = vlm.config.max_positions - max_new_tokens
         self._max_description_tokens, self._shots, self._seed = max_description_tokens, shots, seed
         self._drawn: tuple[str, list[tuple[SeenImage, list[int]]]] | None = None
@@ -60,14 +60,14 @@ class FewShot:
     def _turn(self, image: SeenImage, *, first: bool) -> list[int]:
         """The user's turn, up to where the assistant's words begin; the first has the system turn before it."""
         if first:
-            return [*image_ids(self._vlm, image), *self._question]
+            return [*image_ids(self._vlm, image), *self._prompt]
         tokens = self._vlm.config.tokens
         start: int = self._vlm.tokenizer.token_to_id("<|im_start|>")  # type: ignore[assignment]  # its template has it
         slots = [tokens.vision_start, *[tokens.image] * len(image.features), tokens.vision_end]
-        return [*self._vlm.text_ids("\n"), start, *self._vlm.text_ids("user\n"), *slots, *self._question]
+        return [*self._vlm.text_ids("\n"), start, *self._vlm.text_ids("user\n"), *slots, *self._prompt]
 
     def _shots_of(self, person: Person) -> list[tuple[SeenImage, list[int]]]:
-        # One person at a time: their questions come one after the other, and images of everybody would fill memory.
+        # One person at a time: their targets come one after the other, and images of everybody would fill memory.
         if self._drawn is None or self._drawn[0] != person.name:
             rng = step_generator(self._seed, *person.name.encode())
             count = min(self._shots, len(person.known))

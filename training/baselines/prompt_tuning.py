@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pydeper.samples.sample import Sample
-from training.baselines.people import Person, descriptions
+from training.baselines.targets import Person, descriptions
 from training.config import OptimisationConfig
 from training.data.encoded import batch_rows
 from training.data.feature_cache import ImageFeatures, SampleImages, open_store
@@ -93,7 +93,7 @@ def tune(
     Args:
         vlm: The frozen VLM, on the device where it is to run.
         style: The prompt's style.
-        people: Those who are asked; learned from are their known samples.
+        people: Their known samples are learned from.
         config: Settings of the optimiser.
         seed: Seed of the soft tokens and of batches.
         folder: Gets checkpoint and log.

@@ -9,10 +9,10 @@ import torch
 
 from pydeper import Sample, read_samples
 from training.baselines.few_shot import FewShot
-from training.baselines.people import Person, descriptions, people_of
-from training.baselines.predictions import predict
+from training.baselines.predict import predict
 from training.baselines.prompt_tuning import tune
 from training.baselines.system import SoftTokens, System
+from training.baselines.targets import Person, descriptions, people_of
 from training.baselines.text_statistics import TextStatistics
 from training.baselines.zero_shot import ZeroShot
 from training.config import ConfigError, PromptTuningConfig, Stage2Config, TrainingConfig
@@ -23,14 +23,14 @@ from training.vlm.steered_vlm import SteeredVLM
 
 
 @attrs.frozen(eq=False)
-class Setting:
+class BaselineInputs:
     """What a baseline is made from.
 
     Attributes:
         vlm: The frozen VLM.
         style: The prompt's style.
-        people: Who is asked what.
-        others: Descriptions by people of whom nothing is asked, one list a person.
+        people: Their targets are predicted.
+        others: Descriptions by people without targets, one list a person.
         folder: For what is trained.
         max_new_tokens: The most tokens of a description.
         max_description_tokens: Longer descriptions are cut in prompts.
@@ -53,58 +53,58 @@ class Setting:
     feature_cache: str | None = None
 
 
-def _few_shot(setting: Setting) -> System:
+def _few_shot(inputs: BaselineInputs) -> System:
     return FewShot(
-        setting.vlm,
-        setting.style,
-        max_new_tokens=setting.max_new_tokens,
-        max_description_tokens=setting.max_description_tokens,
-        seed=setting.seed,
+        inputs.vlm,
+        inputs.style,
+        max_new_tokens=inputs.max_new_tokens,
+        max_description_tokens=inputs.max_description_tokens,
+        seed=inputs.seed,
     )
 
 
-def _prompt_tuning(setting: Setting) -> System:
-    if setting.tuning is None:
+def _prompt_tuning(inputs: BaselineInputs) -> System:
+    if inputs.tuning is None:
         raise ConfigError("prompt_tuning: missing; add a table [prompt_tuning] with its settings, at least steps")
     learned = []
     # Apart, because a few support samples would hardly ever be drawn from among all training samples.
-    for group, steps in ((True, setting.tuning.steps), (False, setting.tuning.unseen_steps)):
-        if people := [person for person in setting.people if person.seen == group]:
-            config = attrs.evolve(setting.tuning, steps=steps)
-            folder = setting.folder / ("seen" if group else "unseen")
+    for group, steps in ((True, inputs.tuning.steps), (False, inputs.tuning.unseen_steps)):
+        if people := [person for person in inputs.people if person.seen == group]:
+            config = attrs.evolve(inputs.tuning, steps=steps)
+            folder = inputs.folder / ("seen" if group else "unseen")
             tokens = tune(
-                setting.vlm,
-                setting.style,
+                inputs.vlm,
+                inputs.style,
                 people,
                 config,
-                setting.seed,
+                inputs.seed,
                 folder,
-                bf16=setting.bf16,
-                feature_cache=setting.feature_cache,
+                bf16=inputs.bf16,
+                feature_cache=inputs.feature_cache,
             )
             learned.append((people, tokens))
     everybody = [person for people, _ in learned for person in people]
     soft_tokens = torch.cat([tokens for _, tokens in learned])
-    return SoftTokens(setting.vlm, setting.style, everybody, soft_tokens)
+    return SoftTokens(inputs.vlm, inputs.style, everybody, soft_tokens)
 
 
-BASELINES: Mapping[str, Callable[[Setting], System]] = {
-    "zero-shot": lambda setting: ZeroShot(setting.vlm, setting.style),
+BASELINES: Mapping[str, Callable[[BaselineInputs], System]] = {
+    "zero-shot": lambda inputs: ZeroShot(inputs.vlm, inputs.style),
     "few-shot": _few_shot,
-    "text-statistics": lambda setting: TextStatistics(setting.vlm, setting.style, setting.people, setting.others),
+    "text-statistics": lambda inputs: TextStatistics(inputs.vlm, inputs.style, inputs.people, inputs.others),
     "prompt-tuning": _prompt_tuning,
 }
 
 
 @attrs.frozen(eq=False)
-class Asked:
-    """Everybody who is asked something in a samples file, and the frozen VLM that is to answer.
+class DescriptionTask:
+    """The targets of everybody in a samples file, and the frozen VLM that predicts them.
 
     Attributes:
         config: Names both.
         parts: The frozen parts that read samples.
         vlm: On the device where it is to run.
-        people: Who is asked what.
+        people: Their targets are predicted.
         samples: All samples of the file.
     """
 
@@ -115,7 +115,7 @@ class Asked:
     samples: Sequence[Sample]
 
     @classmethod
-    def load(cls, config: TrainingConfig, dataset: str | None = None) -> "Asked":
+    def load(cls, config: TrainingConfig, dataset: str | None = None) -> "DescriptionTask":
         """Reads the samples, then loads the frozen parts.
 
         Args:
@@ -132,7 +132,7 @@ class Asked:
 
     @property
     def stage2(self) -> Stage2Config:
-        """The settings that say how the VLM is asked."""
+        """The settings that say how the VLM is prompted and run."""
         assert self.config.stage2 is not None
         return self.config.stage2
 
@@ -149,15 +149,15 @@ class Asked:
         }
 
 
-def run(name: str, asked: Asked, folder: Path, *, max_new_tokens: int = 512, batch_size: int = 16) -> Path:
-    """Asks a baseline everything that a samples file asks of anybody.
+def run(name: str, task: DescriptionTask, folder: Path, *, max_new_tokens: int = 512, batch_size: int = 16) -> Path:
+    """Predicts all targets of a samples file by one baseline.
 
     Args:
         name: One of `BASELINES`.
-        asked: Who is asked what, by which VLM.
+        task: The targets, and the VLM.
         folder: Gets `predictions.jsonl`, and what is trained.
         max_new_tokens: The most tokens of a description (paper: 512).
-        batch_size: Questions at a time.
+        batch_size: Targets at a time.
 
     Returns:
         The predictions file.
@@ -166,31 +166,31 @@ def run(name: str, asked: Asked, folder: Path, *, max_new_tokens: int = 512, bat
         ConfigError: Settings are missing.
         InvalidArgumentError: The folder holds other predictions.
     """
-    config = asked.config
-    setting = Setting(
-        vlm=asked.vlm,
-        style=asked.stage2.style,
-        people=asked.people,
-        others=others_than(asked.people, asked.samples),
+    config = task.config
+    inputs = BaselineInputs(
+        vlm=task.vlm,
+        style=task.stage2.style,
+        people=task.people,
+        others=descriptions_by_others(task.people, task.samples),
         folder=folder,
         max_new_tokens=max_new_tokens,
         max_description_tokens=config.max_description_tokens,
         seed=config.seed,
         tuning=config.prompt_tuning,
-        bf16=asked.stage2.bf16,
+        bf16=task.stage2.bf16,
         feature_cache=config.feature_cache,
     )
     built: list[System] = []
 
     def build() -> System:
-        built.append(BASELINES[name](setting))
+        built.append(BASELINES[name](inputs))
         return built[0]
 
-    settings = asked.settings()
+    settings = task.settings()
     if name == "prompt-tuning" and config.prompt_tuning is not None:
         settings["prompt_tuning"] = without_asides(config.prompt_tuning)
     path = predict(
-        asked.vlm, name, build, asked.people, folder, settings, max_new_tokens=max_new_tokens, batch_size=batch_size
+        task.vlm, name, build, task.people, folder, settings, max_new_tokens=max_new_tokens, batch_size=batch_size
     )
     for system in built:
         if isinstance(system, FewShot) and system.shortened:
@@ -203,11 +203,11 @@ def without_asides(config: attrs.AttrsInstance) -> dict[str, object]:
     return attrs.asdict(config, filter=lambda field, _: not field.metadata.get("aside"))
 
 
-def others_than(people: Sequence[Person], samples: Sequence[Sample]) -> list[list[str]]:
-    """Training descriptions by people who are asked nothing, one list a person."""
-    asked = {person.name for person in people}
+def descriptions_by_others(people: Sequence[Person], samples: Sequence[Sample]) -> list[list[str]]:
+    """Training descriptions by people who have no targets, one list a person."""
+    described = {person.name for person in people}
     texts: dict[str, list[Sample]] = {}
     for sample in samples:
-        if sample.split == TRAIN and sample.description is not None and sample.subject not in asked:
+        if sample.split == TRAIN and sample.description is not None and sample.subject not in described:
             texts.setdefault(str(sample.subject), []).append(sample)
     return [descriptions(own) for own in texts.values()]

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from training.baselines.people import Person
+from training.baselines.targets import Person
 from training.vlm.generation import Prompt, SeenImage, image_ids
 from training.vlm.steered_vlm import SteeredVLM
 
@@ -24,14 +24,14 @@ class SoftTokens:
     Args:
         vlm: The frozen VLM.
         style: The prompt's style.
-        people: Those who are asked.
+        people: Those who are described for.
         soft_tokens: (people, hidden).
     """
 
     def __init__(self, vlm: SteeredVLM, style: str, people: Sequence[Person], soft_tokens: Tensor) -> None:
-        self._vlm, self._question = vlm, vlm.steered_prompt(style)
+        self._vlm, self._prompt = vlm, vlm.steered_prompt(style)
         self._soft_tokens = dict(zip((person.name for person in people), soft_tokens, strict=True))
 
     def prompt(self, person: Person, image: SeenImage) -> Prompt:
         """See `System`."""
-        return Prompt([*image_ids(self._vlm, image), *self._question], [image], self._soft_tokens[person.name])
+        return Prompt([*image_ids(self._vlm, image), *self._prompt], [image], self._soft_tokens[person.name])

@@ -6,7 +6,7 @@ stands in the prompt, in the place of `<subj>`.
 
 from collections.abc import Mapping, Sequence
 
-from training.baselines.people import Person, descriptions
+from training.baselines.targets import Person, descriptions
 from training.metrics.requirements import MissingRequirementError
 from training.vlm.generation import Prompt, SeenImage, image_ids
 from training.vlm.steered_vlm import SteeredVLM
@@ -18,7 +18,7 @@ class TextStatistics:
     Args:
         vlm: The frozen VLM.
         style: The prompt's style.
-        people: Those who are asked; all their known descriptions together are one document of each.
+        people: Those who are described for; all their known descriptions together are one document of each.
         others: Descriptions by others, one list a person, for the document frequencies.
         words: The most words in a persona.
     """

@@ -6,25 +6,21 @@ gets a table of the systems side by side (`OUT/NAME.json`, `.md`, `.png`) and on
 """
 
 import contextlib
-import hashlib
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
-from tqdm import tqdm  # type: ignore[import-untyped]
 
-from pydeper import DeperModel, Persona, Sample, read_samples
-from pydeper.bundle import bundle
-from pydeper.errors import InvalidArgumentError, InvalidSampleError
+from pydeper import read_samples
+from pydeper.errors import InvalidArgumentError
 from training.evaluation.chart import write_chart
+from training.evaluation.describe import DescribeSettings, describe
 from training.evaluation.predictions import (
     Prediction,
-    PredictionsFile,
     References,
     by_dataset,
-    image_name,
     read_predictions,
 )
 from training.evaluation.report import format_table, write_report
@@ -32,36 +28,10 @@ from training.evaluation.scores import METRICS, Scores, score_systems
 from training.metrics.meteor import one_program
 from training.metrics.tokenization import Tokenizer
 from training.metrics.wordnet import Lemmas, Source, nltk_lemmas, wordnet_lemmas
-from training.preparation.splits import QUERY, SEEN_SPLITS, SPLITS, SUPPORT, TEST, TRAIN, UNSEEN_SPLITS, VAL
-
-ASKED_SPLITS = (VAL, TEST, QUERY)
-TRAINING_SAMPLES = 100
-"""Most training samples that the persona of a seen person is the mean of (paper: 100)."""
-
-_AT_ONCE = 32
 
 
 @attrs.frozen(kw_only=True)
-class Describing:
-    """What a bundle is asked.
-
-    Attributes:
-        bundle: Hub id, folder, or "tiny".
-        splits: Of which parts of the samples file the images are described, see `training.preparation.splits`.
-        style: Prompt style.
-        max_new_tokens: Longest description (paper: 512).
-        zero_shot: Also let the bundle's VLM describe without a persona, as a system of its own.
-    """
-
-    bundle: str
-    splits: tuple[str, ...] = (TEST, QUERY)
-    style: str = "description"
-    max_new_tokens: int = 512
-    zero_shot: bool = False
-
-
-@attrs.frozen(kw_only=True)
-class Scoring:
+class ScoreSettings:
     """How descriptions are scored.
 
     Attributes:
@@ -81,21 +51,21 @@ class Scoring:
 
 def run(
     folder: Path,
-    scoring: Scoring,
+    scoring: ScoreSettings,
     *,
     files: Sequence[Path] = (),
     samples: Path | None = None,
-    describing: Describing | None = None,
+    describing: DescribeSettings | None = None,
     dataset: str | None = None,
 ) -> None:
-    """Describes, where there is a bundle to ask; reads further predictions; scores all side by side and reports.
+    """Describes, where there is a bundle; reads further predictions; scores all side by side and reports.
 
     Args:
         folder: Gets predictions, tables and pictures; made where it is missing.
         scoring: How.
         files: Predictions files.
-        samples: Samples file; holds the references of predictions that have none, and what a bundle is asked.
-        describing: The bundle and what it is asked.
+        samples: Samples file; holds the references of predictions that have none, and what a bundle describes.
+        describing: The bundle, and what it describes.
         dataset: What to call the samples' data set, see `References.of`.
 
     Raises:
@@ -122,165 +92,13 @@ def run(
     report(predictions, scoring, folder, facts)
 
 
-# --- describing
-
-
-def describe(
-    asked: Describing, samples: Sequence[Sample], references: References, folder: Path
-) -> tuple[list[Prediction], dict[str, object]]:
-    """Lets a bundle describe the images of a samples file, each for the person who described it.
-
-    A seen person's persona is the mean over their first `TRAINING_SAMPLES` samples of split "train", an unseen person's
-    over their samples of split "support".
-
-    Args:
-        asked: The bundle and what it is asked.
-        samples: All samples of the file.
-        references: Their index.
-        folder: Gets `predictions.jsonl`, whole at the end; `predictions.partial.jsonl` and
-            `predictions.settings.json` make an interrupted run go on.
-
-    Returns:
-        The predictions, and what a report should say of them.
-
-    Raises:
-        InvalidSampleError: Nobody is to be described for, or somebody without samples to make a persona from.
-        InvalidArgumentError: A setting is not one of the model's, or the folder holds other predictions.
-        BundleError: The bundle cannot be opened.
-    """
-    if wrong := [split for split in asked.splits if split not in ASKED_SPLITS]:
-        raise InvalidArgumentError(f"splits: {wrong[0]!r} is none of {', '.join(ASKED_SPLITS)}")
-    targets, left_out = _targets(samples, asked.splits, references.path)
-    support = _support(samples, {str(target.subject) for target in targets}, references.path)
-    opened = bundle.open_bundle(asked.bundle)
-    model = DeperModel(opened)
-    questions = _questions(targets, model.model_id, True, references)
-    if asked.zero_shot:
-        questions += _questions(targets, f"{model.model_id}, no persona", False, references)
-    settings = attrs.asdict(asked) | {
-        "bundle": model.model_id,
-        "manifest": hashlib.sha256((opened.folder / bundle.MANIFEST).read_bytes()).hexdigest(),
-        "samples": hashlib.sha256(references.path.read_bytes()).hexdigest(),
-    }
-    predictions = PredictionsFile(folder, settings, [question.unanswered for question in questions])
-    if rest := questions[len(predictions.done) :]:
-        personas = {subject: Persona.from_samples(own, model=model) for subject, own in support.items()}
-        _answer(rest, model, personas, asked, predictions)
-    predictions.finish()
-    facts: dict[str, object] = {
-        "model": f"{model.model_id}, persona encoder {model.config.persona_encoder.fingerprint[:19]}",
-        "personas": _persona_facts(support),
-        "decoding": f"greedy, at most {asked.max_new_tokens} tokens, style {asked.style!r}",
-    }
-    if left_out:
-        facts["left out"] = f"{left_out} {'sample' if left_out == 1 else 'samples'} without a description"
-    return predictions.done, facts
-
-
-@attrs.frozen
-class _Question:
-    """What is asked of the model: an image, for a person or (None) for nobody, and the prediction that will hold it."""
-
-    image: str
-    person: str | None
-    unanswered: Prediction
-
-
-def _questions(targets: Sequence[Sample], system: str, steered: bool, references: References) -> list[_Question]:
-    questions = []
-    for target in targets:
-        subject = str(target.subject)
-        unanswered = Prediction(
-            dataset=references.dataset_of(target),
-            system=system,
-            image=image_name(target.image, references.path.parent),
-            subject=subject,
-            prediction="",
-            reference=str(target.description),
-        )
-        questions.append(_Question(str(target.image), subject if steered else None, unanswered))
-    return questions
-
-
-def _answer(
-    questions: Sequence[_Question],
-    model: DeperModel,
-    personas: Mapping[str, Persona],
-    asked: Describing,
-    predictions: PredictionsFile,
+def report(
+    predictions: Sequence[Prediction], scoring: ScoreSettings, folder: Path, facts: Mapping[str, object]
 ) -> None:
-    done = len(predictions.done)
-    with tqdm(total=done + len(questions), initial=done, unit="description", disable=None) as progress:
-        for start in range(0, len(questions), _AT_ONCE):
-            chunk = [(question.image, question.person) for question in questions[start : start + _AT_ONCE]]
-            once = list(dict.fromkeys(chunk))  # without a persona, an image has one description for all its people
-            texts = model.describe_batch(
-                [(image, None if person is None else personas[person]) for image, person in once],
-                style=asked.style,
-                max_new_tokens=asked.max_new_tokens,
-            )
-            answers = dict(zip(once, texts, strict=True))
-            predictions.append([answers[question] for question in chunk])
-            progress.update(len(chunk))
-
-
-def _targets(samples: Sequence[Sample], splits: Sequence[str], path: Path) -> tuple[list[Sample], int]:
-    """The samples to describe, those of one image together, and how many have nothing to compare with."""
-    asked = [sample for sample in samples if sample.split in splits]
-    targets = [sample for sample in asked if sample.description is not None]
-    if not targets:
-        found = ", ".join(f"{split}: {count}" for split, count in Counter(sample.split for sample in samples).items())
-        raise InvalidSampleError(
-            f"{path}: holds no described sample of split {' or '.join(map(repr, splits))} (samples by split: {found}); "
-            "choose others (--splits), or divide the samples into parts"
-        )
-    targets.sort(key=lambda sample: (str(sample.image), str(sample.subject)))
-    return targets, len(asked) - len(targets)
-
-
-def _support(samples: Sequence[Sample], people: set[str], path: Path) -> dict[str, list[Sample]]:
-    """For each person, the samples that the persona is made from."""
-    by_split: dict[str, dict[str | None, list[Sample]]] = defaultdict(lambda: defaultdict(list))
-    for sample in samples:
-        if sample.split is not None and sample.split not in SPLITS:
-            raise InvalidSampleError(f"{sample.source}: split: {sample.split!r} is none of {', '.join(SPLITS)}")
-        by_split[str(sample.subject)][sample.split].append(sample)
-    support = {}
-    for person in sorted(people):
-        own = by_split[person]
-        seen, unseen = ([split for split in splits if split in own] for splits in (SEEN_SPLITS, UNSEEN_SPLITS))
-        if seen and unseen:
-            raise InvalidSampleError(
-                f"{path}: subject {person!r} has samples of split {seen[0]!r} and {unseen[0]!r}; nobody is both "
-                "seen in training and unseen"
-            )
-        split = TRAIN if seen else SUPPORT
-        if not own[split]:
-            raise InvalidSampleError(
-                f"{path}: subject {person!r} has no sample of split {split!r} to make a persona from; add some"
-            )
-        support[person] = own[split][:TRAINING_SAMPLES] if seen else own[split]
-    return support
-
-
-def _persona_facts(support: Mapping[str, Sequence[Sample]]) -> str:
-    kinds = []
-    for name, split in (("seen", TRAIN), ("unseen", SUPPORT)):
-        sizes = [len(own) for own in support.values() if own[0].split == split]
-        if sizes:
-            spread = str(min(sizes)) if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
-            kinds.append(f"{len(sizes)} {name} people, from {spread} {split} samples each")
-    return "; ".join(kinds)
-
-
-# --- scoring and reporting
-
-
-def report(predictions: Sequence[Prediction], scoring: Scoring, folder: Path, facts: Mapping[str, object]) -> None:
     """Scores predictions, data set by data set, and writes tables and pictures into the folder.
 
     Raises:
-        InvalidArgumentError: The systems of a data set were not asked the same.
+        InvalidArgumentError: The systems of a data set have different targets.
         MissingRequirementError: Something that a metric needs is not installed.
     """
     datasets = by_dataset(predictions)
@@ -305,13 +123,13 @@ def report(predictions: Sequence[Prediction], scoring: Scoring, folder: Path, fa
         print(f"\n{dataset}\n\n{format_table(scores.systems)}\n\n{folder / name}.json, .md, .png and -people.*")
 
 
-def _score(systems: Mapping[str, Sequence[Prediction]], scoring: Scoring) -> Scores:
+def _score(systems: Mapping[str, Sequence[Prediction]], scoring: ScoreSettings) -> Scores:
     rows = next(iter(systems.values()))
     return score_systems(
         [row.image for row in rows],
         [row.subject for row in rows],
         [row.reference for row in rows],
-        {system: [row.prediction for row in answers] for system, answers in systems.items()},
+        {system: [row.prediction for row in predicted] for system, predicted in systems.items()},
         tokenizer=scoring.tokenizer,
         metrics=scoring.metrics,
         lemmas=scoring.lemmas() if "OSS" in scoring.metrics else None,
@@ -329,7 +147,7 @@ def _counts(rows: Sequence[Prediction]) -> dict[str, object]:
     }
 
 
-def _methods(scoring: Scoring, scores: Scores) -> dict[str, object]:
+def _methods(scoring: ScoreSettings, scores: Scores) -> dict[str, object]:
     facts: dict[str, object] = {
         "tokenizer": scoring.tokenizer,
         "intervals": "95 %, bootstrap over people (HC: over images)",

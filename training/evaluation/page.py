@@ -9,12 +9,10 @@ A page marks the place of a table by two comments; the table of `NAME.json` (see
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidArgumentError
-from training.evaluation.bootstrap import Interval
-from training.evaluation.report import Figure, format_table
+from training.evaluation.report import figure_from_json, format_table
 
 _BLOCK = re.compile(
     r"(<!-- results: (?P<name>[\w-]+)(?: digits=(?P<digits>\d+))? -->\n).*?(<!-- end of results -->)", re.S
@@ -50,13 +48,12 @@ def _block(results: Path, name: str, digits: str | None) -> str:
     if not path.is_file():
         raise InvalidArgumentError(f"{path}: no such results; run the command that makes them")
     content = json.loads(path.read_text(encoding="utf-8"))
-    rows = {row: {key: _figure(value) for key, value in figures.items()} for row, figures in content["results"].items()}
+    rows = {
+        row: {key: figure_from_json(value) for key, value in figures.items()}
+        for row, figures in content["results"].items()
+    }
     facts = "; ".join(f"{fact}: {value}" for fact, value in content["facts"].items() if fact != "command")
     command = content["facts"].get("command")
     said = [f"Made by `{command}`."] if command else []
     said += [f"{facts}."] if facts else []
     return "\n\n".join([format_table(rows, digits=int(digits or 3)), " ".join(said)])
-
-
-def _figure(value: dict[str, Any]) -> Figure:
-    return Interval(value["value"], value["low"], value["high"], value["level"]) if "low" in value else value["value"]

@@ -187,31 +187,31 @@ def _fields(line: str) -> dict[str, str]:
 
 
 def by_dataset(predictions: Iterable[Prediction]) -> dict[str, dict[str, list[Prediction]]]:
-    """Sorts predictions by data set and system; all systems of a data set answer the same questions, in one order.
+    """Sorts predictions by data set and system; all systems of a data set have the same targets, in one order.
 
     Raises:
-        InvalidArgumentError: A system of a data set lacks an answer that another one has.
+        InvalidArgumentError: A system of a data set lacks a prediction that another one has.
     """
     groups: dict[str, dict[str, list[Prediction]]] = defaultdict(lambda: defaultdict(list))
     for prediction in predictions:
         groups[prediction.dataset][prediction.system].append(prediction)
     for dataset, systems in groups.items():
         first = next(iter(systems))
-        asked = Counter(map(_question, systems[first]))
+        targets = Counter(map(_target, systems[first]))
         for system, rows in systems.items():
-            answered = Counter(map(_question, rows))
-            if differing := (asked - answered) + (answered - asked):
+            own = Counter(map(_target, rows))
+            if differing := (targets - own) + (own - targets):
                 image, subject, _ = next(iter(differing))
                 raise InvalidArgumentError(
                     f"data set {dataset!r}: the systems {first!r} and {system!r} were not asked the same: "
                     f"{differing.total()} of their {len(systems[first])} and {len(rows)} predictions have no "
                     f"counterpart, the first of image {image!r} by subject {subject!r}; give both the same samples"
                 )
-            rows.sort(key=_question)
+            rows.sort(key=_target)
     return {dataset: dict(systems) for dataset, systems in groups.items()}
 
 
-def _question(prediction: Prediction) -> tuple[str, str, str]:
+def _target(prediction: Prediction) -> tuple[str, str, str]:
     return prediction.image, prediction.subject, prediction.reference
 
 
@@ -222,21 +222,21 @@ class PredictionsFile:
     `predictions.settings.json` tells how they were made, and other settings are refused.
 
     Attributes:
-        done: The predictions so far, the first of those asked for.
+        done: The predictions so far, the first of all.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, object], unanswered: Sequence[Prediction]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, object], pending: Sequence[Prediction]) -> None:
         """Takes up what an earlier run has left in the folder.
 
         Args:
             folder: Where the files are; it must exist.
             settings: All that the predictions depend on, as plain JSON.
-            unanswered: What is asked, in the order in which it will be answered; `prediction` is empty.
+            pending: What is to be predicted, in this order; each `prediction` is empty.
 
         Raises:
             InvalidArgumentError: The folder holds predictions that were made with other settings, or of other samples.
         """
-        self._unanswered = unanswered
+        self._pending = pending
         self._whole, self._partial = folder / "predictions.jsonl", folder / "predictions.partial.jsonl"
         _check_settings(folder / "predictions.settings.json", settings, self._whole.exists() or self._partial.exists())
         if not self._whole.exists() and self._partial.exists():
@@ -246,24 +246,24 @@ class PredictionsFile:
                     file.truncate(len(written) - cut)
         found = self._whole if self._whole.exists() else self._partial
         self.done = read_predictions(found) if found.exists() and found.stat().st_size else []
-        for number, (done, asked) in enumerate(zip(self.done, unanswered, strict=False), start=1):
-            if attrs.evolve(done, prediction="") != asked:
+        for number, (done, expected) in enumerate(zip(self.done, pending, strict=False), start=1):
+            if attrs.evolve(done, prediction="") != expected:
                 raise InvalidArgumentError(f"{found}:{number}: is not what this run would write; use another --out")
-        if len(self.done) > len(unanswered) or (found == self._whole and len(self.done) != len(unanswered)):
-            raise InvalidArgumentError(f"{found}: has {len(self.done)} lines, not {len(unanswered)}; use another --out")
+        if len(self.done) > len(pending) or (found == self._whole and len(self.done) != len(pending)):
+            raise InvalidArgumentError(f"{found}: has {len(self.done)} lines, not {len(pending)}; use another --out")
 
     def append(self, texts: Sequence[str]) -> None:
-        """Writes the answers to the next questions."""
-        asked = self._unanswered[len(self.done) : len(self.done) + len(texts)]
-        answered = [attrs.evolve(row, prediction=text) for row, text in zip(asked, texts, strict=True)]
+        """Writes the next predictions."""
+        pending = self._pending[len(self.done) : len(self.done) + len(texts)]
+        predicted = [attrs.evolve(row, prediction=text) for row, text in zip(pending, texts, strict=True)]
         with self._partial.open("ab") as file:
-            file.write("".join(row.line() for row in answered).encode())
-        self.done += answered
+            file.write("".join(row.line() for row in predicted).encode())
+        self.done += predicted
 
     def finish(self) -> None:
         """Gives the file, now whole, its name; one that has it already stays as it is."""
-        if len(self.done) != len(self._unanswered):
-            raise InvalidArgumentError(f"{self._partial}: {len(self.done)} of {len(self._unanswered)} are answered")
+        if len(self.done) != len(self._pending):
+            raise InvalidArgumentError(f"{self._partial}: {len(self.done)} of {len(self._pending)} are answered")
         if self._partial.exists():
             self._partial.replace(self._whole)
 

@@ -72,7 +72,7 @@ def probe_trait(
 ) -> Probe:
     """Logistic regression on standardised vectors, cross-validated over people.
 
-    All vectors of a person lie in one fold, so the probe is only ever asked about people that it has not seen. Folds
+    All vectors of a person lie in one fold, so the probe is only ever tested on people that it has not seen. Folds
     hold the trait's values in like shares.
 
     Args:
@@ -113,21 +113,21 @@ def probe_trait(
 def transfer_probe(
     fitted_vectors: ArrayLike,
     fitted_values: Sequence[Hashable],
-    asked_vectors: ArrayLike,
-    asked_values: Sequence[Hashable],
+    test_vectors: ArrayLike,
+    test_values: Sequence[Hashable],
     *,
     people: Sequence[Hashable],
     regularisation: float = 1.0,
     seed: int = 0,
 ) -> Interval:
-    """Accuracy of a probe that is fitted to some people's vectors and asked about other people's.
+    """Accuracy of a probe that is fitted to some people's vectors and tested on other people's.
 
     Args:
         fitted_vectors: (n, d) persona vectors of the people it is fitted to.
         fitted_values: n values of the trait.
-        asked_vectors: (m, d) persona vectors of other people.
-        asked_values: m values of the trait.
-        people: m person ids of the asked vectors; the interval is over them.
+        test_vectors: (m, d) persona vectors of other people.
+        test_values: m values of the trait.
+        people: m person ids of the test vectors; the interval is over them.
         regularisation: As in `probe_trait`.
         seed: Of the bootstrap.
 
@@ -137,17 +137,17 @@ def transfer_probe(
         MissingRequirementError: If scikit-learn is not installed.
     """
     new_probe = _prober(regularisation)
-    fitted_vectors, asked_vectors = _checked(fitted_vectors), _checked(asked_vectors)
+    fitted_vectors, test_vectors = _checked(fitted_vectors), _checked(test_vectors)
     check_lengths(fitted_vectors=fitted_vectors, fitted_values=fitted_values)
-    check_lengths(asked_vectors=asked_vectors, asked_values=asked_values, people=people)
-    if fitted_vectors.shape[1] != asked_vectors.shape[1] or len(set(fitted_values)) < 2:
+    check_lengths(test_vectors=test_vectors, test_values=test_values, people=people)
+    if fitted_vectors.shape[1] != test_vectors.shape[1] or len(set(fitted_values)) < 2:
         raise InvalidArgumentError(
-            f"vectors of shapes {fitted_vectors.shape} and {asked_vectors.shape} with {len(set(fitted_values))} values "
+            f"vectors of shapes {fitted_vectors.shape} and {test_vectors.shape} with {len(set(fitted_values))} values "
             "to learn; widths must be equal and there must be at least 2 values"
         )
-    names = {value: index for index, value in enumerate(dict.fromkeys([*fitted_values, *asked_values]))}
+    names = {value: index for index, value in enumerate(dict.fromkeys([*fitted_values, *test_values]))}
     probe = new_probe().fit(fitted_vectors, [names[value] for value in fitted_values])
-    right = probe.predict(asked_vectors) == np.array([names[value] for value in asked_values])
+    right = probe.predict(test_vectors) == np.array([names[value] for value in test_values])
     return bootstrap_mean(right, people, seed=seed)
 
 

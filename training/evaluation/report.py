@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidArgumentError
@@ -105,6 +106,22 @@ def _to_json(figure: Figure) -> object:
     if isinstance(figure, Interval):
         return {"value": figure.estimate, "low": figure.low, "high": figure.high, "level": figure.level}
     return {"value": figure}
+
+
+def figure_from_json(stored: Mapping[str, Any]) -> Figure:
+    """A figure as a report's JSON file stores it: `value`, and where there is an interval `low`, `high` and `level`.
+
+    Raises:
+        KeyError: A key is missing.
+        TypeError: It is no mapping, or a value is neither a number nor null.
+        ValueError: An end of the interval is no number.
+    """
+    value = stored["value"]
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise TypeError(f"value: must be a number or null, got {value!r:.80}")
+    if "low" not in stored:
+        return value
+    return Interval(float(value), float(stored["low"]), float(stored["high"]), float(stored["level"]))
 
 
 def _format(figure: Figure, digits: int) -> str:

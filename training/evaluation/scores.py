@@ -51,7 +51,7 @@ class Scores:
 
 
 @attrs.frozen(eq=False)
-class _Additive:
+class _SumStatistics:
     """What a metric is made of: (n, k) statistics, the score of their sums, and whose (n) rows they are."""
 
     statistics: NDArray[np.float64]
@@ -59,7 +59,7 @@ class _Additive:
     owners: Sequence[str]
 
     @classmethod
-    def mean(cls, values: NDArray[np.float64], owners: Sequence[str]) -> _Additive:
+    def mean(cls, values: NDArray[np.float64], owners: Sequence[str]) -> _SumStatistics:
         statistics = np.stack([values, np.ones(len(values))], axis=1)
         return cls(statistics, lambda sums: sums[..., 0] / sums[..., 1], owners)
 
@@ -109,17 +109,7 @@ def score_systems(
             or a metric is unknown or there is none.
         MissingRequirementError: If something that a metric needs is not installed.
     """
-    unknown = [metric for metric in metrics if metric not in METRICS]
-    if unknown or not metrics:
-        raise InvalidArgumentError(f"metrics is {list(metrics)!r}; choose one or more of {', '.join(METRICS)}")
-    named = metrics if scorers is None else scorers
-    if strange := [scorer for scorer in scorers or () if scorer not in _CLS_SCORERS]:
-        raise InvalidArgumentError(f"scorers: {strange[0]!r} is none of {', '.join(_CLS_SCORERS)}")
-    cls_scorers = [scorer for metric, scorer in _CLS_SCORERS.items() if metric in named]
-    if "CLS" in metrics and not cls_scorers:
-        raise InvalidArgumentError(
-            f"CLS is the mean over scorers, of which metrics names none; add one or more of {', '.join(_CLS_SCORERS)}"
-        )
+    cls_scorers = _check_metrics(metrics, scorers)
     if not systems or PEOPLE in systems:
         raise InvalidArgumentError(f"systems are {list(systems)}; at least one is needed, and none called {PEOPLE!r}")
     texts = {system: check_texts(f"systems[{system!r}]", predicted) for system, predicted in systems.items()}
@@ -131,13 +121,13 @@ def score_systems(
     if len(references) < 2:
         unmeasured["CIDEr"] = "the document frequency of 1 reference says nothing"
     unmeasured = {metric: reason for metric, reason in unmeasured.items() if metric in metrics}
-    asked = [metric for metric in METRICS if metric in metrics and metric not in unmeasured]
+    measured = [metric for metric in METRICS if metric in metrics and metric not in unmeasured]
 
     everything = list(dict.fromkeys([*references, *(text for predicted in texts.values() for text in predicted)]))
     # OSS reads the texts as they are: alone, it needs no tokenizer and so no Java.
-    tokens = tokenize(everything, tokenizer) if set(asked) - {"OSS"} else [()] * len(everything)
+    tokens = tokenize(everything, tokenizer) if set(measured) - {"OSS"} else [()] * len(everything)
     words = dict(zip(everything, map(" ".join, tokens), strict=True))
-    nouns = dict(zip(everything, noun_sequences(everything), strict=True)) if "OSS" in asked else {}
+    nouns = dict(zip(everything, noun_sequences(everything), strict=True)) if "OSS" in measured else {}
     truth = [words[text] for text in references]
 
     figures: dict[str, dict[str, Figure]] = {}
@@ -146,14 +136,14 @@ def score_systems(
     samples = Counter(subjects)
     for system, predicted in texts.items():
         candidates = [words[text] for text in predicted]
-        parts = _captions(asked, candidates, truth, subjects)
-        if "OSS" in asked:
+        parts = _captions(measured, candidates, truth, subjects)
+        if "OSS" in measured:
             sequences = [[nouns[text] for text in side] for side in (predicted, references)]
-            parts["OSS"] = _Additive.mean(score_sequences(*sequences, lemmas=lemmas), subjects)
-        if "CLS" in asked:
+            parts["OSS"] = _SumStatistics.mean(score_sequences(*sequences, lemmas=lemmas), subjects)
+        if "CLS" in measured:
             found = subject_identification(images, subjects, candidates, truth, tokenizer="split", scorers=cls_scorers)
             credits = np.mean(list(found.credits.values()), axis=0)
-            parts["CLS"] = _Additive.mean(credits, [subjects[row] for row in found.rows])
+            parts["CLS"] = _SumStatistics.mean(credits, [subjects[row] for row in found.rows])
             chance = found.chance
         figures[system] = {metric: part.figure() for metric, part in parts.items()}
         by_owner = {metric: part.by_owner() for metric, part in parts.items()}
@@ -161,29 +151,45 @@ def score_systems(
             person: {**{metric: own.get(person) for metric, own in by_owner.items()}, "samples": count}
             for person, count in samples.items()
         }
-        if "HC" in asked:
+        if "HC" in measured:
             figures[system]["HC"] = _consistency(images, subjects, candidates)
-    if "HC" in asked:
+    if "HC" in measured:
         figures[PEOPLE] = {"HC": _consistency(images, subjects, truth)}
     return Scores(figures, people, unmeasured, chance)
 
 
+def _check_metrics(metrics: Sequence[str], scorers: Sequence[str] | None) -> list[str]:
+    """Returns the scorers of CLS, in the order of `_CLS_SCORERS`."""
+    unknown = [metric for metric in metrics if metric not in METRICS]
+    if unknown or not metrics:
+        raise InvalidArgumentError(f"metrics is {list(metrics)!r}; choose one or more of {', '.join(METRICS)}")
+    named = metrics if scorers is None else scorers
+    if strange := [scorer for scorer in scorers or () if scorer not in _CLS_SCORERS]:
+        raise InvalidArgumentError(f"scorers: {strange[0]!r} is none of {', '.join(_CLS_SCORERS)}")
+    chosen = [scorer for metric, scorer in _CLS_SCORERS.items() if metric in named]
+    if "CLS" in metrics and not chosen:
+        raise InvalidArgumentError(
+            f"CLS is the mean over scorers, of which metrics names none; add one or more of {', '.join(_CLS_SCORERS)}"
+        )
+    return chosen
+
+
 def _captions(
-    asked: Sequence[str], candidates: list[str], references: list[str], subjects: Sequence[str]
-) -> dict[str, _Additive]:
+    measured: Sequence[str], candidates: list[str], references: list[str], subjects: Sequence[str]
+) -> dict[str, _SumStatistics]:
     pair = (candidates, references)
-    makers: dict[str, Callable[[], _Additive]] = {
-        "BLEU-4": lambda: _Additive(bleu_statistics(*pair, tokenizer="split"), bleu4_from_statistics, subjects),
-        "CIDEr": lambda: _Additive.mean(cider(*pair, tokenizer="split").pairs, subjects),
-        "METEOR": lambda: _Additive(meteor_statistics(*pair, tokenizer="split"), meteor_from_statistics, subjects),
-        "ROUGE-L": lambda: _Additive.mean(rouge_l(*pair, tokenizer="split").pairs, subjects),
+    makers: dict[str, Callable[[], _SumStatistics]] = {
+        "BLEU-4": lambda: _SumStatistics(bleu_statistics(*pair, tokenizer="split"), bleu4_from_statistics, subjects),
+        "CIDEr": lambda: _SumStatistics.mean(cider(*pair, tokenizer="split").pairs, subjects),
+        "METEOR": lambda: _SumStatistics(meteor_statistics(*pair, tokenizer="split"), meteor_from_statistics, subjects),
+        "ROUGE-L": lambda: _SumStatistics.mean(rouge_l(*pair, tokenizer="split").pairs, subjects),
     }
-    return {metric: make() for metric, make in makers.items() if metric in asked}
+    return {metric: make() for metric, make in makers.items() if metric in measured}
 
 
 def _consistency(images: Sequence[str], subjects: Sequence[str], texts: list[str]) -> Figure:
     found = human_consistency(images, subjects, texts, tokenizer="split")
-    return _Additive.mean(found.by_image, list(map(str, found.images))).figure()
+    return _SumStatistics.mean(found.by_image, list(map(str, found.images))).figure()
 
 
 def _people_by_image(images: Sequence[str], subjects: Sequence[str]) -> dict[str, set[str]]:

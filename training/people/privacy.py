@@ -23,6 +23,7 @@ from training.evaluation.probes import transfer_probe
 from training.evaluation.report import Figure, write_report
 from training.loop.loop import step_generator
 from training.metrics.requirements import MissingRequirementError
+from training.people.nearest_centroid import Vectors, unit
 from training.tiny.config import TinyConfig
 from training.tiny.evaluation import without_trajectory
 from training.tiny.people import draw_samples
@@ -31,12 +32,14 @@ from training.tiny.viewers import COUNTS, TRAITS, Viewer, mentioned_shapes, samp
 
 SUPPORT = 5  # samples of a persona, as in the paper
 OTHERS = 10  # samples of each person that no persona is made of
-GROUPS, ORDERS = 15, 6  # people asked about: groups differ in all traits, within one the scanning order alone differs
+GROUPS, ORDERS = (
+    15,
+    6,
+)  # people who are tested: groups differ in all traits, within one the scanning order alone differs
 FITTED_GROUPS = 40  # people whom the probes are fitted to
 POOLS = (20, 200)  # candidates that least squares chooses among
 RIDGE = 0.1
 
-Vectors = NDArray[np.float64]
 Table = dict[str, dict[str, Figure]]
 
 
@@ -57,24 +60,24 @@ def run(tiny_config: Path, report: Path, seed: int = 0) -> tuple[Path, Path]:
     tiny = load_config(TinyConfig, tiny_config, [])
     seen = sample_viewers(step_generator(tiny.seed, 0), tiny.viewers.groups, tiny.viewers.orders_per_group, "seen")
     rng = step_generator(seed, 100)
-    asked = sample_viewers(rng, GROUPS, ORDERS, "asked", avoid=seen)
-    fitted = sample_viewers(rng, FITTED_GROUPS, ORDERS, "fitted", avoid=[*seen, *asked])
+    tested = sample_viewers(rng, GROUPS, ORDERS, "tested", avoid=seen)
+    fitted = sample_viewers(rng, FITTED_GROUPS, ORDERS, "fitted", avoid=[*seen, *tested])
 
     model = DeperModel.from_pretrained("tiny")
-    samples = [draw_samples(viewer, SUPPORT + OTHERS, seed, 101, i) for i, viewer in enumerate(asked)]
+    samples = [draw_samples(viewer, SUPPORT + OTHERS, seed, 101, i) for i, viewer in enumerate(tested)]
     fitted_samples = [draw_samples(viewer, SUPPORT, seed, 102, i) for i, viewer in enumerate(fitted)]
     vectors, known = _embed(model, samples), _embed(model, fitted_samples).mean(axis=1)
     personas = vectors[:, :SUPPORT].mean(axis=1)
     results = {
         **identity(vectors),
-        **traits(known, fitted, personas, asked),
-        **content(known, fitted_samples, personas, [own[:SUPPORT] for own in samples], asked),
+        **traits(known, fitted, personas, tested),
+        **content(known, fitted_samples, personas, [own[:SUPPORT] for own in samples], tested),
         **membership(vectors, vectors, "the whole sample"),
         **membership(vectors, _embed(model, without_trajectory(samples)), "picture and words without the gaze"),
     }
     facts = {
         "command": "python -m training privacy",
-        "people": f"{len(asked)} simulated, none of them in the model's training; in {GROUPS} groups of {ORDERS}, who "
+        "people": f"{len(tested)} simulated, none of them in the model's training; in {GROUPS} groups of {ORDERS}, who "
         "differ in their scanning order alone",
         "samples of a persona": SUPPORT,
         "probes fitted to": f"{len(fitted)} other simulated people",
@@ -87,16 +90,16 @@ def run(tiny_config: Path, report: Path, seed: int = 0) -> tuple[Path, Path]:
 
 
 def identity(vectors: Vectors) -> Table:
-    """Who is it, of all people? Each is enrolled with `SUPPORT` samples and asked for with others.
+    """Who is it, of all people? Each is enrolled with `SUPPORT` samples and identified by others.
 
     Args:
         vectors: (people, samples, d).
     """
-    personas = _unit(vectors[:, :SUPPORT].mean(axis=1))
+    personas = unit(vectors[:, :SUPPORT].mean(axis=1))
     people = len(personas)
     table: Table = {}
     for count in (1, SUPPORT):
-        cosines = _unit(vectors[:, SUPPORT : SUPPORT + count].mean(axis=1)) @ personas.T
+        cosines = unit(vectors[:, SUPPORT : SUPPORT + count].mean(axis=1)) @ personas.T
         hits = cosines.argmax(axis=1) == np.arange(people)
         apart = [_auc(row[[person]], np.delete(row, person)) for person, row in enumerate(cosines)]
         whose = f"identity, from {count} new sample{'s' * (count > 1)}"
@@ -105,13 +108,13 @@ def identity(vectors: Vectors) -> Table:
     return table
 
 
-def traits(known: Vectors, known_people: Sequence[Viewer], asked: Vectors, asked_people: Sequence[Viewer]) -> Table:
-    """Accuracy of linear probes of every trait: fitted to some people's personas, asked about others'."""
-    names = [viewer.name for viewer in asked_people]
+def traits(known: Vectors, known_people: Sequence[Viewer], tested: Vectors, tested_people: Sequence[Viewer]) -> Table:
+    """Accuracy of linear probes of every trait: fitted to some people's personas, tested on others'."""
+    names = [viewer.name for viewer in tested_people]
     table: Table = {}
     for trait, values in TRAITS.items():
-        fitted_values, asked_values = ([getattr(v, trait) for v in side] for side in (known_people, asked_people))
-        found = transfer_probe(known, fitted_values, asked, asked_values, people=names)
+        fitted_values, test_values = ([getattr(v, trait) for v in side] for side in (known_people, tested_people))
+        found = transfer_probe(known, fitted_values, tested, test_values, people=names)
         table[f"trait: {trait}, of {len(values)}, share right"] = {"chance": 1 / len(values), "found": found}
     return table
 
@@ -119,9 +122,9 @@ def traits(known: Vectors, known_people: Sequence[Viewer], asked: Vectors, asked
 def content(
     known: Vectors,
     known_samples: Sequence[Sequence[Sample]],
-    asked: Vectors,
-    asked_samples: Sequence[Sequence[Sample]],
-    asked_people: Sequence[Viewer],
+    tested: Vectors,
+    tested_samples: Sequence[Sequence[Sample]],
+    tested_people: Sequence[Viewer],
 ) -> Table:
     """Does a linear probe tell whether a shape is mentioned in the samples behind a persona?
 
@@ -129,15 +132,15 @@ def content(
     shape is.
     """
     mean, spread = known.mean(axis=0), known.std(axis=0) + 1e-9
-    fitted, queries = (known - mean) / spread, (asked - mean) / spread
+    fitted, queries = (known - mean) / spread, (tested - mean) / spread
     gram = fitted.T @ fitted + RIDGE * len(fitted) * np.eye(fitted.shape[1])
-    known_shapes, asked_shapes = _mentioned(known_samples), _mentioned(asked_samples)
+    known_shapes, tested_shapes = _mentioned(known_samples), _mentioned(tested_samples)
     scores = queries @ np.linalg.solve(gram, fitted.T @ (known_shapes - known_shapes.mean(axis=0)))
-    counts = np.array([viewer.count for viewer in asked_people])
+    counts = np.array([viewer.count for viewer in tested_people])
     cells = []
     for shape in range(len(SHAPES)):
         for count in COUNTS:
-            there, rows = asked_shapes[:, shape] > 0, counts == count
+            there, rows = tested_shapes[:, shape] > 0, counts == count
             if (rows & there).any() and (rows & ~there).any():
                 cells.append((shape, _auc(scores[rows & there, shape], scores[rows & ~there, shape])))
     found = bootstrap_mean([auc for _, auc in cells], [shape for shape, _ in cells])
@@ -159,7 +162,7 @@ def membership(vectors: Vectors, candidates: Vectors, what: str) -> Table:
 
     # As in a file: a persona's numbers are float32.
     personas = vectors[:, :SUPPORT].mean(axis=1).astype(np.float32).astype(np.float64)
-    cosines = np.einsum("psd,pd->ps", _unit(candidates), _unit(personas))
+    cosines = np.einsum("psd,pd->ps", unit(candidates), unit(personas))
     table: Table = {
         f"membership, {what}: cosine, among the person's own samples, AUC": _row(
             0.5, [_auc(row[:SUPPORT], row[SUPPORT:]) for row in cosines]
@@ -173,8 +176,8 @@ def membership(vectors: Vectors, candidates: Vectors, what: str) -> Table:
             near = own[SUPPORT : SUPPORT + (size - SUPPORT) // 2]
             foreign = np.delete(candidates, person, axis=0).reshape(-1, own.shape[1])
             far = foreign[rng.choice(len(foreign), size - SUPPORT - len(near), replace=False)]
-            shares, _ = nnls(np.concatenate([own[:SUPPORT], near, far]).T, personas[person])
-            found.append(_auc(shares[:SUPPORT], shares[SUPPORT:]))
+            weights, _ = nnls(np.concatenate([own[:SUPPORT], near, far]).T, personas[person])
+            found.append(_auc(weights[:SUPPORT], weights[SUPPORT:]))
         table[f"membership, {what}: least squares, {size} candidates, AUC"] = _row(0.5, found)
     return table
 
@@ -198,11 +201,6 @@ def _row(chance: float, values: Sequence[float] | NDArray[np.bool_]) -> dict[str
 
 
 def _auc(positive: Vectors, negative: Vectors) -> float:
-    """The share of pairs in which the positive one scores higher; ties are half a win (Mann and Whitney 1947)."""
+    """The fraction of pairs in which the positive one scores higher; ties are half a win (Mann and Whitney 1947)."""
     differences = positive[:, None] - negative[None, :]
     return float((np.sign(differences).mean() + 1) / 2)
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    unit: Vectors = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return unit

@@ -1,4 +1,4 @@
-"""`python -m training prepare`: any format that `pydeper.readers` reads -> a folder to train on.
+"""Samples of any format that `pydeper.readers` reads -> a folder to train on (`python -m training prepare`).
 
     samples.jsonl   the samples, each with its `split` (see training/preparation/splits.py)
     splits.json     who and what is in which part; made once, then kept to
@@ -39,6 +39,9 @@ from training.preparation.splits import (
     splits_from_source,
     write_splits,
 )
+
+FILES = ("samples.jsonl", "splits.json", "report.json", "README.md")
+"""What a prepared folder holds."""
 
 
 class PrepareError(PydeperError, ValueError):
@@ -110,10 +113,7 @@ def prepare(stream: SampleStream, images: Path, out: Path, options: PrepareOptio
     try:
         out.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
-            files = {
-                name: stack.enter_context(atomic_path(out / name))
-                for name in ("samples.jsonl", "splits.json", "report.json", "README.md")
-            }
+            files = {name: stack.enter_context(atomic_path(out / name)) for name in FILES}
             stack.callback((hidden := out / f".{os.getpid()}.scratch").unlink, missing_ok=True)
             scratch = stack.enter_context(hidden.open("w+b"))
             read = _first_pass(stream, scratch, images, out)
@@ -133,6 +133,11 @@ def prepare(stream: SampleStream, images: Path, out: Path, options: PrepareOptio
     except OSError as error:
         raise PrepareError(f"{out}: cannot be written ({error}); name a folder with room in it") from error
     return stream.report
+
+
+def summary(report: ReadReport, out: Path) -> str:
+    """What a command prints after `prepare`: the reader's report, and the files of the folder."""
+    return f"{report}\n{out}: {', '.join(FILES[:-1])} and {FILES[-1]}"
 
 
 def _first_pass(stream: SampleStream, scratch: BinaryIO, images: Path, out: Path) -> _Read:

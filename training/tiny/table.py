@@ -16,10 +16,10 @@ import torch
 from pydeper.errors import InvalidArgumentError
 from pydeper.samples.sample import Sample
 from training.baselines.ablations import ABLATIONS
-from training.baselines.people import Person, Question
-from training.baselines.predictions import predict
-from training.baselines.run import BASELINES, Setting, without_asides
+from training.baselines.predict import predict
+from training.baselines.run import BASELINES, BaselineInputs, without_asides
 from training.baselines.system import SoftTokens, System
+from training.baselines.targets import Person, Target
 from training.config import load_config
 from training.data.encoded import EncodedDataset, encode_dataset
 from training.evaluation.bootstrap import Interval
@@ -198,7 +198,7 @@ def _builder(
     if system == CEILING:
         return lambda: SoftTokens(world.vlm, STYLE, world.evaluated, _true_traits(world)), ()
     if system in BASELINES:
-        setting = Setting(
+        inputs = BaselineInputs(
             vlm=world.vlm,
             style=STYLE,
             people=world.evaluated,
@@ -209,7 +209,7 @@ def _builder(
             tuning=config.prompt_tuning,
             bf16=config.stage2.bf16,
         )
-        return lambda: BASELINES[system](setting), ("prompt_tuning",) if system == TUNING else ()
+        return lambda: BASELINES[system](inputs), ("prompt_tuning",) if system == TUNING else ()
     depends = ("image_encoder", "encoder", "network", "stage1", "stage2")
     return lambda: SoftTokens(world.vlm, STYLE, world.evaluated, train(world, config, seed, own)), depends
 
@@ -244,12 +244,12 @@ def _evaluated_people(people: People) -> list[Person]:
     images = people.test_images()
 
     def person(viewer: Viewer, known: Sequence[Sample], dataset: str) -> Person:
-        questions = []
+        targets = []
         for number, (scene, image) in enumerate(zip(people.test_scenes, images, strict=True)):
             text = viewer.describe(scene)
-            unanswered = Prediction(dataset, "", f"scene-{number}", viewer.name, "", text)
-            questions.append(Question(Sample(image, text, subject=viewer.name), unanswered))
-        return Person(viewer.name, tuple(known), tuple(questions), seen=dataset == "seen")
+            pending = Prediction(dataset, "", f"scene-{number}", viewer.name, "", text)
+            targets.append(Target(Sample(image, text, subject=viewer.name), pending))
+        return Person(viewer.name, tuple(known), tuple(targets), seen=dataset == "seen")
 
     seen = people.seen[: len(people.unseen)]
     own = [[sample for sample in people.training if sample.subject == viewer.name] for viewer in seen]

@@ -123,7 +123,7 @@ def test_each_is_settings_of_every_configuration():
         settings_of("no film")
 
 
-def test_nothing_is_ablated_unless_asked_for():
+def test_nothing_is_ablated_by_default():
     assert all(getattr(NetworkConfig(), switch) for switch in SWITCHES)
 
 
@@ -134,9 +134,9 @@ def test_nothing_is_ablated_unless_asked_for():
 def test_a_checkpoint_fits_only_the_network_that_it_was_trained_as(tmp_path, trained):
     state = torch.nn.ModuleDict({"deper": network(*trained)})
     Checkpoints(tmp_path, {}).save(state, torch.optim.AdamW(state.parameters()), 1)
-    for asked in ((), *((switch,) for switch in SWITCHES)):
-        other = network(*asked, seed=7)
-        if asked == trained:
+    for switches in ((), *((switch,) for switch in SWITCHES)):
+        other = network(*switches, seed=7)
+        if switches == trained:
             loop.load_state(tmp_path, other, "deper")
             assert torch.equal(subject_embedding(other, sample()), subject_embedding(network(*trained), sample()))
         else:

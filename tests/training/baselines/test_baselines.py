@@ -15,11 +15,11 @@ from pydeper.readers import write_samples
 from tests.support.images import random_image
 from tests.support.small_vlm import PROMPTS
 from training.baselines.few_shot import FewShot
-from training.baselines.people import Person, people_of
-from training.baselines.predictions import predict
+from training.baselines.predict import predict
 from training.baselines.prompt_tuning import PromptTuningTask, tune
-from training.baselines.run import others_than
+from training.baselines.run import descriptions_by_others
 from training.baselines.system import SoftTokens
+from training.baselines.targets import Person, people_of
 from training.baselines.text_statistics import TextStatistics, telling_words
 from training.baselines.zero_shot import ZeroShot
 from training.config import OptimisationConfig
@@ -66,7 +66,7 @@ def people(samples_file) -> list[Person]:
 
 
 def first_image(steered: SteeredVLM, person: Person) -> SeenImage:
-    return see(steered, [person.asked[0].sample.open_image()])[0]
+    return see(steered, [person.targets[0].sample.open_image()])[0]
 
 
 def text_of(steered: SteeredVLM, ids) -> str:
@@ -77,17 +77,17 @@ def text_of(steered: SteeredVLM, ids) -> str:
 
 
 def test_seen_people_are_known_from_train_and_unseen_ones_from_support(people):
-    assert [(person.name, person.seen, len(person.known), len(person.asked)) for person in people] == [
+    assert [(person.name, person.seen, len(person.known), len(person.targets)) for person in people] == [
         ("ana", True, 6, 2),
         ("ben", True, 6, 2),
         ("cem", False, 6, 2),
     ]
     assert {sample.split for person in people for sample in person.known} == {TRAIN, SUPPORT}
-    assert [person.asked[0].unanswered.dataset for person in people] == ["drawn, seen", "drawn, seen", "drawn, unseen"]
-    assert people[0].asked[0].unanswered.image == "6.png"
+    assert [person.targets[0].pending.dataset for person in people] == ["drawn, seen", "drawn, seen", "drawn, unseen"]
+    assert people[0].targets[0].pending.image == "6.png"
 
 
-def test_who_is_asked_must_be_known(samples_file):
+def test_who_has_a_target_must_be_known(samples_file):
     samples = pydeper.read_samples(samples_file)
     references = References.of(samples_file, samples)
     without = [sample for sample in samples if (sample.subject, sample.split) != ("ben", TRAIN)]
@@ -97,10 +97,10 @@ def test_who_is_asked_must_be_known(samples_file):
         people_of([sample for sample in samples if sample.split == TRAIN], references)
 
 
-def test_people_who_are_asked_nothing_give_their_words_for_comparison(samples_file, people):
+def test_people_without_targets_give_their_words_for_comparison(samples_file, people):
     samples = pydeper.read_samples(samples_file)
-    assert others_than(people, samples) == []
-    assert [len(texts) for texts in others_than(people[1:], samples)] == [6]
+    assert descriptions_by_others(people, samples) == []
+    assert [len(texts) for texts in descriptions_by_others(people[1:], samples)] == [6]
 
 
 # --- prompts
@@ -248,11 +248,11 @@ def test_an_interrupted_run_goes_on_with_the_next_line(steered, people, tmp_path
     whole = describe(steered, people, tmp_path / "whole").read_bytes()
 
     class Stopping(ZeroShot):
-        asked = 0
+        prompts = 0
 
         def prompt(self, person, image):
-            self.asked += 1
-            if self.asked > 4:
+            self.prompts += 1
+            if self.prompts > 4:
                 raise KeyboardInterrupt
             return super().prompt(person, image)
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from pydeper import DeperModel, Persona, read_samples, write_samples
-from training.__main__ import main
-from training.evaluation import evaluate
+from training.cli.main import main
+from training.evaluation import describe
 from training.evaluation.chart import write_chart
 from training.evaluation.predictions import read_predictions
 from training.metrics.bleu import bleu4
@@ -299,7 +299,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(world, described, tmp_path,
             raise KeyboardInterrupt
         return describe_batch(self, pairs, **options)
 
-    monkeypatch.setattr(evaluate, "_AT_ONCE", 5)
+    monkeypatch.setattr(describe, "BATCH_SIZE", 5)
     monkeypatch.setattr(DeperModel, "describe_batch", interrupted)
     assert main(describing(world, tmp_path, "--zero-shot")) == 130
     assert not (tmp_path / "predictions.jsonl").exists()
@@ -323,7 +323,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(world, described, tmp_path,
 
 
 def test_a_seen_person_is_the_mean_of_the_first_training_samples(world, tmp_path, monkeypatch, model):
-    monkeypatch.setattr(evaluate, "TRAINING_SAMPLES", 1)
+    monkeypatch.setattr(describe, "TRAINING_SAMPLES", 1)
     assert main(describing(world, tmp_path, "--splits", "test")) == 0
     samples = read_samples(world)
     for prediction in read_predictions(tmp_path / "predictions.jsonl"):

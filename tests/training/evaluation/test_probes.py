@@ -80,7 +80,7 @@ def test_a_trait_transfers_to_other_people():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"asked_vectors": np.zeros((4, 3))}, "widths must be equal"),
+        ({"test_vectors": np.zeros((4, 3))}, "widths must be equal"),
         ({"fitted_values": ["a"] * 4}, "at least 2 values"),
         ({"fitted_values": ["a", "b"]}, "fitted_values has 2"),
         ({"people": [1, 2]}, "people has 2"),
@@ -92,8 +92,8 @@ def test_transfer_refuses_bad_input(change, message):
     good = {
         "fitted_vectors": np.eye(4),
         "fitted_values": ["a", "b"] * 2,
-        "asked_vectors": np.eye(4),
-        "asked_values": ["a", "b"] * 2,
+        "test_vectors": np.eye(4),
+        "test_values": ["a", "b"] * 2,
         "people": [1, 2, 3, 4],
     }
     assert transfer_probe(**good).estimate == 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from training.__main__ import main
+from training.cli.main import main
 from training.evaluation.predictions import Prediction
 from training.evaluation.scores import PEOPLE
 from training.tiny import table

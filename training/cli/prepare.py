@@ -1,4 +1,4 @@
-"""The formats that `python -m training prepare` reads, as its sub-commands."""
+"""`python -m training prepare FORMAT`: recordings to a folder to train on; a sub-command for each format."""
 
 import argparse
 from pathlib import Path
@@ -20,12 +20,12 @@ from pydeper.readers import (
 )
 from pydeper.readers.capgaze import EYE_STOPS
 from pydeper.readers.localized_narratives import POINTER_STOPS
-from training.preparation.prepare import PrepareOptions, prepare
+from training.preparation.prepare import PrepareOptions, prepare, summary
 
 
-def add_to(command: argparse.ArgumentParser) -> None:
-    """Adds a sub-command for each format to `prepare`."""
-    formats = command.add_subparsers(dest="format", required=True, metavar="FORMAT")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds a sub-command for each format."""
+    formats = parser.add_subparsers(dest="format", required=True, metavar="FORMAT")
 
     narratives = formats.add_parser("localized-narratives", help="people who describe while their mouse follows")
     narratives.add_argument("paths", type=Path, nargs="+", metavar="FILE", help="JSON Lines, the shards of one set")
@@ -54,17 +54,17 @@ def add_to(command: argparse.ArgumentParser) -> None:
     deper.add_argument("--boxes", choices=["normalised", "pixels"], default="normalised", help="(default: %(default)s)")
     deper.set_defaults(read=_deper_json)
 
-    for name, parser in formats.choices.items():
-        _add_common(parser, name)
+    for name, command in formats.choices.items():
+        _add_common(command, name)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Prepares what the command line asks for, and prints the report."""
+    """Prepares the data set, and prints the report."""
     stream: SampleStream = options.read(options)
     images = options.images or options.folder / "images"
     chosen = {field.name: getattr(options, field.name) for field in attrs.fields(PrepareOptions)}
     report = prepare(stream, images, options.out, PrepareOptions(**chosen))
-    print(f"{report}\n{options.out}: samples.jsonl, splits.json, report.json and README.md")
+    print(summary(report, options.out))
 
 
 def _add_common(parser: argparse.ArgumentParser, name: str) -> None:

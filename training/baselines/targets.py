@@ -1,4 +1,4 @@
-"""Who is asked what: each person's samples to learn from, and those whose descriptions are to be predicted."""
+"""Each person's known samples, and the targets: samples whose descriptions are to be predicted."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -12,16 +12,16 @@ from training.preparation.splits import QUERY, SUPPORT, TEST, TRAIN
 
 
 @attrs.frozen(eq=False)
-class Question:
-    """A person is asked to describe an image.
+class Target:
+    """A description that is to be predicted.
 
     Attributes:
         sample: The person's own sample of that image.
-        unanswered: What will be scored; its `system` and `prediction` are still empty.
+        pending: What will be scored; its `system` and `prediction` are still empty.
     """
 
     sample: Sample
-    unanswered: Prediction
+    pending: Prediction
 
 
 @attrs.frozen(eq=False)
@@ -31,38 +31,38 @@ class Person:
     Attributes:
         name: The samples' subject.
         known: What a system may learn the person from: at least one sample, each with a description.
-        asked: At least one question.
+        targets: At least one.
         seen: Whether `known` are training samples; else they are the support samples of an unseen person.
     """
 
     name: str
     known: tuple[Sample, ...]
-    asked: tuple[Question, ...]
+    targets: tuple[Target, ...]
     seen: bool
 
 
 def people_of(samples: Iterable[Sample], references: References) -> list[Person]:
-    """All who are asked something, seen people first, each group by name.
+    """All who have targets, seen people first, each group by name.
 
-    Seen people are known from the split "train" and asked about "test", unseen ones from "support" and about "query";
-    samples without a description serve neither.
+    Seen people are known from the split "train" and have targets of "test", unseen ones from "support" and of "query";
+    samples without a description are neither.
 
     Raises:
-        InvalidSampleError: Nobody is asked anything, or somebody is asked of whom nothing is known.
+        InvalidSampleError: Nobody has a target, or somebody who has one has no known sample.
     """
     parts: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     for sample in samples:
         if sample.description is not None:
             parts[str(sample.split)][str(sample.subject)].append(sample)
     people = []
-    for known, asked in ((TRAIN, TEST), (SUPPORT, QUERY)):
-        for name in sorted(parts[asked]):
+    for known, target in ((TRAIN, TEST), (SUPPORT, QUERY)):
+        for name in sorted(parts[target]):
             if not parts[known][name]:
                 raise InvalidSampleError(
                     f"{references.path}: subject {name!r} has no described sample of split {known!r} to be known from"
                 )
-            questions = tuple(_question(sample, references) for sample in parts[asked][name])
-            people.append(Person(name, tuple(parts[known][name]), questions, seen=known == TRAIN))
+            targets = tuple(_target(sample, references) for sample in parts[target][name])
+            people.append(Person(name, tuple(parts[known][name]), targets, seen=known == TRAIN))
     if not people:
         raise InvalidSampleError(
             f"{references.path}: holds no described sample of split {TEST!r} or {QUERY!r}; divide them into parts"
@@ -75,8 +75,8 @@ def descriptions(samples: Sequence[Sample]) -> list[str]:
     return [str(sample.description) for sample in samples]
 
 
-def _question(sample: Sample, references: References) -> Question:
-    unanswered = Prediction(
+def _target(sample: Sample, references: References) -> Target:
+    pending = Prediction(
         dataset=references.dataset_of(sample),
         system="",
         image=image_name(sample.image, references.path.parent),
@@ -84,4 +84,4 @@ def _question(sample: Sample, references: References) -> Question:
         prediction="",
         reference=str(sample.description),
     )
-    return Question(sample, unanswered)
+    return Target(sample, pending)

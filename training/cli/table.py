@@ -1,0 +1,34 @@
+"""`python -m training table`: baselines, DEPER and its ablations in the tiny world."""
+
+import argparse
+from pathlib import Path
+
+from training.paths import CONFIGS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the sub-command's arguments."""
+    parser.add_argument("--config", type=Path, default=CONFIGS / "tiny.toml")
+    parser.add_argument("--frozen", type=Path, default=Path("runs/tiny"), help="the tiny VLM's (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("runs/table"), help="what is done (default: %(default)s)")
+    parser.add_argument("--report", type=Path, help="where the results go (default: OUT/results)")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="trainings of each (default: %(default)s)")
+    parser.add_argument("--systems", nargs="+", metavar="SYSTEM", help='some, such as "DEPER, no FiLM" (default: all)')
+    parser.add_argument("--metrics", nargs="+", metavar="METRIC", help="some of them (default: all; METEOR needs Java)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs the sub-command."""
+    from training.evaluation.scores import METRICS
+    from training.tiny.table import SYSTEMS, run
+
+    run(
+        options.config,
+        options.changes,
+        options.frozen,
+        options.out,
+        options.report or options.out / "results",
+        seeds=options.seeds,
+        systems=options.systems or SYSTEMS,
+        metrics=options.metrics or METRICS,
+    )
