@@ -1,1 +1,1 @@
-"""How descriptions, persona vectors and ways of looking are judged: METHOD "Metrics", a metric a file."""
+"""Describing a samples file and scoring descriptions; bootstrap intervals, probes, tables and charts."""

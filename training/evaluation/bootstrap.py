@@ -38,7 +38,7 @@ def bootstrap_mean(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Interval of a mean, or of a pooled share Σ values / Σ weights, over resampled clusters.
+    """Interval of a mean, or of a pooled ratio Σ values / Σ weights, over resampled clusters.
 
     Args:
         values: (n,) scores, or counts of what was right.
@@ -62,7 +62,7 @@ def bootstrap_mean(
             f"they range from {weights.min()} to {weights.max()}"
         )
     rows = _rows_by_cluster(clusters)
-    # A cluster without weight says nothing of a share, and a draw of such clusters alone would have none.
+    # A cluster without weight says nothing of a ratio, and a draw of such clusters alone would have none.
     weighty = [of_cluster for of_cluster in rows if weights[of_cluster].any()]
     if len(weighty) < 2:
         raise InvalidArgumentError(f"{len(weighty)} cluster has any weight; at least 2 are needed to resample")

@@ -13,6 +13,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from pydeper import DeperModel, Persona, Sample
 from pydeper.bundle import bundle
+from pydeper.bundle.layout import MANIFEST
 from pydeper.errors import InvalidArgumentError, InvalidSampleError
 from training.evaluation.predictions import Prediction, PredictionsFile, References, image_name
 from training.preparation.splits import QUERY, SEEN_SPLITS, SPLITS, SUPPORT, TEST, TRAIN, UNSEEN_SPLITS, VAL
@@ -78,7 +79,7 @@ def describe(
         requests += _requests(targets, f"{model.model_id}, no persona", False, references)
     identity = attrs.asdict(settings) | {
         "bundle": model.model_id,
-        "manifest": hashlib.sha256((opened.folder / bundle.MANIFEST).read_bytes()).hexdigest(),
+        "manifest": hashlib.sha256((opened.folder / MANIFEST).read_bytes()).hexdigest(),
         "samples": hashlib.sha256(references.path.read_bytes()).hexdigest(),
     }
     predictions = PredictionsFile(folder, identity, [request.pending for request in requests])

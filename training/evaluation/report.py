@@ -121,7 +121,7 @@ def figure_from_json(stored: Mapping[str, Any]) -> Figure:
         raise TypeError(f"value: must be a number or null, got {value!r:.80}")
     if "low" not in stored:
         return value
-    return Interval(float(value), float(stored["low"]), float(stored["high"]), float(stored["level"]))
+    return Interval(float(stored["value"]), float(stored["low"]), float(stored["high"]), float(stored["level"]))
 
 
 def _format(figure: Figure, digits: int) -> str:

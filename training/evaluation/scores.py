@@ -142,8 +142,8 @@ def score_systems(
             parts["OSS"] = _SumStatistics.mean(score_sequences(*sequences, lemmas=lemmas), subjects)
         if "CLS" in measured:
             found = subject_identification(images, subjects, candidates, truth, tokenizer="split", scorers=cls_scorers)
-            credits = np.mean(list(found.credits.values()), axis=0)
-            parts["CLS"] = _SumStatistics.mean(credits, [subjects[row] for row in found.rows])
+            accuracies = np.mean(list(found.accuracies.values()), axis=0)
+            parts["CLS"] = _SumStatistics.mean(accuracies, [subjects[row] for row in found.rows])
             chance = found.chance
         figures[system] = {metric: part.figure() for metric, part in parts.items()}
         by_owner = {metric: part.by_owner() for metric, part in parts.items()}

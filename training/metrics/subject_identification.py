@@ -29,10 +29,10 @@ class SubjectIdentification:
 
     Attributes:
         accuracy: Mean over scorers of the top-1 accuracy, in [0, 1].
-        by_scorer: Top-1 accuracy by scorer, the mean of `credits`.
-        chance: What equal scores would give: the mean share of a person's own references among an image's.
-        rows: (m,) which of the given rows were asked: those of images with at least 2 people.
-        credits: Scorer -> (m,) in [0, 1], see `top1_from_scores`.
+        by_scorer: Top-1 accuracy by scorer, the mean of `accuracies`.
+        chance: What equal scores would give: the mean fraction of a person's own references among an image's.
+        rows: (m,) which of the given rows count: those of images with at least 2 people.
+        accuracies: Scorer -> (m,) in [0, 1], see `top1_from_scores`.
         num_images: Images with at least 2 people.
     """
 
@@ -40,7 +40,7 @@ class SubjectIdentification:
     by_scorer: Mapping[str, float]
     chance: float
     rows: NDArray[np.intp]
-    credits: Mapping[str, NDArray[np.float64]]
+    accuracies: Mapping[str, NDArray[np.float64]]
     num_images: int
 
 
@@ -56,8 +56,8 @@ def subject_identification(
     """CLS over n rows, each one person's prediction and reference for one image.
 
     For every prediction on an image that at least 2 people described, all references of that image are scored against
-    it; the credit is 1 where the person's own scores highest, and is shared among ties (`top1_from_scores`). Accuracy
-    is the mean over predictions, then over scorers. CIDEr's document frequency comes from all n references.
+    it; it is correct where the person's own scores highest, and ties are shared (`top1_from_scores`). Accuracy is
+    the mean over predictions, then over scorers. CIDEr's document frequency comes from all n references.
 
     Args:
         images: n image ids.
@@ -92,7 +92,7 @@ def subject_identification(
     pairs = [(row, other) for rows in shared for row in rows for other in rows]
     left, right = [candidates[row] for row, _ in pairs], [references[other] for _, other in pairs]
 
-    def credit_rows(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    def row_accuracies(scores: NDArray[np.float64]) -> NDArray[np.float64]:
         tables = np.split(scores, np.cumsum([len(rows) ** 2 for rows in shared])[:-1])
         return np.concatenate(
             [
@@ -102,20 +102,20 @@ def subject_identification(
         )
 
     # One start of Java or one pass over the corpus serves all images.
-    credits = {scorer: credit_rows(_score(scorer, left, right, references)) for scorer in scorers}
-    by_scorer = {scorer: float(credit.mean()) for scorer, credit in credits.items()}
+    accuracies = {scorer: row_accuracies(_score(scorer, left, right, references)) for scorer in scorers}
+    by_scorer = {scorer: float(own.mean()) for scorer, own in accuracies.items()}
     return SubjectIdentification(
         accuracy=float(np.mean(list(by_scorer.values()))),
         by_scorer=by_scorer,
-        chance=float(credit_rows(np.zeros(len(pairs))).mean()),
+        chance=float(row_accuracies(np.zeros(len(pairs))).mean()),
         rows=np.concatenate([np.array(rows, dtype=np.intp) for rows in shared]),
-        credits=credits,
+        accuracies=accuracies,
         num_images=len(shared),
     )
 
 
 def top1_from_scores(scores: ArrayLike, *, subjects: Sequence[Hashable] | None = None) -> NDArray[np.float64]:
-    """Who wins on one image, ties shared.
+    """Top-1 accuracy of each prediction on one image, ties shared.
 
     Args:
         scores: (k, k); row p, column q is the score of reference q against prediction p. Row and column p belong to one
@@ -123,8 +123,8 @@ def top1_from_scores(scores: ArrayLike, *, subjects: Sequence[Hashable] | None =
         subjects: k person ids, where one person may have several rows; None: k different people.
 
     Returns:
-        (k,) credits in [0, 1]: of the references that share a row's highest score (equal to 1e-12), the share that is
-        the person's own: 1 for a win alone, 1/t where it ties with t − 1 others', 0 for a loss.
+        (k,) in [0, 1]: of the references that share a row's highest score (equal to 1e-12), the fraction that is the
+        person's own: 1 for a win alone, 1/t where it ties with t − 1 others', 0 for a loss.
 
     Raises:
         InvalidArgumentError: If `scores` is not square, is empty, or holds a NaN or an infinity, or there are not k
@@ -141,8 +141,8 @@ def top1_from_scores(scores: ArrayLike, *, subjects: Sequence[Hashable] | None =
     check_lengths(scores=scores, subjects=subjects)
     own = np.array([[mine == theirs for theirs in subjects] for mine in subjects])
     top = scores >= scores.max(axis=1, keepdims=True) - _TIE
-    credits: NDArray[np.float64] = (top & own).sum(axis=1) / top.sum(axis=1)
-    return credits
+    accuracies: NDArray[np.float64] = (top & own).sum(axis=1) / top.sum(axis=1)
+    return accuracies
 
 
 def _score(scorer: str, candidates: list[str], references: list[str], corpus: list[str]) -> NDArray[np.float64]:

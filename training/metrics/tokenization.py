@@ -36,7 +36,7 @@ def tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> list[Tokens]:
 
     Raises:
         InvalidArgumentError: If the tokenizer is not one of `Tokenizer`, or the texts are none, or not strings.
-        MissingRequirementError: If "ptb" is asked for without Java or without pycocoevalcap.
+        MissingRequirementError: If the tokenizer is "ptb", without Java or without pycocoevalcap.
         ProgramError: If Java fails, or does not end.
     """
     texts = check_texts("texts", texts)

@@ -2,7 +2,7 @@
 
 `wordnet_lemmas` needs no download: METEOR's jar, which pycocoevalcap ships, lists for each of WordNet 3.0's 147,306
 words the offsets of its synsets. Offsets are unique within a part of speech alone, so some 285 of the 117,659 synsets
-fall together with one of another part of speech. Inflected forms are not looked up: the words asked for are lemmas.
+fall together with one of another part of speech. Inflected forms are not looked up: the words looked up are lemmas.
 Licence: WordNet 3.0's own, which the jar carries as `synonym/COPYING.WORDNET`.
 
 `nltk_lemmas` is what `nltk.corpus.wordnet` gives, in all parts of speech; its data has to be downloaded. It undoes

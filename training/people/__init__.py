@@ -1,1 +1,1 @@
-"""Who is it: telling people apart by what they say and how they look."""
+"""Subject identification: telling people apart by what they say and how they look; what a persona gives away."""

@@ -35,8 +35,9 @@ def top1_accuracy(scores: Scores, labels: NDArray[np.integer]) -> NDArray[np.flo
         share the highest score, 0 otherwise.
     """
     best = scores.max(axis=1)
-    tied: NDArray[np.int64] = (scores == best[:, None]).sum(axis=1)
-    return (scores[np.arange(len(scores)), labels] == best) / tied
+    is_best = scores[np.arange(len(scores)), labels] == best
+    accuracies: NDArray[np.float64] = is_best / (scores == best[:, None]).sum(axis=1)
+    return accuracies
 
 
 def accuracy_table(

@@ -1,4 +1,4 @@
-"""What a persona gives away: measured with the built-in model, on simulated people that it has never seen.
+"""Privacy: what a persona gives away, measured with the built-in model, on simulated people that it has never seen.
 
 Whoever holds a persona file holds 384 numbers and the model's name. Four questions, each a way to attack it:
 

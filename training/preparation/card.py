@@ -24,7 +24,7 @@ class Contents:
     durations: "array[float]" = attrs.Factory(lambda: array("d"))
 
     def add(self, record: Mapping[str, Any], split: str) -> None:
-        """Counts a line of a samples file that is in this part."""
+        """Counts a line of a samples file that is in this split."""
         self.people[record["subject"], split] += 1
         self.images.add(record["image"])
         if "description" in record:
@@ -128,8 +128,8 @@ def _quantile_rows(contents: Contents) -> str:
 
 
 def _reported(report: ReadReport) -> list[str]:
-    told = [f"Changed: {what}: {tally.count}." for what, tally in report.changed.items()]
-    return told + [f"Passed over: {reason}: {tally.count}." for reason, tally in report.passed_over.items()]
+    changed = [f"Changed: {what}: {tally.count}." for what, tally in report.changed.items()]
+    return changed + [f"Passed over: {reason}: {tally.count}." for reason, tally in report.passed_over.items()]
 
 
 def _listing(sentences: Sequence[str]) -> str:

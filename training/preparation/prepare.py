@@ -1,7 +1,7 @@
 """Samples of any format that `pydeper.readers` reads -> a folder to train on (`python -m training prepare`).
 
     samples.jsonl   the samples, each with its `split` (see training/preparation/splits.py)
-    splits.json     who and what is in which part; made once, then kept to
+    splits.json     which sample is in which split; made once, then kept to
     report.json     what was read, changed and passed over
     README.md       the data set's card
 
@@ -45,7 +45,7 @@ FILES = ("samples.jsonl", "splits.json", "report.json", "README.md")
 
 
 class PrepareError(PydeperError, ValueError):
-    """A data set that cannot be prepared as asked."""
+    """A data set that cannot be prepared with these options."""
 
 
 @attrs.frozen(kw_only=True)
@@ -79,9 +79,9 @@ class PrepareOptions:
 
     @property
     def for_making(self) -> dict[str, Any]:
-        """What was said about splits that are to be made."""
-        said = {name: getattr(self, name) for name in ("unseen_people", "val_share", "test_share")}
-        return {name: value for name, value in said.items() if value is not None}
+        """The options for splits that are to be made, as far as they are given."""
+        given = {name: getattr(self, name) for name in ("unseen_people", "val_share", "test_share")}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @attrs.define
@@ -117,7 +117,7 @@ def prepare(stream: SampleStream, images: Path, out: Path, options: PrepareOptio
             stack.callback((hidden := out / f".{os.getpid()}.scratch").unlink, missing_ok=True)
             scratch = stack.enter_context(hidden.open("w+b"))
             read = _first_pass(stream, scratch, images, out)
-            splits, notes = _choose(read, out / "splits.json", options)
+            splits, notes = _decide_splits(read, out / "splits.json", options)
             if read.repeated.count:
                 notes.append(f"{read.repeated.count} samples that were there already, word for word, are left out.")
             if left_out := sum(split == LEFT_OUT for split in splits.values()):
@@ -160,8 +160,8 @@ def _first_pass(stream: SampleStream, scratch: BinaryIO, images: Path, out: Path
     return read
 
 
-def _choose(read: _Read, kept: Path, options: PrepareOptions) -> tuple[dict[Member, str], list[str]]:
-    """The part of every sample that stays, and what there is to say about it on the card."""
+def _decide_splits(read: _Read, kept: Path, options: PrepareOptions) -> tuple[dict[Member, str], list[str]]:
+    """The split of every sample that stays, and notes on it for the card."""
     chosen, notes = set(read.members), []
     if options.samples_per_person is not None:
         chosen = first_of_each(read.members, options.samples_per_person)
@@ -193,7 +193,7 @@ def _choose(read: _Read, kept: Path, options: PrepareOptions) -> tuple[dict[Memb
 
 
 def _second_pass(scratch: BinaryIO, read: _Read, splits: dict[Member, str], path: Path) -> Contents:
-    """Writes the samples that are in a part, with it."""
+    """Writes the samples that are in a split, with it."""
     contents = Contents()
     scratch.seek(0)
     with path.open("wb") as file:

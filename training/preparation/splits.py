@@ -1,6 +1,6 @@
-"""The parts of a data set, as a sample's `split` field names them.
+"""The splits of a data set, as a sample's `split` field names them.
 
-People are *seen* in training or *unseen*; nobody is both, and nobody's part is left to chance.
+People are *seen* in training or *unseen*; nobody is both, and nobody's split is left to chance.
 
 | split | whose | for |
 | --- | --- | --- |
@@ -35,7 +35,7 @@ SUPPORT_SAMPLES = 5
 """Samples that the persona of an unseen person is made from (paper: 5)."""
 
 LEFT_OUT = "left_out"
-"""In a splits file: samples of unseen people that belong to no part, as somebody else's training shows their image."""
+"""In a splits file: samples of unseen people that belong to no split, as somebody else's training shows their image."""
 
 FORMAT_VERSION = 1
 
@@ -61,7 +61,7 @@ class Member(NamedTuple):
 
 
 Splits: TypeAlias = Mapping[Member, str]
-"""The part of every sample: one of `SPLITS`, or `LEFT_OUT`."""
+"""The split of every sample: one of `SPLITS`, or `LEFT_OUT`."""
 
 
 def hash_order(texts: Iterable[str]) -> list[str]:
@@ -77,7 +77,7 @@ def first_of_each(members: Iterable[Member], count: int) -> set[Member]:
 def make_splits(
     members: Sequence[Member], *, unseen_people: int | None = None, val_share: float = 0.1, test_share: float = 0.1
 ) -> dict[Member, str]:
-    """Decides who and what is in which part, by `hash_order` alone.
+    """Decides who and what is in which split, by `hash_order` alone.
 
     Images: the first `test_share` are for `test`, the next `val_share` for `val`, the others for `train`, for everybody
     alike. People: of those who can be unseen, the first `unseen_people` are. Of an unseen person, `SUPPORT_SAMPLES`
@@ -100,8 +100,8 @@ def make_splits(
         subject: [Member(subject, key) for key in hash_order(keys)] for subject, keys in _by_subject(members).items()
     }
     viewers = collections.Counter(image for own in people.values() for image in {one.image for one in own})
-    part_of = _parts_of_images(viewers, val_share, test_share)
-    able = hash_order(name for name, own in people.items() if _can_be_unseen(own, part_of, viewers))
+    split_of = _splits_of_images(viewers, val_share, test_share)
+    able = hash_order(name for name, own in people.items() if _can_be_unseen(own, split_of, viewers))
     count = len(able) // 5 if unseen_people is None else unseen_people
     if not 0 <= count <= len(able) or count == len(people):
         raise SplitsError(
@@ -109,17 +109,17 @@ def make_splits(
             "which one is for test or nobody else's, and somebody has to be left to train on"
         )
     unseen = set(able[:count])
-    splits = {one: part_of[one.image] for name, own in people.items() if name not in unseen for one in own}
-    trained = {one.image for one, part in splits.items() if part != TEST}
+    splits = {one: split_of[one.image] for name, own in people.items() if name not in unseen for one in own}
+    trained = {one.image for one, split in splits.items() if split != TEST}
     for name in unseen:
-        splits |= _parts_of_unseen(people[name], trained)
+        splits |= _splits_of_unseen(people[name], trained)
     _check(splits)
     return splits
 
 
-def _can_be_unseen(own: list[Member], part_of: Mapping[str, str], viewers: Mapping[str, int]) -> bool:
+def _can_be_unseen(own: list[Member], split_of: Mapping[str, str], viewers: Mapping[str, int]) -> bool:
     images = {one.image for one in own}
-    return len(images) > SUPPORT_SAMPLES and any(part_of[image] == TEST or viewers[image] == 1 for image in images)
+    return len(images) > SUPPORT_SAMPLES and any(split_of[image] == TEST or viewers[image] == 1 for image in images)
 
 
 def _by_subject(members: Iterable[Member]) -> dict[str, list[str]]:
@@ -129,28 +129,28 @@ def _by_subject(members: Iterable[Member]) -> dict[str, list[str]]:
     return people
 
 
-def _parts_of_images(images: Iterable[str], val_share: float, test_share: float) -> dict[str, str]:
+def _splits_of_images(images: Iterable[str], val_share: float, test_share: float) -> dict[str, str]:
     order = hash_order(images)
     test, val = round(test_share * len(order)), round(val_share * len(order))
     return {image: TEST if place < test else VAL if place < test + val else TRAIN for place, image in enumerate(order)}
 
 
-def _parts_of_unseen(own: list[Member], trained: set[str]) -> dict[Member, str]:
+def _splits_of_unseen(own: list[Member], trained: set[str]) -> dict[Member, str]:
     images = list(dict.fromkeys(one.image for one in sorted(own, key=lambda one: one.image not in trained)))
     support = set(images[:SUPPORT_SAMPLES])
-    parts: dict[Member, str] = {}
+    splits: dict[Member, str] = {}
     for one in own:
         if one.image in support:
-            parts[one] = SUPPORT
+            splits[one] = SUPPORT
             support.remove(one.image)
         else:
-            parts[one] = LEFT_OUT if one.image in trained or one.image in images[:SUPPORT_SAMPLES] else QUERY
-    return parts
+            splits[one] = LEFT_OUT if one.image in trained or one.image in images[:SUPPORT_SAMPLES] else QUERY
+    return splits
 
 
 def _check(splits: Splits) -> None:
     """What a data set must keep to: see this module's table."""
-    parts_of: dict[str, collections.Counter[str]] = {}
+    counts_of: dict[str, collections.Counter[str]] = {}
     images: dict[str, set[str]] = {split: set() for split in (*SPLITS, LEFT_OUT)}
     supporting = {(member.subject, member.image) for member, split in splits.items() if split == SUPPORT}
     for member, split in splits.items():
@@ -158,18 +158,18 @@ def _check(splits: Splits) -> None:
             raise SplitsError(f"{member.subject!r}: {split!r} is no split; there are {', '.join(images)}")
         if split == QUERY and (member.subject, member.image) in supporting:
             raise SplitsError(f"{member.subject!r}: image {member.image!r} is in support and in query; be one of them")
-        parts_of.setdefault(member.subject, collections.Counter())[split] += 1
+        counts_of.setdefault(member.subject, collections.Counter())[split] += 1
         images[split].add(member.image)
-    for subject, parts in parts_of.items():
-        if any(parts[split] for split in UNSEEN_SPLITS):
-            if any(parts[split] for split in SEEN_SPLITS):
+    for subject, counts in counts_of.items():
+        if any(counts[split] for split in UNSEEN_SPLITS):
+            if any(counts[split] for split in SEEN_SPLITS):
                 raise SplitsError(f"{subject!r} is both seen ({', '.join(SEEN_SPLITS)}) and unseen; be one of them")
-            if parts[SUPPORT] != SUPPORT_SAMPLES or not parts[QUERY]:
+            if counts[SUPPORT] != SUPPORT_SAMPLES or not counts[QUERY]:
                 raise SplitsError(
-                    f"{subject!r} is unseen, with {parts[SUPPORT]} support and {parts[QUERY]} query samples; there "
+                    f"{subject!r} is unseen, with {counts[SUPPORT]} support and {counts[QUERY]} query samples; there "
                     f"must be {SUPPORT_SAMPLES} and at least one (a larger test share leaves more images to query)"
                 )
-        elif any(parts[split] for split in SEEN_SPLITS) and not parts[TRAIN]:
+        elif any(counts[split] for split in SEEN_SPLITS) and not counts[TRAIN]:
             raise SplitsError(
                 f"{subject!r} is seen and has no sample to train on; give smaller shares, or leave them out"
             )
@@ -179,7 +179,7 @@ def _check(splits: Splits) -> None:
 
 
 def write_splits(path: Path, splits: Splits) -> None:
-    """Writes a splits file: who has what in which part. It appears whole or not at all."""
+    """Writes a splits file: who has what in which split. It appears whole or not at all."""
     people: dict[str, dict[str, list[str]]] = {}
     for member, split in splits.items():
         people.setdefault(member.subject, {}).setdefault(split, []).append(member.key)
@@ -196,7 +196,7 @@ def read_splits(path: Path) -> dict[Member, str]:
     """Reads a splits file, and checks that it keeps what this module's table promises.
 
     Raises:
-        SplitsError: It cannot be read, or breaks a promise; the message names the file, the person and the part.
+        SplitsError: It cannot be read, or breaks a promise; the message names the file, the person and the split.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -220,14 +220,14 @@ def read_splits(path: Path) -> dict[Member, str]:
     return splits
 
 
-def splits_from_source(parts: Mapping[Member, str]) -> dict[Member, str]:
+def splits_from_source(splits: Mapping[Member, str]) -> dict[Member, str]:
     """The splits that the source itself names; checked as those of a file are.
 
     Raises:
         SplitsError: They break a promise.
     """
-    _check(parts)
-    return dict(parts)
+    _check(splits)
+    return dict(splits)
 
 
 def check_fit(splits: Splits, members: Iterable[Member], source: str) -> None:

@@ -191,7 +191,7 @@ _INPUTS = {
 def _score(texts: list[str], references: list[str], people: list[str], images: list[int]) -> dict[str, Figure]:
     statistics = bleu_statistics(texts, references, tokenizer=TOKENIZER)
     identified = subject_identification(images, people, texts, references, tokenizer=TOKENIZER, scorers=SCORERS)
-    credits = np.mean([identified.credits[scorer] for scorer in SCORERS], axis=0)
+    credits = np.mean([identified.accuracies[scorer] for scorer in SCORERS], axis=0)
     return {
         "BLEU-4": bootstrap_statistic(lambda rows: bleu4_from_statistics(statistics[rows].sum(axis=0)), people),
         "CIDEr": bootstrap_mean(cider(texts, references, tokenizer=TOKENIZER).pairs, people),

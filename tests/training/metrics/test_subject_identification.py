@@ -55,7 +55,7 @@ def test_equals_the_plain_definition(corpus):
     for scorer in PLAIN:
         assert result.by_scorer[scorer] == pytest.approx(plain_accuracy(*corpus, scorer))
     assert result.accuracy == pytest.approx(np.mean(list(result.by_scorer.values())))
-    assert all(0 <= credit.min() <= credit.max() <= 1 for credit in result.credits.values())
+    assert all(0 <= credit.min() <= credit.max() <= 1 for credit in result.accuracies.values())
 
 
 def people_on_images(num_people, num_images, seed=0):
@@ -91,8 +91,8 @@ def test_the_order_of_people_does_not_matter():
         *([column[row] for row in order] for column in columns), tokenizer="words", scorers=PLAIN
     )
     assert shuffled.by_scorer == pytest.approx(result.by_scorer)
-    for row, credit in zip(shuffled.rows, shuffled.credits["cider"], strict=True):
-        assert credit == pytest.approx(result.credits["cider"][result.rows.tolist().index(order[row])])
+    for row, credit in zip(shuffled.rows, shuffled.accuracies["cider"], strict=True):
+        assert credit == pytest.approx(result.accuracies["cider"][result.rows.tolist().index(order[row])])
 
 
 @needs_java
