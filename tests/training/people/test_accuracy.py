@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.support.noisy_people import PEOPLE
+from tests.training.people.noisy_people import PEOPLE
 from training.people.accuracy import top1_accuracy
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pydeper.errors import InvalidArgumentError
-from tests.support.noisy_people import PEOPLE, noisy_people
+from tests.training.people.noisy_people import PEOPLE, noisy_people
 from training.people.accuracy import top1_accuracy
 from training.people.nearest_centroid import centroid_scores
 from training.people.seen_people import draw_queries, query_means

@@ -11,7 +11,7 @@ from pydeper import Fixation, Sample, Trajectory, read_samples
 from pydeper.errors import InvalidSampleError
 from pydeper.readers import ReadReport, SampleStream
 from tests.support.images import write_images
-from tests.support.splits import check_promises
+from tests.training.preparation.split_promises import check_promises
 from training.preparation.prepare import PrepareError, PrepareOptions, prepare
 from training.preparation.splits import (
     LEFT_OUT,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.splits import check_promises
+from tests.training.preparation.split_promises import check_promises
 from training.preparation.splits import (
     LEFT_OUT,
     QUERY,

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from pydeper.readers import read_samples
-from training.__main__ import main
+from training.cli.main import main
 
 
 @pytest.fixture
