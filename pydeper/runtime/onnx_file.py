@@ -7,6 +7,7 @@ no two readers can see two different models in one file.
 """
 
 import mmap
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -170,10 +171,13 @@ class _Walk:
                 f"wants weights from {_shown(name)}, which is not the name of a file beside it; do not use this model",
                 at,
             )
-        beside = self._path.with_name(text)
-        if not beside.is_file():
+        try:
+            status = self._path.with_name(text).stat()
+        except OSError:
+            status = None
+        if status is None or not stat.S_ISREG(status.st_mode):
             raise self._refusal(f"wants weights from {text}, which is not beside it; fetch the bundle again", at)
-        return beside.stat().st_size
+        return status.st_size
 
     def _number(self, digits: bytes, at: int) -> int:
         if not (digits.isdigit() and len(digits) <= 19):

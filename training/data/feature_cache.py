@@ -8,6 +8,7 @@ import warnings
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -239,8 +240,9 @@ class DiskStore:
     def _sweep(self) -> None:
         """Removes what killed processes left behind; what is younger may be another process's work."""
         for temporary in self.folder.glob("*/.*.safetensors"):
-            if time.time() - temporary.stat().st_mtime > _DAY:
-                temporary.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # its writer may rename or remove it at any moment
+                if time.time() - temporary.stat().st_mtime > _DAY:
+                    temporary.unlink()
 
 
 def open_store(folder: str | Path | None, encoder: nn.Module, settings: Mapping[str, Any]) -> FeatureStore:

@@ -122,7 +122,10 @@ def read(path: Path) -> list[dict[str, float]]:
     Raises:
         TrainingError: A line before the last is no line of a log.
     """
-    texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
     lines = []
     for number, text in enumerate(texts, 1):
         try:

@@ -2,13 +2,13 @@
 
 import copy
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from tests.support import killed_run
-from tests.support.paths import ROOT
-from tests.support.processes import command, together
+from tests.support.processes import command, finish, run_ranks, running_python
 from tests.support.training_run import small_config
 from training.__main__ import main
 from training.distributed.process_group import Mean, Share, open_accelerator, step_means
@@ -35,25 +34,16 @@ STEPS = ["--set", "stage1.steps=10", "--set", "stage2.steps=10", "--set", "stage
 PLAIN = [*STEPS, "--set", "network.dropout=0.0"]
 
 
-def launch(arguments: list[str]) -> subprocess.Popen[str]:
+def launch(arguments: list[str]) -> AbstractContextManager["subprocess.Popen[str]"]:
     """The line of docs/scale.md for a CPU, with a free port."""
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
-    launcher += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [*launcher, "-m", "training", *arguments],
-        env=environment,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1"]
+    launcher += ["--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
+    return running_python(*launcher, "-m", "training", *arguments, ACCELERATE_USE_CPU="true")
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    return output
+def launched(arguments: list[str]) -> str:
+    with launch(arguments) as process:
+        return finish(process)
 
 
 def assert_same_curve(one: Path, other: Path, tolerance: float = 1e-4) -> None:
@@ -95,7 +85,7 @@ def one(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_launched_processes_walk_the_curve_of_one_with_twice_the_batch(config, one, tmp_path):
-    output = finish(launch(both(config, tmp_path, 2, "stage1")))
+    output = launched(both(config, tmp_path, 2, "stage1"))
     assert output.count("stage 1: 12 samples") == 1  # one process speaks
     assert_same_curve(one / "stage-1", tmp_path / "stage-1")
     alone, together = (load_file(folder / "stage-1" / loop.CHECKPOINT) for folder in (one, tmp_path))
@@ -144,7 +134,7 @@ def held(layers: Sequence[nn.Module]) -> int:
 def test_two_processes_with_a_whole_or_a_shared_vlm_walk_the_curve_of_one(config, one, tmp_path, changes, share):
     shutil.copytree(one / "stage-1", tmp_path / "stage-1")
     arguments = [*both(config, tmp_path, 2, "stage2"), *EVALUATED, *(f"--set=stage2.{change}" for change in changes)]
-    printed = together(stage2, arguments, folder=tmp_path)
+    printed = run_ranks(stage2, arguments, folder=tmp_path)
     for output in printed:
         whole, kept = (int(line.split()[1]) for line in output.splitlines() if line.startswith(("whole ", "held ")))
         assert kept == whole / share
@@ -187,7 +177,7 @@ def run_unevenly() -> None:
 
 
 def test_processes_run_shared_layers_unequally_often(tmp_path):
-    together(run_unevenly, folder=tmp_path)
+    run_ranks(run_unevenly, folder=tmp_path)
 
 
 def test_alone_there_is_nobody_to_share_with(config, one, tmp_path, capsys):
@@ -222,15 +212,15 @@ def test_two_processes_stopped_together_go_on_together(config, tmp_path):
     arguments = both(config, tmp_path / "parts", 2, "stage1")
     arguments += ["--set", "stage1.steps=150", "--set", "stage1.checkpoint_every=1000"]
     log = tmp_path / "parts/stage-1" / loop.LOG
-    process = launch(arguments)
-    while process.poll() is None and (not log.exists() or log.read_text().count("\n") < 5):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode != 0
+    with launch(arguments) as process:
+        while process.poll() is None and (not log.exists() or log.read_text().count("\n") < 5):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode != 0
     assert "stopped by SIGTERM after step" in output
-    finish(launch(arguments))
-    finish(launch([*arguments, "--out", str(tmp_path / "whole")]))
+    launched(arguments)
+    launched([*arguments, "--out", str(tmp_path / "whole")])
     first, second = (load_file(tmp_path / run / "stage-1" / loop.CHECKPOINT) for run in ("whole", "parts"))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
@@ -240,7 +230,7 @@ def test_with_dropout_the_curve_is_that_of_the_number_of_processes(config, tmp_p
     runs = {}
     for name, count, batch in (("one", 1, 4), ("two", 2, 2), ("again", 2, 2)):
         arguments = ["stage1", "--config", str(config), "--out", str(tmp_path / name), *STEPS]
-        together(command, [*arguments, f"--set=stage1.batch_size={batch}"], folder=tmp_path / name, processes=count)
+        run_ranks(command, [*arguments, f"--set=stage1.batch_size={batch}"], folder=tmp_path / name, world_size=count)
         runs[name] = [line["loss"] for line in logs.read(tmp_path / name / "stage-1" / loop.LOG)]
     assert runs["two"] == runs["again"]
     assert runs["two"] != runs["one"]  # the second process drops other units
@@ -315,7 +305,7 @@ def train_with_dtypes(folder: Path) -> None:
 
 @pytest.mark.parametrize(("setting", "dtype"), [("no", torch.float32), ("bf16", torch.bfloat16)])
 def test_mixed_precision_is_what_accelerate_is_configured_for(tmp_path, setting, dtype):
-    (printed,) = together(
-        train_with_dtypes, tmp_path / "run", folder=tmp_path, processes=1, ACCELERATE_MIXED_PRECISION=setting
+    (printed,) = run_ranks(
+        train_with_dtypes, tmp_path / "run", folder=tmp_path, world_size=1, ACCELERATE_MIXED_PRECISION=setting
     )
     assert f"\ndtypes {dtype} torch.float32\n" in printed

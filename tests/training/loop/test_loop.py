@@ -6,6 +6,7 @@ import random
 import signal
 import sys
 import time
+from contextlib import AbstractContextManager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -141,14 +142,14 @@ def test_the_learning_rate_climbs_and_falls():
 # --- what a run survives
 
 
-def start(folder: Path, pause: float) -> BaseProcess:
-    return processes.start(killed_run.train, folder, pause, output=folder.with_suffix(".txt"))
+def training_in(folder: Path, pause: float) -> AbstractContextManager[BaseProcess]:
+    return processes.running(killed_run.train, folder, pause, output=folder.with_suffix(".txt"))
 
 
 def finish(folder: Path) -> None:
-    process = start(folder, 0)
-    process.join()
-    assert process.exitcode == 0
+    with training_in(folder, pause=0) as process:
+        process.join()
+        assert process.exitcode == 0
 
 
 def wait_for_step(process: BaseProcess, folder: Path, step: int) -> None:
@@ -173,11 +174,10 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_end_bit_by_bit(tmp_path)
     loop.run(killed_run.Regression(), killed_run.CONFIG, 0, tmp_path / "whole")
     parts = tmp_path / "parts"
     rng = random.Random(os.getpid())
-    process = start(parts, pause=0.002)
-    wait_for_step(process, parts, rng.randrange(1, 50))
-    time.sleep(rng.random() * 0.02)  # anywhere within a step, a log line or a checkpoint
-    process.kill()
-    process.join()
+    with training_in(parts, pause=0.002) as process:
+        wait_for_step(process, parts, rng.randrange(1, 50))
+        time.sleep(rng.random() * 0.02)  # anywhere within a step, a log line or a checkpoint
+        process.kill()
     finish(parts)
     same(tmp_path / "whole", parts)
     assert not list(parts.glob("*.tmp"))
@@ -190,11 +190,10 @@ def test_killed_many_times(tmp_path):
     for attempt in range(5):
         parts, step = tmp_path / f"{attempt}", 0
         while step < 50:
-            process = start(parts, pause=0.001)
-            wait_for_step(process, parts, step + 1)
-            time.sleep(rng.random() * 0.2)
-            process.kill()
-            process.join()
+            with training_in(parts, pause=0.001) as process:
+                wait_for_step(process, parts, step + 1)
+                time.sleep(rng.random() * 0.2)
+                process.kill()
             step = len(logs.read(parts / loop.LOG)) + 10
         finish(parts)
         same(tmp_path / "whole", parts)
@@ -414,7 +413,7 @@ def train_and_tell_imports(folder: Path) -> None:
 
 
 def test_without_the_switch_tensorboard_is_not_imported(tmp_path):
-    (printed,) = processes.together(train_and_tell_imports, tmp_path, folder=tmp_path / "printed", processes=1)
+    (printed,) = processes.run_ranks(train_and_tell_imports, tmp_path, folder=tmp_path / "printed", world_size=1)
     assert "\nimported: []\n" in printed
     assert "samples/s" in printed  # the bar tells rates
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.support.processes import together
+from tests.support.processes import run_ranks
 from training.losses.losses import ContrastiveLoss, batch_contrastive_loss, trajectory_loss
 
 torch.set_num_threads(1)
@@ -163,7 +163,7 @@ def test_processes_share_one_bank(tmp_path: Path) -> None:
     # The fourth anchor has no positive: 3 and 1 count, so the processes' own means must not be averaged.
     z, subjects, samples = torch.randn(5, 4), torch.tensor([0, 0, 0, 2, 0]), torch.arange(5)
     torch.save((z, subjects, samples), tmp_path / "batch.pt")
-    together(_one_of_two, tmp_path, folder=tmp_path / "printed")
+    run_ranks(_one_of_two, tmp_path, folder=tmp_path / "printed")
     alone = ContrastiveLoss(3, 4)
     alone(z, subjects, samples)
     values = []

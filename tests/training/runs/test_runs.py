@@ -5,8 +5,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,7 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from pydeper.errors import InvalidSampleError
-from tests.support.paths import CONFIGS, ROOT
+from tests.support.paths import CONFIGS
+from tests.support.processes import running_python
 from tests.support.training_run import (
     PEOPLE,
     SCENES,
@@ -76,22 +75,14 @@ def assert_same(uninterrupted: Path, went_on: Path) -> None:
 
 def send(arguments: list[str], log: Path, number: int, rng: random.Random) -> tuple[int, str]:
     """Starts `python -m training` and sends it a signal some steps later, at any moment of one; its code and words."""
-    root = ROOT
-    process = subprocess.Popen(
-        [sys.executable, "-m", "training", *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        cwd=root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    lines = len(logs.read(log)) + rng.randrange(1, 8)
-    while process.poll() is None and len(log.read_bytes().splitlines() if log.exists() else ()) < lines:
-        time.sleep(0.01)
-    time.sleep(rng.random() * 0.02)
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=120)
-    return process.returncode, output
+    with running_python("-m", "training", *arguments) as process:
+        lines = len(logs.read(log)) + rng.randrange(1, 8)
+        while process.poll() is None and len(log.read_bytes().splitlines() if log.exists() else ()) < lines:
+            time.sleep(0.01)
+        time.sleep(rng.random() * 0.02)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=120)
+        return process.returncode, output
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(6, marks=pytest.mark.slow)])
