@@ -172,16 +172,16 @@ def _tiny(options: argparse.Namespace) -> None:
 
 def _stage1(options: argparse.Namespace) -> None:
     from training.config import TrainingConfig, load_config
-    from training.runs import runs
+    from training.runs.train_stages import train_stage1
 
-    runs.stage1(load_config(TrainingConfig, options.config, options.changes), options.out)
+    train_stage1(load_config(TrainingConfig, options.config, options.changes), options.out)
 
 
 def _stage2(options: argparse.Namespace) -> None:
     from training.config import TrainingConfig, load_config
-    from training.runs import runs
+    from training.runs.train_stages import train_stage2
 
-    runs.stage2(load_config(TrainingConfig, options.config, options.changes), options.out)
+    train_stage2(load_config(TrainingConfig, options.config, options.changes), options.out)
 
 
 def _shard(options: argparse.Namespace) -> None:
@@ -196,9 +196,9 @@ def _shard(options: argparse.Namespace) -> None:
 
 
 def _plots(options: argparse.Namespace) -> None:
-    from training.runs import runs
+    from training.runs.plots import plot_run
 
-    for path in runs.plots(options.out, options.projection, options.pictures):
+    for path in plot_run(options.out, options.projection, options.pictures):
         print(path)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.support.paths import ROOT
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["training.__main__", "training.runs.runs", "pytest"])
+_CONTEXT.set_forkserver_preload(["training.__main__", "training.runs.train_stages", "pytest"])
 _SECONDS = 240.0
 
 

@@ -101,10 +101,10 @@ class Checkpoints:
         ours = json.loads(json.dumps(self.identity))
         different = [key for key in sorted({*stored, *ours}) if stored.get(key) != ours.get(key)]
         if different:
-            told = ", ".join(f"{key} was {stored.get(key)!r}, is {ours.get(key)!r}" for key in different)
+            changes = ", ".join(f"{key} was {stored.get(key)!r}, is {ours.get(key)!r}" for key in different)
             raise TrainingError(
-                f"{self.newest}: made with another configuration or seed ({told}); choose another folder, or delete it "
-                "to start anew"
+                f"{self.newest}: made with another configuration or seed ({changes}); choose another folder, or delete "
+                "it to start anew"
             )
 
 
@@ -116,20 +116,20 @@ def is_finished(folder: Path, steps: int) -> bool:
         return False
 
 
-def load_state(folder: Path, module: nn.Module, part: str = "") -> None:
+def load_state(folder: Path, module: nn.Module, submodule: str = "") -> None:
     """Loads trained weights into `module`: the best ones where the run chose by evaluation, else the newest.
 
     Args:
-        folder: Where `training.loop.loop.run` left its checkpoints.
+        folder: Where `training.loop.train.train` left its checkpoints.
         module: Gets the weights.
-        part: Name of the part of the task's state that `module` is; empty for the whole.
+        submodule: Name of the submodule of the task's state that `module` is; empty for the whole.
 
     Raises:
         TrainingError: There is no checkpoint, or it does not fit.
     """
     for path in (folder / BEST, folder / CHECKPOINT):
         with suppress(FileNotFoundError), _open(path) as file:
-            return _load(path, file, module, part)
+            return _load(path, file, module, submodule)
     raise TrainingError(f"{folder / CHECKPOINT}: no checkpoint there; train this stage first")
 
 
@@ -173,8 +173,8 @@ def _unique(items: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]
             yield key, value
 
 
-def _load(path: Path, file: Any, module: nn.Module, part: str) -> None:
-    prefix = f"state.{part}." if part else "state."
+def _load(path: Path, file: Any, module: nn.Module, submodule: str) -> None:
+    prefix = f"state.{submodule}." if submodule else "state."
     keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118 – safe_open is no mapping
     stored = {key.removeprefix(prefix): file.get_tensor(key) for key in keys}
     expected = {key for key, _ in _unique(module.state_dict().items())}

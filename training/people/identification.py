@@ -21,13 +21,15 @@ from training.config import TrainingConfig
 from training.data.encoded import EncodedDataset
 from training.evaluation.bootstrap import bootstrap_mean
 from training.evaluation.report import Figure
-from training.loop import loop
+from training.loop.train import train
 from training.people.centroids import Whitening, centroid_scores, unit
 from training.people.classical import GAZE_WEIGHT, REGULARISATIONS, gaze_log_probabilities, text_log_probabilities
 from training.people.fusion import fit_weights
 from training.preparation.splits import TRAIN, VAL
-from training.runs.runs import FrozenParts, stage1_folder
-from training.stages.stage1 import Stage1Task, embed
+from training.runs.folders import stage1_folder
+from training.runs.frozen_parts import FrozenParts
+from training.stages.embedding import embed
+from training.stages.stage1 import Stage1Task
 
 SHRINKAGE = 0.1
 """Of the whitening; see `training.people.centroids.Whitening`."""
@@ -252,7 +254,7 @@ class Experiment:
     def _train(self, training: NDArray[np.bool_], folder: Path, seed: int) -> dict[Modality, Scores]:
         config, table = self.config, self.parts.text_table
         task = Stage1Task(config.network, config.stage1, subset(self.data, training), table, seed)
-        loop.run(task, config.stage1, seed, stage1_folder(folder / f"seed-{seed}"))
+        train(task, config.stage1, seed, stage1_folder(folder / f"seed-{seed}"))
         known, whitened = self.data.subject_of[training], {}
         for view, without in _WITHOUT.items():
             vectors = embed(task.deper, table, self.data, without)

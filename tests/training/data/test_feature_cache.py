@@ -20,15 +20,9 @@ from torch import Tensor, nn
 from pydeper import InvalidImageError, Sample
 from tests.support.images import random_image
 from tests.support.processes import finish, running_python
-from training.data.feature_cache import (
-    DiskStore,
-    FeatureCacheError,
-    ImageFeatures,
-    MemoryStore,
-    SampleImages,
-    encoder_identity,
-    open_store,
-)
+from training.data.feature_cache import DiskStore, FeatureCacheError, MemoryStore, encoder_identity, open_store
+from training.data.image_features import ImageFeatures
+from training.data.images import SampleImages
 
 KEYS = [f"{number:064x}" for number in range(0, 2**256, 2**250)][:20]
 
@@ -242,6 +236,18 @@ def test_a_changed_picture_is_computed_anew(tmp_path):
     features = ImageFeatures(SampleImages(samples), means, store_at(tmp_path / "cache"))
     assert torch.equal(features[1], Means()([samples[1].open_image()])[0])
     assert means.encoded == 3
+
+
+def test_the_least_recently_used_go_first_and_the_bound_holds():
+    store: MemoryStore[np.ndarray] = MemoryStore(3000)
+    for key in "abc":
+        store.put(key, np.zeros(1000, np.uint8))
+    assert store.get("a") is not None
+    store.put("d", np.zeros(1000, np.uint8))
+    assert [key in store for key in "abcd"] == [True, False, True, True]
+    store.put("e", np.zeros(3001, np.uint8))
+    assert "e" not in store
+    assert store.nbytes == 3000
 
 
 # --- what goes wrong

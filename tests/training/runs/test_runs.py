@@ -28,12 +28,20 @@ from tests.support.training_run import (
 )
 from training.__main__ import main
 from training.config import ConfigError
-from training.distributed.process_group import Share
-from training.loop import logs, loop
-from training.loop.loop import TrainingError
-from training.runs import runs, standins
+from training.distributed.process_group import ProcessGroup
+from training.errors import TrainingError
+from training.loop import logs
+from training.loop.checkpoints import BEST, CHECKPOINT, load_state
+from training.loop.logs import LOG
+from training.loop.train import NOT_FINITE
+from training.runs import standins
+from training.runs.frozen_parts import FrozenParts
+from training.runs.samples import training_samples, validation_samples
+from training.runs.train_stages import train_stage1, train_stage2
 from training.stages import stage2
 from training.stages.selection import caption_figures
+from training.stages.stage1 import Stage1Task
+from training.stages.stage2 import Stage2Task
 
 TINY_STAGE1 = (
     "stage1.steps=2",
@@ -45,7 +53,7 @@ TINY_STAGE1 = (
 
 def test_both_stages_run_from_files_and_go_on_exactly_after_an_interruption(config_file, tmp_path, monkeypatch, capsys):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    for stage, task, steps in (("stage1", runs.Stage1Task, 6), ("stage2", runs.Stage2Task, 4)):
+    for stage, task, steps in (("stage1", Stage1Task, 6), ("stage2", Stage2Task, 4)):
         assert main([stage, "--config", str(config_file), "--out", str(whole)]) == 0
         assert f"{PEOPLE * TRAINING_SCENES} samples of {TRAINING_SCENES} images by {PEOPLE} people" in (
             capsys.readouterr().out
@@ -68,7 +76,7 @@ def test_both_stages_run_from_files_and_go_on_exactly_after_an_interruption(conf
 
 def assert_same(uninterrupted: Path, went_on: Path) -> None:
     assert log_of(went_on) == log_of(uninterrupted)
-    first, second = (load_file(folder / loop.CHECKPOINT) for folder in (uninterrupted, went_on))
+    first, second = (load_file(folder / CHECKPOINT) for folder in (uninterrupted, went_on))
     assert first.keys() == second.keys()
     assert all(torch.equal(second[key], tensor) for key, tensor in first.items())
 
@@ -90,7 +98,7 @@ def test_the_command_goes_on_bit_by_bit_after_kill_9_and_ctrl_c(config_file, tmp
     steps = 25 + 15 * kills
     changes = [f"--set=stage1.{change}" for change in (f"steps={steps}", "checkpoint_every=3", "evaluate_every=9")]
     arguments = ["stage1", "--config", str(config_file), *changes, "--out"]
-    rng, log = random.Random(os.getpid()), tmp_path / "parts/stage-1" / loop.LOG
+    rng, log = random.Random(os.getpid()), tmp_path / "parts/stage-1" / LOG
     for _ in range(kills):
         assert send([*arguments, str(tmp_path / "parts")], log, signal.SIGKILL, rng)[0] == -signal.SIGKILL
     code, told = send([*arguments, str(tmp_path / "parts")], log, signal.SIGINT, rng)
@@ -121,7 +129,7 @@ def test_validation_chooses_a_step_and_leaves_the_curve_alone(config_file, tmp_p
         assert [line["step"] for line in evaluations] == steps
         assert list(evaluations[0]) == ["step", *figures, "score", "seconds"]
         best = max(evaluations, key=lambda line: line["score"])
-        with safe_open(tmp_path / "evaluated" / name / loop.BEST, "pt") as file:
+        with safe_open(tmp_path / "evaluated" / name / BEST, "pt") as file:
             assert file.metadata()["step"] == str(best["step"])
         if stage == "stage1":  # stage 2 then stands on the best weights of stage 1, not on the last
             assert log_of(tmp_path / "evaluated" / name) == log_of(tmp_path / "plain" / name)
@@ -129,15 +137,15 @@ def test_validation_chooses_a_step_and_leaves_the_curve_alone(config_file, tmp_p
 
 def test_validation_losses_are_means_over_all_of_it(config_file, tmp_path):
     config = read(config_file, "stage1.evaluate_every=6", "network.dropout=0.0")
-    runs.stage1(config, tmp_path)
-    parts = runs.FrozenParts.load(config)
-    samples = runs.training_samples(config.samples)
-    held_out = runs.validation_samples(config.samples, {sample.subject for sample in samples})
+    train_stage1(config, tmp_path)
+    parts = FrozenParts.load(config)
+    samples = training_samples(config.samples)
+    held_out = validation_samples(config.samples, {sample.subject for sample in samples})
     data = parts.encode([*samples, *held_out])
     for batch_size in (1, 4, 50):
         settings = attrs.evolve(config.stage1, batch_size=batch_size)
-        task = runs.Stage1Task(config.network, settings, data, parts.text_table, 0, held_out=len(held_out))
-        loop.load_state(tmp_path / "stage-1", task.state)
+        task = Stage1Task(config.network, settings, data, parts.text_table, 0, held_out=len(held_out))
+        load_state(tmp_path / "stage-1", task.state)
         expected = logs.read(tmp_path / "stage-1" / logs.EVALUATIONS)[-1]
         assert task.evaluate() == pytest.approx({key: expected[key] for key in task.evaluate()}, rel=1e-4, abs=1e-5)
 
@@ -158,7 +166,7 @@ def test_what_cannot_be_validated_is_said_before_training(config_file, parts, tm
     records = [change(json.loads(line)) for line in source.read_text().splitlines()]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     with pytest.raises(TrainingError, match=message):
-        runs.stage1(read(config_file, f"samples={path}", "stage1.evaluate_every=2"), tmp_path / "out")
+        train_stage1(read(config_file, f"samples={path}", "stage1.evaluate_every=2"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -207,8 +215,8 @@ def test_a_selection_that_cannot_be_made_is_said_by_the_configuration(config_fil
 
 def test_a_loss_that_is_not_finite_names_the_samples_of_its_step(config_file, parts, tmp_path):
     with pytest.raises(TrainingError, match=r"not-finite\.json") as caught:
-        runs.stage1(read(config_file, "stage1.learning_rate=1e30"), tmp_path)
-    written = json.loads((tmp_path / "stage-1" / loop.NOT_FINITE).read_text())
+        train_stage1(read(config_file, "stage1.learning_rate=1e30"), tmp_path)
+    written = json.loads((tmp_path / "stage-1" / NOT_FINITE).read_text())
     assert f"step {written['step']}: the loss or its gradient is not finite" in str(caught.value)
     assert len(written["samples"]) == 4 * 2  # of all parts
     lines = (parts / "samples/samples.jsonl").read_text().splitlines()
@@ -222,12 +230,12 @@ def test_a_loss_that_is_not_finite_names_the_samples_of_its_step(config_file, pa
 
 def test_the_same_seeds_draw_the_same_batches_whatever_the_processes(config_file, tmp_path):
     config = read(config_file)
-    parts = runs.FrozenParts.load(config)
-    data = parts.encode(runs.training_samples(config.samples))
+    parts = FrozenParts.load(config)
+    data = parts.encode(training_samples(config.samples))
     whole = attrs.evolve(config.stage1, batch_size=6)
     half = attrs.evolve(config.stage1, batch_size=3)
-    alone = runs.Stage1Task(config.network, whole, data, parts.text_table, 0)
-    together = runs.Stage1Task(config.network, half, data, parts.text_table, 0, share=Share(1, 2))
+    alone = Stage1Task(config.network, whole, data, parts.text_table, 0)
+    together = Stage1Task(config.network, half, data, parts.text_table, 0, group=ProcessGroup(1, 2))
     assert [alone.rows(step) for step in range(5)] == [together.rows(step) for step in range(5)]
 
 
@@ -250,7 +258,7 @@ def test_a_run_is_drawn(config_file, tmp_path, capsys):
 
 
 def test_the_subject_token_gets_the_next_free_row(config_file, parts, tokenizer):
-    loaded = runs.FrozenParts.load(read(config_file))
+    loaded = FrozenParts.load(read(config_file))
     assert loaded.tokenizer.token_to_id("<subj>") == tokenizer.token_to_id("<subj>") < len(loaded.text_table.weight)
     assert loaded.preprocessing.image_mean == (0.485, 0.456, 0.406)
 
@@ -263,10 +271,10 @@ def test_samples_without_splits_are_all_for_training(parts, tmp_path):
         del record["split"]
     path = tmp_path / "samples.jsonl"
     path.write_text("\n".join(map(json.dumps, records)))
-    assert len(runs.training_samples(str(path))) == len(records)
+    assert len(training_samples(str(path))) == len(records)
     path.write_text("\n".join(json.dumps(record | {"split": "test"}) for record in records))
     with pytest.raises(TrainingError, match=r"no sample is of the split 'train'; there are 'test' \(18\)"):
-        runs.training_samples(str(path))
+        training_samples(str(path))
 
 
 @pytest.mark.parametrize(
@@ -283,7 +291,7 @@ def test_samples_without_splits_are_all_for_training(parts, tmp_path):
 )
 def test_what_does_not_fit_is_named(config_file, tmp_path, change, error, message):
     with pytest.raises(error, match=message):
-        runs.stage1(read(config_file, change), tmp_path / "out")
+        train_stage1(read(config_file, change), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -294,7 +302,7 @@ def test_an_image_encoder_must_say_how_pixels_are_normalised(config_file, parts,
         (folder / name).write_bytes((parts / "encoder" / name).read_bytes())
     (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5]}')
     with pytest.raises(TrainingError, match=r"image_mean must be 3 numbers, got \[0.5, 0.5\]"):
-        runs.stage1(read(config_file, f"image_encoder={folder}"), tmp_path / "out")
+        train_stage1(read(config_file, f"image_encoder={folder}"), tmp_path / "out")
 
 
 def test_stage_2_needs_a_finished_stage_1_and_settings(config_file, tmp_path, capsys):
@@ -302,7 +310,7 @@ def test_stage_2_needs_a_finished_stage_1_and_settings(config_file, tmp_path, ca
     assert main(arguments) == 2
     assert "holds no finished stage 1 of 6 steps" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="stage2: missing"):
-        runs.stage2(attrs.evolve(read(config_file), stage2=None), tmp_path)
+        train_stage2(attrs.evolve(read(config_file), stage2=None), tmp_path)
 
 
 def test_an_unknown_key_is_named(config_file, tmp_path, capsys):
@@ -386,11 +394,9 @@ def test_an_ensemble_is_reported_beside_one_training(config_file, tmp_path):
         f"{system}, {modality}" for system in ("DEPER", "one training") for modality in ("text + gaze", "text", "gaze")
     ]
     assert "one training, gaze" in json.loads((tmp_path / "results/small-split.json").read_text())["results"]
-    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(loop.CHECKPOINT)}
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(CHECKPOINT)}
     alone = [rows("new-people", "--set", f"seed={seed}") for seed in (0, 1)]
-    assert {
-        path: path.stat().st_mtime_ns for path in tmp_path.rglob(loop.CHECKPOINT)
-    } == kept  # the ensemble's trainings
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob(CHECKPOINT)} == kept  # the ensemble's trainings
     for modality in ("text + gaze", "text", "gaze"):
         values = [table[f"DEPER, {modality}"]["1 sample"]["value"] for table in alone]
         assert ensemble[f"one training, {modality}"]["1 sample"]["value"] == pytest.approx(sum(values) / 2)
@@ -421,7 +427,7 @@ def test_what_cannot_be_identified_is_refused_before_anything_is_trained(
     arguments = ["identify", "--config", str(config_file), "--data", str(tmp_path / "samples"), "--out", str(tmp_path)]
     assert main([*arguments, *asked]) == 2
     assert complaint in capsys.readouterr().err
-    assert not list(tmp_path.rglob(loop.CHECKPOINT))
+    assert not list(tmp_path.rglob(CHECKPOINT))
 
 
 def test_identification_needs_both_splits(config_file, parts, tmp_path, capsys):
