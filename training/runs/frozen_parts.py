@@ -153,7 +153,7 @@ def _tokenizer_file(name: str) -> Path:
 
 
 def _check_sizes(config: TrainingConfig, encoder: ImageEncoder, tokenizer: Tokenizer, table: TextTable) -> None:
-    # One blank image tells the grid before an hour is spent on the real ones.
+    # One blank image shows the grid before an hour is spent on the real ones.
     tokens = encoder(torch.zeros(1, 3, config.image_size, config.image_size)).shape[1]
     sizes = {"image_channels": encoder.channels, "text_channels": table.channels, "grid_size": round(tokens**0.5)}
     wrong = [

@@ -31,7 +31,7 @@ from training.stages.embedding import embed, network_inputs
 Projection = Literal["pca", "tsne"]
 
 _NOT_LOSSES = {"step", "seconds", "rate", "gradient_norm", "accuracy", "score", "bleu4", "cider", "rouge_l"}
-_MOST_NAMES = 20  # more colours than that nobody tells apart
+_MOST_NAMES = 20  # more colours than that cannot be told apart
 _GAP = 12
 
 

@@ -60,8 +60,8 @@ def train_stage2(config: TrainingConfig, folder: Path) -> None:
     Raises:
         InvalidSampleError: The samples cannot be read, or name no subjects.
         ConfigError: There are no settings of stage 2, or sizes that are not those of the frozen parts.
-        TrainingError: Stage 1 is missing or unfinished, or a frozen part cannot be loaded, or there is nobody to shard
-            the VLM with.
+        TrainingError: Stage 1 is missing or unfinished, or a frozen part cannot be loaded, or the VLM is to be
+            sharded in one process.
         MissingRequirementError: METEOR is to choose the step, and it cannot run here.
     """
     settings = config.stage2

@@ -219,7 +219,7 @@ def vlm_config(
         base_revision: Its revision.
         source: Folder of the exported files in the bundle, or the Hub id of a repository that holds them.
         source_revision: Commit of a Hub id.
-        precision: Which variant of the files is opened where no other is asked for.
+        precision: Which variant of the files is opened by default.
         end: Tokens that end a description.
 
     Raises:

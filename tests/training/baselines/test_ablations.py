@@ -9,7 +9,7 @@ from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
 from export.persona_encoder import export_persona_encoder
 from tests.support.paths import CONFIGS
-from tests.support.small_network import CONFIG, SWITCHES, collate, draw_sample
+from tests.training.network.small_network import CONFIG, SWITCHES, collate, draw_sample
 from training.baselines.ablations import ABLATIONS, settings_of
 from training.config import ConfigError, OptimisationConfig, TrainingConfig, load_config
 from training.errors import TrainingError

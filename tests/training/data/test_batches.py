@@ -145,10 +145,10 @@ def test_both_stages_walk_the_same_curve_with_workers_interrupted_or_not(config_
         with monkeypatch.context() as patch:
             losses = task.losses
 
-            def stop(self, step, part, losses=losses):
-                if (step, part) == (2, 1):
+            def stop(self, step, micro_batch, losses=losses):
+                if (step, micro_batch) == (2, 1):
                     signal.raise_signal(signal.SIGINT)
-                return losses(self, step, part)
+                return losses(self, step, micro_batch)
 
             patch.setattr(task, "losses", stop)
             assert main([*arguments, f"--set={stage}.workers=2", "--out", str(ahead)]) == 130
