@@ -5,7 +5,6 @@ Those that call a function are forked from one process that has the slow imports
 
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+from torch.distributed import TCPStore
 
 from tests.support.paths import ROOT
 
@@ -66,11 +67,11 @@ def run_ranks(
 ) -> list[str]:
     """Calls a function in every rank of a process group, set up as a launcher does; returns what each has printed."""
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    # This process holds the store in which ranks find each other: a free port looked up for rank 0 could be taken.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     world = environment | {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
-    world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    world |= {"ACCELERATE_USE_CPU": "true"}
     outputs = [folder / f"{rank}.txt" for rank in range(world_size)]
     with ExitStack() as stack:
         ranks = [

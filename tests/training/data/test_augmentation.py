@@ -147,7 +147,7 @@ def batches(
 
 def test_two_processes_draw_what_one_draws_with_twice_the_batch(data):
     one = batches(data, batch_size=8)[2]
-    halves = [batches(data, ProcessGroup(process=process, processes=2))[2] for process in (0, 1)]
+    halves = [batches(data, ProcessGroup(rank=rank, world_size=2))[2] for rank in (0, 1)]
     durations = [row[row > 0].tolist() for half in halves for row in half.inputs.durations]
     assert durations == [row[row > 0].tolist() for row in one.inputs.durations]
     for half in halves:
