@@ -181,7 +181,7 @@ def test_virtual_people_need_somebody_who_looked(data):
 
 def test_every_view_shows_each_sample_whole_and_each_half_alone(data):
     config = Stage1Config(steps=1, batch_size=4, every_view=True)
-    batch = Stage1Batches(data=data, config=config, seed=7, share=SINGLE_PROCESS, count=SAMPLES)[0]
+    batch = Stage1Batches(data=data, config=config, seed=7, group=SINGLE_PROCESS, count=SAMPLES)[0]
     rows = batch.rows[:4]
     assert batch.rows.tolist() == [*rows, *rows, *rows]
     text, gaze = batch.inputs.attention_mask.any(dim=1), batch.inputs.fixation_mask.any(dim=1)
