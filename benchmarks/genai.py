@@ -10,6 +10,7 @@ import json
 import os
 import statistics
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def text_model(source: Path, folder: Path, threads: int) -> Path:
     folder.mkdir(exist_ok=True)
     name = "decoder_model_merged_q4.onnx"
     for file in (f"{name}_data", "embed_tokens.npy"):
-        if not (folder / file).exists():
+        with suppress(FileExistsError):
             os.link(source / file, folder / file)
     model = ir.load(source / name)
     graph = model.graph

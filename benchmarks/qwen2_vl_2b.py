@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.sides import SPAWN, Side, peak_gib
+from pydeper.atomic import atomic_path
 
 STYLE = "description"
 TOKENS = 64
@@ -359,7 +360,8 @@ def photograph(work: Path, number: int) -> Path:
     if not path.exists():
         rng = np.random.default_rng(number)
         small = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
-        small.resize((1024, 768), Image.Resampling.BICUBIC).save(path, quality=90)
+        with atomic_path(path) as temporary:
+            small.resize((1024, 768), Image.Resampling.BICUBIC).save(temporary, quality=90)
     return path
 
 

@@ -33,18 +33,19 @@ from training.config import Stage1Config, Stage2Config, TrainingConfig, load_con
 from training.data.encoded import EncodedDataset, encode_dataset
 from training.data.feature_cache import MemoryStore
 from training.evaluation.report import format_table, write_report
+from training.losses.description import language_loss
 from training.network.config import NetworkConfig
 from training.network.image_encoder import ImageEncoder
 from training.network.text_table import TextTable
-from training.runs import runs
+from training.runs.frozen_parts import load_text_table, load_vlm
 from training.stages.stage1 import Stage1Task
 from training.stages.stage2 import Stage2Task
 from training.tiny import make
 from training.tiny.config import TinyConfig
 from training.tiny.people import draw_samples
-from training.vlm.steered_vlm import SteeredVLM, language_loss
+from training.vlm.steered_vlm import SteeredVLM
 
-_CONFIGS = Path(runs.__file__).parent / "configs"
+_CONFIGS = Path(__file__).parents[1] / "training" / "configs"
 Figures = dict[str, dict[str, float]]
 
 
@@ -156,7 +157,7 @@ def without_cache(data: EncodedDataset) -> EncodedDataset:
 
 @attrs.frozen(eq=False)
 class PlainDescriptionLoss:
-    """L_des as the released code computes it; called like `training.vlm.prefix.DescriptionLoss`."""
+    """L_des as the released code computes it; called like `training.losses.description.DescriptionLoss`."""
 
     vlm: SteeredVLM
     data: EncodedDataset
@@ -205,8 +206,8 @@ def real_parts(vlm_folder: Path, batch: int, folder: Path) -> Parts:
         TrainingConfig, _CONFIGS / "deper.toml", [f"vlm={json.dumps(str(vlm_folder))}", "samples=none"]
     )
     assert config.stage2 is not None
-    tokenizer, _ = runs._load_text_table(config.vlm)
-    vlm = runs.load_vlm(config, tokenizer)
+    tokenizer, _ = load_text_table(config.vlm)
+    vlm = load_vlm(config, tokenizer)
     preprocessing = PersonaEncoderConfig(
         fingerprint="random",
         image_encoder=ImageEncoderInfo(name="DINOv3 ConvNeXt-Tiny, random weights", licence="none"),

@@ -9,7 +9,7 @@ from export.bundle.build import TrainedModules, build_bundle
 from export.qwen2_vl.export import export_vlm
 from pydeper.bundle.config import BundleConfig
 from pydeper.readers import write_samples
-from training.loop.loop import step_generator
+from training.seeding import step_generator
 from training.tiny.config import TinyConfig
 from training.tiny.make import NAME, PROMPTS, Seeds, TrainedModel, persona_config, seed_of
 from training.tiny.people import People

@@ -190,11 +190,17 @@ def _left_over(folder: Path, repo_id: str, remote: Mapping[str, hub.RemoteFile])
 
 
 def _planned(folder: Path, path: str, digest: str, remote: Mapping[str, hub.RemoteFile]) -> PlannedFile:
-    size, there = (folder / path).stat().st_size, remote.get(path)
-    large = there.sha256 is not None if there else _is_large(folder / path)
-    if there is None:
-        return PlannedFile(path, size, digest, large, "new")
-    same = there.sha256 == digest if large else there.git_hash == _git_hash(folder / path)
+    there = remote.get(path)
+    try:
+        size = (folder / path).stat().st_size
+        large = there.sha256 is not None if there else _is_large(folder / path)
+        if there is None:
+            return PlannedFile(path, size, digest, large, "new")
+        same = there.sha256 == digest if large else there.git_hash == _git_hash(folder / path)
+    except OSError as error:
+        raise BundleError(
+            f"{folder / path}: cannot be read any more ({error}); publish it when it is at rest"
+        ) from error
     return PlannedFile(path, size, digest, large, "unchanged" if same else "changed")
 
 

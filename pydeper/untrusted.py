@@ -7,7 +7,9 @@ import json
 import math
 import re
 import reprlib
+import stat
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 # How a terminal is commanded, or text made to look other than it is: escapes, line breaks, and the marks that turn the
@@ -24,6 +26,15 @@ _DEVICES = frozenset({"con", "prn", "aux", "nul", "conin$", "conout$"}) | {
 }
 _LONGEST_NAME = 255  # bytes, in most file systems
 _LONGEST_PATH = 1000  # characters; longer ones are somebody's data
+
+
+def file_size(path: Path) -> int | None:
+    """Returns the size of a regular file in bytes; None where there is none, or none any more."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def is_plain_text(text: str, *, breaks: bool = False) -> bool:

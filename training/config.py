@@ -25,7 +25,7 @@ def positive(_: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
         raise ConfigError(f"{attribute.name}: must be > 0, got {value!r}")
 
 
-def share(_: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
+def fraction(_: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
     """Attrs validator: the value is in [0, 1)."""
     if not 0 <= value < 1:
         raise ConfigError(f"{attribute.name}: must be in [0, 1), got {value!r}")
@@ -57,22 +57,23 @@ def not_negative(_: Any, attribute: "attrs.Attribute[Any]", value: float) -> Non
 
 METEOR = "meteor"
 CAPTION_METRICS = ("bleu4", "cider", "rouge_l", METEOR)
-# Settings that do not shape the loss curve: a run may go on with others.
-ASIDE = {"aside": True}
+# Settings that do not shape the loss curve: a run may resume with others.
+MAY_CHANGE = {"may_change": True}
 
 
 @attrs.frozen(kw_only=True)
 class OptimisationConfig:
-    """What both stages share: AdamW with warm-up and cosine decay, clipping, accumulation, logs and checkpoints.
+    """What all trainings have in common: AdamW with warm-up and cosine decay, accumulation, logs, checkpoints.
 
     Attributes:
         steps: Optimiser steps.
-        batch_size: Samples in one forward pass of one process.
-        accumulation: Forward passes in one optimiser step.
+        batch_size: Samples in one micro-batch: one forward pass of one process.
+        accumulation: Micro-batches in one optimiser step of one process.
         learning_rate: Peak learning rate (paper: 5e-4).
         weight_decay: Of AdamW.
-        warmup: Share of the steps in which the rate climbs to its peak; a cosine then takes it down to `final_rate`.
-        final_rate: Learning rate of the last step, as a share of the peak.
+        warmup: Fraction of the steps in which the learning rate climbs to its peak; a cosine then takes it down to
+            `final_rate`.
+        final_rate: Learning rate of the last step, as a fraction of the peak.
         clip: Largest gradient norm (paper: 1.0).
         contrastive_weight: λ of the losses (paper: 0.1).
         temperature: Of the contrastive loss (paper: 0.07).
@@ -84,7 +85,7 @@ class OptimisationConfig:
         log_every: Steps between lines of the JSONL log.
         evaluate_every: Steps between evaluations on the split "val", and one after the last step; 0: none.
         tensorboard: Also log for TensorBoard, into the stage's folder.
-        bucket: Every so many consecutive batches share out their samples by length, so that little is padding;
+        bucket: So many consecutive batches sort their samples by length among themselves, so that little is padding;
             1: none do.
         compile: Run what is computed in every step through `torch.compile`: minutes at first, faster after.
         workers: Processes beside each training process that make the batches of both stages ahead; they read
@@ -97,22 +98,22 @@ class OptimisationConfig:
     accumulation: int = attrs.field(default=1, validator=positive)
     learning_rate: float = attrs.field(default=5e-4, validator=positive)
     weight_decay: float = attrs.field(default=0.01, validator=not_negative)
-    warmup: float = attrs.field(default=0.05, validator=share)
+    warmup: float = attrs.field(default=0.05, validator=fraction)
     final_rate: float = attrs.field(default=0.05, validator=not_negative)
     clip: float = attrs.field(default=1.0, validator=positive)
     contrastive_weight: float = attrs.field(default=0.1, validator=not_negative)
     temperature: float = attrs.field(default=0.07, validator=positive)
     bank_size: int = attrs.field(default=4096, validator=positive)
     modality_dropout: float = attrs.field(default=0.0, validator=below_half)
-    checkpoint_every: int = attrs.field(default=100, validator=positive, metadata=ASIDE)
-    keep_checkpoints: int = attrs.field(default=1, validator=positive, metadata=ASIDE)
-    log_every: int = attrs.field(default=10, validator=positive, metadata=ASIDE)
-    evaluate_every: int = attrs.field(default=0, validator=not_negative, metadata=ASIDE)
-    tensorboard: bool = attrs.field(default=False, metadata=ASIDE)
+    checkpoint_every: int = attrs.field(default=100, validator=positive, metadata=MAY_CHANGE)
+    keep_checkpoints: int = attrs.field(default=1, validator=positive, metadata=MAY_CHANGE)
+    log_every: int = attrs.field(default=10, validator=positive, metadata=MAY_CHANGE)
+    evaluate_every: int = attrs.field(default=0, validator=not_negative, metadata=MAY_CHANGE)
+    tensorboard: bool = attrs.field(default=False, metadata=MAY_CHANGE)
     bucket: int = attrs.field(default=1, validator=positive)
-    compile: bool = attrs.field(default=False, metadata=ASIDE)
-    workers: int = attrs.field(default=0, validator=not_negative, metadata=ASIDE)
-    prefetch: int = attrs.field(default=2, validator=positive, metadata=ASIDE)
+    compile: bool = attrs.field(default=False, metadata=MAY_CHANGE)
+    workers: int = attrs.field(default=0, validator=not_negative, metadata=MAY_CHANGE)
+    prefetch: int = attrs.field(default=2, validator=positive, metadata=MAY_CHANGE)
 
 
 @attrs.frozen(kw_only=True)
@@ -125,7 +126,7 @@ class NoiseConfig:
         durations: Standard deviation of the logarithm of the factor that each duration is multiplied by.
     """
 
-    words: float = attrs.field(default=0.0, validator=share)
+    words: float = attrs.field(default=0.0, validator=fraction)
     boxes: float = attrs.field(default=0.0, validator=not_negative)
     durations: float = attrs.field(default=0.0, validator=not_negative)
 
@@ -170,7 +171,7 @@ class Stage1Config(OptimisationConfig):
     selection: dict[str, float] = attrs.field(
         factory=lambda: {"accuracy": 1.0},
         validator=known_figures("accuracy", "loss", "contrast", "trajectory", "subject"),
-        metadata=ASIDE,
+        metadata=MAY_CHANGE,
     )
 
     def __attrs_post_init__(self) -> None:
@@ -183,15 +184,15 @@ class Stage2Config(OptimisationConfig):
     """Stage 2: L = L_des + λ·L_con + L_cls over the extractor, its subject head and the adapter.
 
     Attributes:
-        adapter_learning_rate: Peak learning rate of the adapter; the other rate is the extractor's.
+        adapter_learning_rate: Peak learning rate of the adapter; `learning_rate` is the extractor's.
         subject_weight: Weight of L_cls (paper: 1).
         bf16: Run the frozen VLM under bfloat16 autocast.
         style: The prompt's style: "description", or "caption" for short texts such as those of Kollenda and He.
         prefix_cache_gib: The most memory, in GiB, of prefixes (keys and values of image and prompt) that are kept from
             step to step; an image's are 8 MB with Qwen2-VL-2B.
         checkpointing: Compute the VLM's activations again in the backward pass instead of holding them.
-        shard_vlm: Share out the layers of a VLM that fits no single device over all processes; each layer is put
-            together while it runs. Its image encoder and its tables stay whole in every process.
+        shard_vlm: Shard the layers of a VLM that fits no single device over all processes (FSDP2); each layer is
+            gathered while it runs. Its image encoder and its tables stay whole in every process.
         caption_samples: In an evaluation, how many samples of "val" are described, greedily, and scored; 0: none.
         caption_tokens: The most tokens of such a description.
         selection: What an evaluation is worth: the weighted sum of these of its figures; the best step's weights are
@@ -203,15 +204,15 @@ class Stage2Config(OptimisationConfig):
     subject_weight: float = attrs.field(default=1.0, validator=not_negative)
     bf16: bool = True
     style: str = "description"
-    prefix_cache_gib: float = attrs.field(default=1.0, validator=not_negative, metadata=ASIDE)
-    checkpointing: bool = attrs.field(default=False, metadata=ASIDE)
-    shard_vlm: bool = attrs.field(default=False, metadata=ASIDE)
-    caption_samples: int = attrs.field(default=64, validator=not_negative, metadata=ASIDE)
-    caption_tokens: int = attrs.field(default=128, validator=positive, metadata=ASIDE)
+    prefix_cache_gib: float = attrs.field(default=1.0, validator=not_negative, metadata=MAY_CHANGE)
+    checkpointing: bool = attrs.field(default=False, metadata=MAY_CHANGE)
+    shard_vlm: bool = attrs.field(default=False, metadata=MAY_CHANGE)
+    caption_samples: int = attrs.field(default=64, validator=not_negative, metadata=MAY_CHANGE)
+    caption_tokens: int = attrs.field(default=128, validator=positive, metadata=MAY_CHANGE)
     selection: dict[str, float] = attrs.field(
         factory=lambda: dict.fromkeys(("bleu4", "cider", "rouge_l"), 1.0),
         validator=known_figures(*CAPTION_METRICS, "accuracy", "loss", "contrast", "description", "subject"),
-        metadata=ASIDE,
+        metadata=MAY_CHANGE,
     )
 
     def __attrs_post_init__(self) -> None:
@@ -350,6 +351,11 @@ def _apply(table: dict[str, Any], change: str) -> None:
         if not isinstance(table, dict):
             raise ConfigError(f"--set {change}: {part} is a value, not a table")
     table[last] = value
+
+
+def shaping_settings(config: Any) -> dict[str, Any]:
+    """The settings that shape the loss curve, as plain values."""
+    return attrs.asdict(config, filter=lambda field, _: not field.metadata.get("may_change"))
 
 
 def config_text(config: Any) -> str:

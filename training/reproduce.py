@@ -30,23 +30,24 @@ from pydeper.readers import SampleStream, read_capgaze, read_localized_narrative
 from pydeper.samples.sample import Sample
 from training.baselines.ablations import ABLATIONS, settings_of
 from training.baselines.predict import predict
-from training.baselines.run import BASELINES, DescriptionTask, without_asides
+from training.baselines.run import BASELINES, DescriptionTask
 from training.baselines.run import run as run_baseline
 from training.baselines.system import SoftTokens
-from training.config import ConfigError, TrainingConfig, load_config
+from training.config import ConfigError, TrainingConfig, load_config, shaping_settings
+from training.errors import TrainingError
 from training.evaluation import evaluate
 from training.evaluation.describe import TRAINING_SAMPLES
 from training.evaluation.predictions import Prediction, read_predictions
 from training.evaluation.report import Figure, figure_from_json, format_table, write_report
-from training.loop import loop
-from training.loop.loop import TrainingError
+from training.loop.checkpoints import is_finished, load_state
 from training.network.adapter import Adapter
 from training.network.deper import Deper
 from training.paths import CONFIGS
 from training.preparation.prepare import PrepareOptions, prepare, summary
 from training.preparation.splits import SUPPORT, TRAIN, hash_order
-from training.runs import runs
-from training.stages.stage1 import embed
+from training.runs.folders import stage1_folder, stage2_folder
+from training.runs.train_stages import train_stage1, train_stage2
+from training.stages.embedding import embed
 
 DEPER = "DEPER"
 SYSTEMS = (*BASELINES, DEPER)
@@ -202,10 +203,10 @@ def deper(
     """
     if config.stage2 is None:
         raise ConfigError("stage2: missing; add a table [stage2] with its settings, at least steps")
-    if not loop.is_finished(runs.stage1_folder(folder), config.stage1.steps):
-        runs.stage1(config, folder)
-    if not loop.is_finished(runs.stage2_folder(folder), config.stage2.steps):
-        runs.stage2(config, folder)
+    if not is_finished(stage1_folder(folder), config.stage1.steps):
+        train_stage1(config, folder)
+    if not is_finished(stage2_folder(folder), config.stage2.steps):
+        train_stage2(config, folder)
     task = DescriptionTask.load(config, dataset)
 
     def build() -> SoftTokens:
@@ -213,8 +214,8 @@ def deper(
 
     settings = task.settings() | {
         "network": attrs.asdict(config.network),
-        "stage1": without_asides(config.stage1),
-        "stage2": without_asides(config.stage2),
+        "stage1": shaping_settings(config.stage1),
+        "stage2": shaping_settings(config.stage2),
     }
     return predict(
         task.vlm, name, build, task.people, folder, settings, max_new_tokens=max_new_tokens, batch_size=batch_size
@@ -228,11 +229,11 @@ def soft_tokens(task: DescriptionTask, folder: Path) -> Tensor:
     samples, as `python -m training evaluate` has them.
     """
     config = task.config
-    stage2 = runs.stage2_folder(folder)
+    stage2 = stage2_folder(folder)
     trained = Deper(config.network, num_subjects=1)  # the subject head is of training alone
     adapter = Adapter(config.network.subject_embedding_size, task.vlm.config.hidden_size)
-    loop.load_state(stage2, trained.persona_encoder, "encoder")
-    loop.load_state(stage2, adapter, "adapter")
+    load_state(stage2, trained.persona_encoder, "encoder")
+    load_state(stage2, adapter, "adapter")
     device = task.vlm.model.device
     parts, trained = task.parts.to(device), trained.to(device)
     everybody = known_samples(task.samples, [person.name for person in task.people])

@@ -14,7 +14,7 @@ from export.tiny import DEMO_NAMES, most_different
 from pydeper import DeperModel, Persona, read_samples
 from pydeper.samples.overlay import draw_trajectory
 from training.config import load_config
-from training.loop.loop import step_generator
+from training.seeding import step_generator
 from training.tiny.config import TinyConfig
 from training.tiny.make import Seeds, seed_of
 from training.tiny.scenes import Scene, sample_scene

@@ -40,7 +40,9 @@ def from_environment() -> Starlette:
     """Serves ``$PYDEPER_MODEL`` (else "tiny") to the readers whose personas lie in ``$ALT_TEXT_PERSONAS``."""
     folder = Path(os.environ.get("ALT_TEXT_PERSONAS", "personas"))
     model = DeperModel.from_pretrained(os.environ.get("PYDEPER_MODEL", "tiny"), image_cache=16)
-    return make_app(model, {path.stem: Persona.load(path) for path in sorted(folder.glob("*.safetensors"))})
+    # A name with a dot in front is a persona that is being written at this moment.
+    paths = [path for path in sorted(folder.glob("*.safetensors")) if not path.name.startswith(".")]
+    return make_app(model, {path.stem: Persona.load(path) for path in paths})
 
 
 def make_app(model: DeperModel, personas: Mapping[str, Persona], *, max_bytes: int = MAX_BYTES) -> Starlette:

@@ -5,6 +5,7 @@ Run it with ``python -m examples.photo_library.caption PHOTOS --persona ana.safe
 
 import argparse
 import csv
+import io
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
@@ -86,11 +87,14 @@ class Sidecar:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            if path.exists():
-                for _, (prefix, address) in ET.iterparse(path, events=["start-ns"]):
-                    if prefix and not prefix.startswith("ns"):  # names like ns0 are the writer's own to give
-                        ET.register_namespace(prefix, address)
-            self._root = ET.fromstring(path.read_bytes() if path.exists() else EMPTY)
+            content = path.read_bytes()
+        except FileNotFoundError:
+            content = EMPTY.encode()
+        try:
+            for _, (prefix, address) in ET.iterparse(io.BytesIO(content), events=["start-ns"]):
+                if prefix and not prefix.startswith("ns"):  # names like ns0 are the writer's own to give
+                    ET.register_namespace(prefix, address)
+            self._root = ET.fromstring(content)
         except ET.ParseError as error:
             raise DamagedSidecarError(f"{path} is not XML ({error}); mend it or move it away") from error
         about = self._root.find(f".//{{{RDF}}}Description")

@@ -5,6 +5,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -91,11 +92,11 @@ def assemble(
         write_manifest(building)
         for precision in _precisions(building, config):
             DeperModel(open_bundle(building, precision=precision), device="cpu")
-        if target.exists():
+        with suppress(FileNotFoundError):
             target.rename(replaced)
         building.rename(target)
     except BaseException:
-        if replaced.exists():
+        with suppress(FileNotFoundError):
             replaced.rename(target)
         raise
     finally:

@@ -14,10 +14,12 @@ from pydeper.bundle.layout import TOKENIZER
 from pydeper.errors import BundleError
 from pydeper.publish import IMAGE_ENCODER_LICENCE
 from training.config import ConfigError, TrainingConfig
-from training.loop import loop
-from training.loop.checkpoints import is_finished
+from training.errors import TrainingError
+from training.loop.checkpoints import is_finished, load_state
 from training.network import Adapter, PersonaEncoder
-from training.runs import runs
+from training.runs.folders import stage1_folder, stage2_folder
+from training.runs.frozen_parts import FrozenParts
+from training.runs.prompts import PROMPTS
 
 
 def export_run(
@@ -58,18 +60,18 @@ def export_run(
     if target.exists():
         raise BundleError(f"{target}: exists already; remove it, or choose another --out")
     for folder, steps in (
-        (runs.stage1_folder(run), config.stage1.steps),
-        (runs.stage2_folder(run), config.stage2.steps),
+        (stage1_folder(run), config.stage1.steps),
+        (stage2_folder(run), config.stage2.steps),
     ):
         if not is_finished(folder, steps):
-            raise loop.TrainingError(f"{folder}: not finished; run `python -m training {folder.name.replace('-', '')}`")
+            raise TrainingError(f"{folder}: not finished; run `python -m training {folder.name.replace('-', '')}`")
     described, tokenizer = read_vlm_folder(vlm)
-    parts = runs.FrozenParts.load(config)
+    parts = FrozenParts.load(config)
     _check_vlm(vlm, described, tokenizer, config, parts)
     persona_encoder = PersonaEncoder(config.network)
     adapter = Adapter(config.network.subject_embedding_size, described.hidden_size)
-    loop.load_state(runs.stage2_folder(run), persona_encoder, "encoder")
-    loop.load_state(runs.stage2_folder(run), adapter, "adapter")
+    load_state(stage2_folder(run), persona_encoder, "encoder")
+    load_state(stage2_folder(run), adapter, "adapter")
     differences = build_bundle(
         target,
         BundleConfig(
@@ -80,7 +82,7 @@ def export_run(
                 parts.preprocessing, image_encoder=image_encoder, modalities=accepted_modalities(config)
             ),
             vlm=described,
-            prompts=runs.PROMPTS,
+            prompts=PROMPTS,
             training=_facts(config),
         ),
         TrainedModules(persona_encoder, parts.image_encoder, parts.text_table, adapter),
@@ -94,7 +96,7 @@ def export_run(
 
 
 def _check_vlm(
-    folder: Path, described: VLMConfig, tokenizer: Tokenizer, config: TrainingConfig, parts: runs.FrozenParts
+    folder: Path, described: VLMConfig, tokenizer: Tokenizer, config: TrainingConfig, parts: FrozenParts
 ) -> None:
     """The soft token is for one VLM, and for images of the size that it was trained with."""
     side = (config.image_size, config.image_size)

@@ -32,13 +32,13 @@ def working_folder(out_dir: Path, key: str | None) -> Iterator[Path]:
     try:
         yield kept
     except ParityError:
-        shutil.rmtree(kept)
+        shutil.rmtree(kept, ignore_errors=True)
         raise
     except BaseException:
         if not any(kept.glob("*.json")):
-            shutil.rmtree(kept)
+            shutil.rmtree(kept, ignore_errors=True)
         raise
-    shutil.rmtree(kept)
+    shutil.rmtree(kept, ignore_errors=True)
 
 
 def run_steps(work: Path, steps: Mapping[str, Step], progress: Callable[[str], None]) -> dict[str, float]:
@@ -71,7 +71,7 @@ def _finish_step(step: Step, folder: Path, report: Path) -> None:
     try:
         figures = step(folder)
     except BaseException:
-        shutil.rmtree(folder)  # half-written files may be what fills the disk
+        shutil.rmtree(folder, ignore_errors=True)  # half-written files may be what fills the disk
         raise
     unfinished = report.with_suffix(".part")
     unfinished.write_text(json.dumps(figures), encoding="utf-8")

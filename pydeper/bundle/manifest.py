@@ -10,7 +10,7 @@ import attrs
 from pydeper.bundle.checksums import mismatched
 from pydeper.bundle.layout import ADAPTER, CONFIG, MANIFEST, PERSONA_ENCODER, TOKENIZER, read_file, remedy
 from pydeper.errors import BundleError
-from pydeper.untrusted import check_format_version, is_inner_path, parse_json, shown
+from pydeper.untrusted import check_format_version, file_size, is_inner_path, parse_json, shown
 
 MANIFEST_FORMAT_VERSION = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -103,9 +103,9 @@ def check_files(folder: Path, entries: Mapping[str, ManifestEntry], *, trust_unc
         path = folder / name
         if not Path(os.path.realpath(path)).is_relative_to(home):
             raise BundleError(f"{path}: is a link that leads out of the bundle, to {os.path.realpath(path)}; copy it")
-        if not path.is_file():
+        if (size := file_size(path)) is None:
             raise BundleError(f"{path}: is missing, but {MANIFEST} lists it; {remedy(folder)}")
-        if (size := path.stat().st_size) != entry.size:
+        if size != entry.size:
             raise BundleError(f"{path}: has {size} bytes instead of the {entry.size} of {MANIFEST}; {remedy(folder)}")
     expected = {folder / name: entry.sha256 for name, entry in entries.items()}
     try:

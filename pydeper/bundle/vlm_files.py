@@ -8,6 +8,7 @@ once more for the computation of long prompts, as a graph and an array.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import get_args
@@ -86,8 +87,10 @@ def find_files(folder: Path, precision: Precision | None = None) -> VLMFiles:
             those that are there.
         InvalidArgumentError: There is no such precision.
     """
-    places = [place for place in _PLACES if (folder / place).is_dir()]
-    names = [place + file.name for place in places for file in (folder / place).iterdir() if file.is_file()]
+    names: list[str] = []
+    for place in _PLACES:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            names += [place + file.name for file in (folder / place).iterdir() if file.is_file()]
     chosen = choose_files(names, precision, str(folder))
     return VLMFiles(
         folder / chosen.vision_encoder,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pydeper.errors import BundleError
-from pydeper.untrusted import is_plain_name, shown
+from pydeper.untrusted import file_size, is_plain_name, shown
 
 DOMAINS = frozenset({b"", b"ai.onnx", b"com.microsoft"})
 """Domains of operators that models may use: ONNX's own, and those that every build of ONNX Runtime has."""
@@ -170,10 +170,10 @@ class _Walk:
                 f"wants weights from {_shown(name)}, which is not the name of a file beside it; do not use this model",
                 at,
             )
-        beside = self._path.with_name(text)
-        if not beside.is_file():
+        size = file_size(self._path.with_name(text))
+        if size is None:
             raise self._refusal(f"wants weights from {text}, which is not beside it; fetch the bundle again", at)
-        return beside.stat().st_size
+        return size
 
     def _number(self, digits: bytes, at: int) -> int:
         if not (digits.isdigit() and len(digits) <= 19):

@@ -1,52 +1,94 @@
-"""Several processes for one test, without several seconds of imports each: forked from one that has them done."""
+"""Other processes for one test; whatever happens in the test, they have ended and their pipes are closed after it.
+
+Those that call a function are forked from one process that has the slow imports done already.
+"""
 
 import multiprocessing
 import os
-import socket
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from torch.distributed import TCPStore
+
+from tests.support.paths import ROOT
+
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["training.__main__", "training.runs.runs", "pytest"])
+_CONTEXT.set_forkserver_preload(["training.__main__", "training.runs.train_stages", "pytest"])
 _SECONDS = 240.0
 
 
-def start(function: Callable[..., object], *arguments: object, output: Path, **environment: str) -> BaseProcess:
-    """Calls a function that a test module holds in a process of its own; what it prints goes to a file."""
+@contextmanager
+def running_python(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """`python ARGUMENTS` in the clone, all its output in one pipe; killed where the block is left before it ends."""
+    with subprocess.Popen(
+        [sys.executable, *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def finish(process: "subprocess.Popen[str]") -> str:
+    """Waits for a process that must succeed; returns what it has printed."""
+    output, _ = process.communicate(timeout=_SECONDS)
+    assert process.returncode == 0, output
+    return output
+
+
+@contextmanager
+def running(
+    function: Callable[..., object], *arguments: object, output: Path, **environment: str
+) -> Iterator[BaseProcess]:
+    """Calls a function that a test module holds in a process of its own; what it prints goes to the file `output`."""
     process = _CONTEXT.Process(target=_call, args=(function, arguments, str(output), environment), daemon=True)
     process.start()
-    return process
-
-
-def together(
-    function: Callable[..., object], *arguments: object, folder: Path, processes: int = 2, **environment: str
-) -> list[str]:
-    """Calls a function in several processes that find each other as those of a launcher do; what each has printed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    world = environment | {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-    world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
-    outputs = [folder / f"{rank}.txt" for rank in range(processes)]
-    running = [
-        start(function, *arguments, output=output, RANK=str(rank), LOCAL_RANK=str(rank), **world)
-        for rank, output in enumerate(outputs)
-    ]
-    deadline = time.monotonic() + _SECONDS
-    while time.monotonic() < deadline and all(process.exitcode in (0, None) for process in running):
-        if not (alive := [process.sentinel for process in running if process.exitcode is None]):
-            break
-        wait(alive, timeout=1.0)
-    codes = [process.exitcode for process in running]
-    for process in running:  # whom nobody answers any more
+    try:
+        yield process
+    finally:
         process.kill()
-    printed = [output.read_text() for output in outputs]
-    assert codes == [0] * processes, "\n".join(printed)
+        process.join()
+        process.close()
+
+
+def run_ranks(
+    function: Callable[..., object], *arguments: object, folder: Path, world_size: int = 2, **environment: str
+) -> list[str]:
+    """Calls a function in every rank of a process group, set up as a launcher does; returns what each has printed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # This process holds the store in which ranks find each other: a free port looked up for rank 0 could be taken.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    world = environment | {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
+    world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    world |= {"ACCELERATE_USE_CPU": "true"}
+    outputs = [folder / f"{rank}.txt" for rank in range(world_size)]
+    with ExitStack() as stack:
+        ranks = [
+            stack.enter_context(
+                running(function, *arguments, output=output, RANK=str(rank), LOCAL_RANK=str(rank), **world)
+            )
+            for rank, output in enumerate(outputs)
+        ]
+        deadline = time.monotonic() + _SECONDS
+        # Where one rank fails, the others wait for it in vain.
+        while time.monotonic() < deadline and all(process.exitcode in (0, None) for process in ranks):
+            if not (alive := [process.sentinel for process in ranks if process.exitcode is None]):
+                break
+            wait(alive, timeout=1.0)
+        codes = [process.exitcode for process in ranks]
+    printed = [output.read_text() if output.exists() else "" for output in outputs]
+    assert codes == [0] * world_size, "\n".join(printed)
     return printed
 
 

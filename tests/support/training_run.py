@@ -7,11 +7,14 @@ import attrs
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
 from pydeper.readers import write_samples
 from training.config import TrainingConfig, load_config
-from training.loop import loop
+from training.loop.checkpoints import CHECKPOINT
+from training.loop.logs import LOG
 from training.tiny.scenes import sample_scene
 from training.tiny.viewers import sample_viewers
 
@@ -99,5 +102,18 @@ def read(path: Path, *changes: str) -> TrainingConfig:
 
 
 def log_of(folder: Path) -> list[dict[str, float]]:
-    lines = [json.loads(line) for line in (folder / loop.LOG).read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """The same log, and the same checkpoint to the last bit."""
+    assert log_of(other) == log_of(one)
+    first, second = (load_file(folder / CHECKPOINT) for folder in (one, other))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(second[key], tensor) for key, tensor in first.items())
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata())

@@ -76,8 +76,8 @@ def test_an_experiment_runs_from_data_to_table_and_only_once(config_file, data, 
     def fail(*_, **__):
         raise AssertionError("done already")
 
-    for name in ("training.runs.runs.stage1", "training.runs.runs.stage2", "training.reproduce.soft_tokens"):
-        monkeypatch.setattr(name, fail)
+    for name in ("train_stage1", "train_stage2", "soft_tokens"):
+        monkeypatch.setattr(f"training.reproduce.{name}", fail)
     before = (tmp_path / "results/small-seen.json").read_bytes()
     assert run(config_file, data, tmp_path, "--systems", *systems) == 0
     assert (tmp_path / "results/small-seen.json").read_bytes() == before

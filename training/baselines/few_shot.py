@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from training.baselines.targets import Person
-from training.loop.loop import step_generator
 from training.preparation.splits import SUPPORT_SAMPLES
+from training.seeding import step_generator
 from training.vlm.generation import Prompt, SeenImage, image_ids, see
 from training.vlm.steered_vlm import SteeredVLM
 

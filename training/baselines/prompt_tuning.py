@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from pydeper.samples.sample import Sample
 from training.baselines.targets import Person, descriptions
 from training.config import OptimisationConfig
-from training.data.encoded import batch_rows
-from training.data.feature_cache import ImageFeatures, SampleImages, open_store
-from training.distributed.process_group import device_of, open_accelerator
-from training.loop import loop
-from training.vlm.prefix import DescriptionLoss
+from training.data.feature_cache import open_store
+from training.data.image_features import ImageFeatures
+from training.data.images import SampleImages
+from training.data.sampling import batch_rows
+from training.distributed.device import device_of
+from training.distributed.process_group import open_accelerator
+from training.loop.train import train
+from training.losses.description import DescriptionLoss
 from training.vlm.steered_vlm import SteeredVLM
 
 
@@ -62,12 +65,12 @@ class PromptTuningTask:
         self.state.load_state_dict({"weight": soft_tokens})
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """See `training.loop.loop.Task`."""
+        """See `training.loop.train.Task`."""
         return [{"params": list(self.state.parameters()), "lr": self._config.learning_rate}]
 
-    def losses(self, step: int, part: int) -> dict[str, Tensor]:
-        """See `training.loop.loop.Task`."""
-        number = step * self._config.accumulation + part
+    def losses(self, step: int, micro_batch: int) -> dict[str, Tensor]:
+        """See `training.loop.train.Task`."""
+        number = step * self._config.accumulation + micro_batch
         rows = batch_rows(len(self._texts), self._config.batch_size, self._seed, number)
         soft_tokens = self.state(self._person_of[rows].to(device_of(self.state)))
         return {
@@ -107,7 +110,7 @@ def tune(
         TrainingError: The folder holds another training, or the loss is not finite.
     """
     task = PromptTuningTask(vlm, style, people, config, seed, bf16=bf16, feature_cache=feature_cache)
-    loop.run(task, config, seed, folder, accelerator=open_accelerator(cpu=vlm.model.device.type == "cpu"))
+    train(task, config, seed, folder, accelerator=open_accelerator(cpu=vlm.model.device.type == "cpu"))
     soft_tokens: Tensor = task.state.state_dict()["weight"]
     return soft_tokens
 

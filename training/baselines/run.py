@@ -15,10 +15,10 @@ from training.baselines.system import SoftTokens, System
 from training.baselines.targets import Person, descriptions, people_of
 from training.baselines.text_statistics import TextStatistics
 from training.baselines.zero_shot import ZeroShot
-from training.config import ConfigError, PromptTuningConfig, Stage2Config, TrainingConfig
+from training.config import ConfigError, PromptTuningConfig, Stage2Config, TrainingConfig, shaping_settings
 from training.evaluation.predictions import References
 from training.preparation.splits import TRAIN
-from training.runs import runs
+from training.runs.frozen_parts import FrozenParts, load_vlm
 from training.vlm.steered_vlm import SteeredVLM
 
 
@@ -109,7 +109,7 @@ class DescriptionTask:
     """
 
     config: TrainingConfig
-    parts: runs.FrozenParts
+    parts: FrozenParts
     vlm: SteeredVLM
     people: Sequence[Person]
     samples: Sequence[Sample]
@@ -126,8 +126,8 @@ class DescriptionTask:
             raise ConfigError("stage2: missing; it says which style the prompts are of, and the VLM's precision")
         samples = read_samples(config.samples)
         people = people_of(samples, References.of(Path(config.samples), samples, dataset))
-        parts = runs.FrozenParts.load(config)
-        vlm = runs.load_vlm(config, parts.tokenizer).to("cuda" if torch.cuda.is_available() else "cpu")
+        parts = FrozenParts.load(config)
+        vlm = load_vlm(config, parts.tokenizer).to("cuda" if torch.cuda.is_available() else "cpu")
         return cls(config, parts, vlm, people, samples)
 
     @property
@@ -188,7 +188,7 @@ def run(name: str, task: DescriptionTask, folder: Path, *, max_new_tokens: int =
 
     settings = task.settings()
     if name == "prompt-tuning" and config.prompt_tuning is not None:
-        settings["prompt_tuning"] = without_asides(config.prompt_tuning)
+        settings["prompt_tuning"] = shaping_settings(config.prompt_tuning)
     path = predict(
         task.vlm, name, build, task.people, folder, settings, max_new_tokens=max_new_tokens, batch_size=batch_size
     )
@@ -196,11 +196,6 @@ def run(name: str, task: DescriptionTask, folder: Path, *, max_new_tokens: int =
         if isinstance(system, FewShot) and system.shortened:
             print(f"{name}: {system.shortened} prompts held fewer samples than asked for: the VLM's context is full")
     return path
-
-
-def without_asides(config: attrs.AttrsInstance) -> dict[str, object]:
-    """A configuration as plain values, without what changes no result."""
-    return attrs.asdict(config, filter=lambda field, _: not field.metadata.get("aside"))
 
 
 def descriptions_by_others(people: Sequence[Person], samples: Sequence[Sample]) -> list[list[str]]:

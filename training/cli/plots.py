@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the sub-command."""
-    from training.runs import runs
+    from training.runs.plots import plot_run
 
-    for path in runs.plots(options.out, options.projection, options.pictures):
+    for path in plot_run(options.out, options.projection, options.pictures):
         print(path)

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Runs the sub-command."""
     from training.config import TrainingConfig, load_config
-    from training.runs import runs
+    from training.runs.train_stages import train_stage1, train_stage2
 
-    train = {"stage1": runs.stage1, "stage2": runs.stage2}[options.command]
+    train = {"stage1": train_stage1, "stage2": train_stage2}[options.command]
     train(load_config(TrainingConfig, options.config, options.changes), options.out)

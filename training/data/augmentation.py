@@ -13,7 +13,7 @@ import numpy as np
 
 from pydeper.persona.preprocess import EncodedSample
 from training.config import NoiseConfig
-from training.loop.loop import step_generator
+from training.seeding import step_generator
 
 Change = Callable[[int, EncodedSample], EncodedSample]
 """What becomes of the sample at a place of a batch."""
@@ -25,8 +25,8 @@ def noise(config: NoiseConfig, seed: int, number: int, first: int = 0) -> Change
     Args:
         config: How much of each.
         seed: Seed of the training.
-        number: Running number of the forward pass.
-        first: The batch's first place in what all processes have together.
+        number: Running number of the micro-batch.
+        first: The batch's first place in that of all ranks.
     """
 
     def change(place: int, sample: EncodedSample) -> EncodedSample:
@@ -51,7 +51,7 @@ class VirtualPerson(NamedTuple):
     Attributes:
         pace: Factor of all durations.
         first: Factor of the first fixation's duration, beside `pace`.
-        patience: Share of the time looked, at most 1, after which no fixation begins any more.
+        patience: Fraction of the time looked, at most 1, after which no fixation begins any more.
         reach: (2,) factors of the distances of box centres from the image's centre, along x and y.
         shift: (2,) by which boxes then move, in widths and heights of the image.
     """

@@ -1,28 +1,23 @@
-"""What frozen encoders make of images, computed once: kept in memory, or in files that all epochs and runs share."""
+"""Where features of images are kept: in memory, or in files that all epochs and runs share."""
 
 import hashlib
 import json
-import os
 import time
 import warnings
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-import attrs
 import torch
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from pydeper.atomic import atomic_path
-from pydeper.errors import InvalidImageError, PydeperError
-from pydeper.images import open_image
-from pydeper.samples.sample import Sample
+from pydeper.errors import PydeperError
 
 _TENSOR, _CHECKSUM = "features", "crc32"
 _DAY = 24 * 3600
@@ -30,80 +25,6 @@ _DAY = 24 * 3600
 
 class FeatureCacheError(PydeperError):
     """The folder of features cannot be written."""
-
-
-# --- images, opened by need
-
-
-class Images(Protocol):
-    """A data set's distinct images; none is held open."""
-
-    def __len__(self) -> int:
-        """How many they are."""
-        ...
-
-    def key(self, number: int) -> str:
-        """What the image is known by, wherever it lies: the sha256 of its content.
-
-        Raises:
-            InvalidImageError: It is not there.
-        """
-        ...
-
-    def open(self, number: int) -> Image.Image:
-        """The upright RGB image.
-
-        Raises:
-            InvalidImageError: It cannot be read.
-        """
-        ...
-
-
-class SampleImages:
-    """Images where the samples have them: in files or in memory.
-
-    Args:
-        samples: One sample of each image; errors name its place.
-    """
-
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self._samples = samples
-        self._keys: dict[int, str] = {}
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def key(self, number: int) -> str:
-        """See `Images`. The content is the file's bytes, or else the pixels."""
-        if number not in self._keys:
-            self._keys[number] = self._digest(number)
-        return self._keys[number]
-
-    def open(self, number: int) -> Image.Image:
-        """See `Images`."""
-        return self._samples[number].open_image()
-
-    def _digest(self, number: int) -> str:
-        image = self._samples[number].image
-        if isinstance(image, bytes):
-            return content_key(image)
-        if isinstance(image, str | os.PathLike):
-            try:
-                with Path(image).open("rb") as file:
-                    return hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError:
-                self.open(number)  # says what is wrong with it, in the words of the SDK
-                raise
-        picture = open_image(image)
-        return content_key(b"%d %d " % picture.size + picture.tobytes())
-
-
-def content_key(content: bytes) -> str:
-    """What an image of this content is known by."""
-    return hashlib.sha256(content).hexdigest()
-
-
-# --- where features are kept
 
 
 class FeatureStore(Protocol):
@@ -131,7 +52,7 @@ _Kept = TypeVar("_Kept", bound=_Sized)
 
 
 class MemoryStore(Generic[_Kept]):
-    """Features, or anything that has a size, in memory; those that were asked for least recently go first.
+    """Features, or anything that has a size, in memory; those that were used least recently go first.
 
     Args:
         max_bytes: The most that is held, or None for everything.
@@ -239,8 +160,9 @@ class DiskStore:
     def _sweep(self) -> None:
         """Removes what killed processes left behind; what is younger may be another process's work."""
         for temporary in self.folder.glob("*/.*.safetensors"):
-            if time.time() - temporary.stat().st_mtime > _DAY:
-                temporary.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # its writer may rename or remove it at any moment
+                if time.time() - temporary.stat().st_mtime > _DAY:
+                    temporary.unlink()
 
 
 def open_store(folder: str | Path | None, encoder: nn.Module, settings: Mapping[str, Any]) -> FeatureStore:
@@ -283,93 +205,3 @@ def _checksum(features: Tensor) -> str:
 def _bytes(tensor: Tensor) -> memoryview:
     flat = tensor.detach().cpu().contiguous().flatten()
     return memoryview(flat.view(torch.uint8).numpy())
-
-
-# --- features
-
-
-@attrs.frozen(eq=False)
-class ImageFeatures:
-    """Features of a data set's images, by the images' numbers; what is missing is computed and kept.
-
-    Attributes:
-        images: The images.
-        encode: Upright RGB images -> one tensor each.
-        store: Where features are kept.
-        batch_size: Images that are encoded at a time.
-    """
-
-    images: Images
-    encode: Callable[[Sequence[Image.Image]], Sequence[Tensor]]
-    store: FeatureStore
-    batch_size: int = 32
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, number: int) -> Tensor:
-        return self.of([number])[0]
-
-    def of(self, numbers: Sequence[int]) -> list[Tensor]:
-        """Features of images, one tensor each; an image that occurs twice is looked up once.
-
-        Raises:
-            InvalidImageError: An image that is not in the store cannot be read.
-        """
-        keys = {int(number): self.images.key(int(number)) for number in numbers}
-        found = {number: self.store.get(key) for number, key in keys.items()}
-        missing = [number for number, features in found.items() if features is None]
-        for start in range(0, len(missing), self.batch_size):
-            some = missing[start : start + self.batch_size]
-            found |= self._compute({number: self.images.open(number) for number in some})
-        return [features for number in numbers if (features := found[int(number)]) is not None]
-
-    def fill(self, skip_broken: int = 0, name: str = "image features") -> list[int]:
-        """Computes what is not in the store yet.
-
-        Args:
-            skip_broken: So many images may be unreadable; each is named in a warning.
-            name: Of the bar that shows how far it is.
-
-        Returns:
-            The numbers of the unreadable images.
-
-        Raises:
-            InvalidImageError: More images are unreadable; the message counts them and names the last.
-        """
-        broken: list[int] = []
-        pending: dict[int, Image.Image] = {}
-        for number in tqdm(range(len(self)), desc=name, mininterval=1.0):
-            try:
-                if self.images.key(number) not in self.store:
-                    pending[number] = self.images.open(number)
-            except InvalidImageError as error:
-                broken.append(number)
-                if len(broken) > skip_broken:
-                    raise InvalidImageError(_too_many_broken(error, len(broken), skip_broken)) from error
-                warnings.warn(f"skipped: {error}", stacklevel=2)
-            if len(pending) == self.batch_size:
-                self._compute(pending)
-                pending = {}
-        self._compute(pending)
-        return broken
-
-    def _compute(self, pictures: Mapping[int, Image.Image]) -> dict[int, Tensor]:
-        if not pictures:
-            return {}
-        # A view of the batch would hold all of it for as long as one image is kept.
-        computed = {
-            number: features.clone()
-            for number, features in zip(pictures, self.encode(list(pictures.values())), strict=True)
-        }
-        for number, features in computed.items():
-            self.store.put(self.images.key(number), features)
-        return computed
-
-
-def _too_many_broken(error: InvalidImageError, count: int, limit: int) -> str:
-    if limit == 0:
-        return f"{error} (or let skip_broken_images be the number of images that may be left out)"
-    return (
-        f"{error} It is broken image number {count}, and skip_broken_images is {limit}: mend them, or raise the limit"
-    )

@@ -33,13 +33,12 @@ from pydeper.errors import InvalidImageError, InvalidSampleError, PydeperError
 from pydeper.images import open_image
 from pydeper.samples.sample import Sample
 from pydeper.samples.trajectory import Fixation, Trajectory
-from training.data.feature_cache import content_key
+from training.data.images import content_key
 
 INDEX = "index.jsonl"
 OPEN_SHARDS = 3
 """Shards that are held in memory, and whose samples are shuffled together."""
 
-_MIB = 2**20
 _MEMBER = re.compile(r"\d+\.tar/[0-9a-f]{64}\.\w+")
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
 
@@ -62,7 +61,7 @@ class Written:
 
 
 def write_shards(
-    samples: Sequence[Sample], folder: Path, *, shard_mib: int = 128, skip_broken_images: int = 0, seed: int = 0
+    samples: Sequence[Sample], folder: Path, *, shard_mib: float = 128, skip_broken_images: int = 0, seed: int = 0
 ) -> Written:
     """Packs samples with their images; every image is decoded once, to know that it can be.
 
@@ -87,7 +86,7 @@ def write_shards(
     shards = 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for shard in _cut([str(key) for key in keys], of_image, shard_mib * _MIB):
+        for shard in _cut([str(key) for key in keys], of_image, int(shard_mib * 2**20)):
             lines += _write_shard(folder / f"{shards:06}.tar", {key: of_image[key] for key in shard})
             shards += 1
         with atomic_path(folder / INDEX) as temporary:  # last: a folder without it is not finished
@@ -235,7 +234,7 @@ def _trajectory(fixations: list[dict[str, Any]] | None) -> Trajectory | None:
 
 
 class ShardImages:
-    """Images inside shards; see `training.data.feature_cache.Images`.
+    """Images inside shards; see `training.data.images.Images`.
 
     Args:
         samples: One sample of each image, as `read_shard_samples` gives it.
@@ -243,7 +242,7 @@ class ShardImages:
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self._samples = samples
-        # The shards that were asked for last, each as its images' bytes by name.
+        # The shards that were used last, each as its images' bytes by name.
         self._open: OrderedDict[str, dict[str, bytes]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -272,7 +271,7 @@ class ShardImages:
         if shard not in self._open:
             while len(self._open) >= OPEN_SHARDS:
                 self._open.popitem(last=False)
-            self._open[shard] = _read_shard(shard)
+            self._open[shard] = read_shard(shard)
         self._open.move_to_end(shard)
         if name not in self._open[shard]:
             raise ShardError(f"{shard}: holds no {name}, which {INDEX} names; write the shards again")
@@ -283,7 +282,12 @@ class ShardImages:
         return shard, name
 
 
-def _read_shard(address: str) -> dict[str, bytes]:
+def read_shard(address: str) -> dict[str, bytes]:
+    """Reads a whole shard: the bytes of its images, by name.
+
+    Raises:
+        ShardError: It cannot be read, or is damaged.
+    """
     from webdataset.tariterators import tar_file_iterator
 
     with _opened(address) as stream:

@@ -1,7 +1,8 @@
-"""A frozen decoder that fits no single device: every process holds a part of each layer (FSDP2).
+"""A frozen decoder that fits no single device: every rank holds a shard of each layer (FSDP2).
 
-A layer is put together while it runs, forward or backward, and for that all processes must run it together. In a
-training step they do. Where their work is uneven, those who are done first keep helping: `uneven_passes`.
+A layer is gathered while it runs, forward or backward, and for that all ranks must run it together. In a training step
+they do. Where the ranks have unequally many forward passes, those that have finished keep joining in the collectives of
+the others: `join_uneven_inputs`, as `torch.distributed.algorithms.Join` does for gradients.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,20 +15,21 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from training.distributed.process_group import add_up, device_of
+from training.distributed.collectives import all_reduce_sum
+from training.distributed.device import device_of
 from training.errors import TrainingError
 
 _inside: ContextVar[bool] = ContextVar("inside", default=False)
 
 
 def shard_layers(layers: Sequence[nn.Module], device: torch.device) -> None:
-    """Leaves every process its part of each layer, on `device`; what the layers compute stays the same.
+    """Leaves every rank its shard of each layer, on `device`; what the layers compute stays the same.
 
     No more than one whole layer is ever on the device, so they may come from the CPU.
 
     Args:
-        layers: The layers, on any device, the same in all processes.
-        device: This process's.
+        layers: The layers, on any device, the same in all ranks.
+        device: This rank's.
 
     Raises:
         TrainingError: There is one process.
@@ -43,12 +45,12 @@ def shard_layers(layers: Sequence[nn.Module], device: torch.device) -> None:
 
 
 @contextmanager
-def uneven_passes(layers: Sequence[nn.Module]) -> Iterator[None]:
-    """Lets processes run the layers unequally often, some of them never; all leave the block together.
+def join_uneven_inputs(layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Lets ranks run sharded layers unequally often, some of them never; all leave the block together.
 
-    Before each pass processes tell one another that there is one; whoever has no more of them gives its part of every
-    layer to those who have, and waits. All must enter the block; inside, only forward passes through all layers in
-    their order, and nothing else that is done together. Blocks inside another block, and whole layers, need nothing.
+    Before each pass the ranks exchange how many of them have one; a rank without any more gives its shard of every
+    layer to the others, and waits. All ranks must enter the block; inside, only forward passes through all layers in
+    their order, and no other collectives. Blocks inside another block, and layers that are not sharded, cost nothing.
 
     Args:
         layers: All layers of the decoder.
@@ -59,20 +61,20 @@ def uneven_passes(layers: Sequence[nn.Module]) -> Iterator[None]:
         return
     device = device_of(layers[0])
 
-    def passes(mine: int) -> int:
-        return int(add_up(torch.tensor(mine, device=device)))
+    def count_passes(own: int) -> int:
+        return int(all_reduce_sum(torch.tensor(own, device=device)))
 
     def announce(*_: object) -> None:
-        passes(1)
+        count_passes(1)
 
-    handle = layers[0].register_forward_pre_hook(announce, prepend=True)  # before it asks for the others' parts
+    handle = layers[0].register_forward_pre_hook(announce, prepend=True)  # before it gathers the others' shards
     token = _inside.set(True)
     try:
         yield
     finally:
         _inside.reset(token)
         handle.remove()
-    while passes(0):
+    while count_passes(0):
         for layer in sharded:
             layer.unshard()
             layer.reshard()

@@ -45,9 +45,10 @@ def refresh(page: Path, results: Path) -> None:
 
 def _block(results: Path, name: str, digits: str | None) -> str:
     path = results / f"{name}.json"
-    if not path.is_file():
-        raise InvalidArgumentError(f"{path}: no such results; run the command that makes them")
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InvalidArgumentError(f"{path}: no such results; run the command that makes them") from error
     rows = {
         row: {key: figure_from_json(value) for key, value in figures.items()}
         for row, figures in content["results"].items()

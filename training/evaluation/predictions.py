@@ -13,6 +13,7 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -238,14 +239,15 @@ class PredictionsFile:
         """
         self._pending = pending
         self._whole, self._partial = folder / "predictions.jsonl", folder / "predictions.partial.jsonl"
-        _check_settings(folder / "predictions.settings.json", settings, self._whole.exists() or self._partial.exists())
-        if not self._whole.exists() and self._partial.exists():
-            written = self._partial.read_bytes()
-            if cut := len(written) - (written.rfind(b"\n") + 1):  # the run was stopped within a line
-                with self._partial.open("r+b") as file:
-                    file.truncate(len(written) - cut)
-        found = self._whole if self._whole.exists() else self._partial
-        self.done = read_predictions(found) if found.exists() and found.stat().st_size else []
+        found, content = self._whole, _content(self._whole)
+        if content is None:
+            found, content = self._partial, _content(self._partial)
+        _check_settings(folder / "predictions.settings.json", settings, content is not None)
+        whole_lines = 0 if content is None else content.rfind(b"\n") + 1
+        if found == self._partial and content and whole_lines < len(content):  # the run was stopped within a line
+            with self._partial.open("r+b") as file:
+                file.truncate(whole_lines)
+        self.done = read_predictions(found) if (content if found == self._whole else whole_lines) else []
         for number, (done, expected) in enumerate(zip(self.done, pending, strict=False), start=1):
             if attrs.evolve(done, prediction="") != expected:
                 raise InvalidArgumentError(f"{found}:{number}: is not what this run would write; use another --out")
@@ -264,8 +266,15 @@ class PredictionsFile:
         """Gives the file, now whole, its name; one that has it already stays as it is."""
         if len(self.done) != len(self._pending):
             raise InvalidArgumentError(f"{self._partial}: {len(self.done)} of {len(self._pending)} are answered")
-        if self._partial.exists():
+        with suppress(FileNotFoundError):
             self._partial.replace(self._whole)
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _check_settings(path: Path, settings: Mapping[str, object], begun: bool) -> None:

@@ -1,1 +1,1 @@
-"""The training loop that runs any stage, with its checkpoints and logs."""
+"""The training loop that runs any stage, with its learning-rate schedule, signals, checkpoints and logs."""

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,14 @@ class Checkpoints:
         _write(self.newest, tensors, {"step": str(step), "identity": json.dumps(self.identity)}, also)
         older = sorted(self.folder.glob("checkpoint-*.safetensors"), reverse=True)
         for path in older[self.keep if self.keep > 1 else 0 :]:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def save_best(self, state: nn.Module, step: int, score: float) -> None:
         """Saves the weights if `score` beats that of the best so far."""
         best = self.folder / BEST
-        if best.exists() and float(_metadata(best)["score"]) >= score:
-            return
+        with suppress(FileNotFoundError):
+            if float(_metadata(best)["score"]) >= score:
+                return
         metadata = {"step": str(step), "score": repr(score), "identity": json.dumps(self.identity)}
         _write(best, _state_tensors(state), metadata)
 
@@ -65,14 +67,16 @@ class Checkpoints:
         Raises:
             TrainingError: It is damaged, or missing beside older ones, or belongs to another configuration.
         """
-        if not self.newest.exists():
+        try:
+            file = _open(self.newest)
+        except FileNotFoundError as error:
             if older := _older(self.folder):
                 raise TrainingError(
                     f"{self.newest}: gone, and older ones stand beside it ({', '.join(older)}); copy one to its place "
                     "to go on, or delete them to start anew"
-                )
+                ) from error
             return 0
-        with _open(self.newest) as file:
+        with file:
             metadata = file.metadata()
             self._check(metadata)
             moments: dict[int, dict[str, Tensor]] = {}
@@ -80,7 +84,7 @@ class Checkpoints:
                 if key.startswith("optimizer."):
                     _, index, name = key.split(".")
                     moments.setdefault(int(index), {})[name] = file.get_tensor(key)
-        _load(self.newest, state, "")
+            _load(self.newest, file, state, "")
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         return int(metadata["step"])
 
@@ -97,34 +101,36 @@ class Checkpoints:
         ours = json.loads(json.dumps(self.identity))
         different = [key for key in sorted({*stored, *ours}) if stored.get(key) != ours.get(key)]
         if different:
-            told = ", ".join(f"{key} was {stored.get(key)!r}, is {ours.get(key)!r}" for key in different)
+            changes = ", ".join(f"{key} was {stored.get(key)!r}, is {ours.get(key)!r}" for key in different)
             raise TrainingError(
-                f"{self.newest}: made with another configuration or seed ({told}); choose another folder, or delete it "
-                "to start anew"
+                f"{self.newest}: made with another configuration or seed ({changes}); choose another folder, or delete "
+                "it to start anew"
             )
 
 
 def is_finished(folder: Path, steps: int) -> bool:
     """Whether the folder's newest checkpoint is that of the last step."""
-    path = folder / CHECKPOINT
-    return path.exists() and int(_metadata(path)["step"]) >= steps
+    try:
+        return int(_metadata(folder / CHECKPOINT)["step"]) >= steps
+    except FileNotFoundError:
+        return False
 
 
-def load_state(folder: Path, module: nn.Module, part: str = "") -> None:
+def load_state(folder: Path, module: nn.Module, submodule: str = "") -> None:
     """Loads trained weights into `module`: the best ones where the run chose by evaluation, else the newest.
 
     Args:
-        folder: Where `training.loop.loop.run` left its checkpoints.
+        folder: Where `training.loop.train.train` left its checkpoints.
         module: Gets the weights.
-        part: Name of the part of the task's state that `module` is; empty for the whole.
+        submodule: Name of the submodule of the task's state that `module` is; empty for the whole.
 
     Raises:
         TrainingError: There is no checkpoint, or it does not fit.
     """
-    path = folder / BEST if (folder / BEST).exists() else folder / CHECKPOINT
-    if not path.exists():
-        raise TrainingError(f"{path}: no checkpoint there; train this stage first")
-    _load(path, module, part)
+    for path in (folder / BEST, folder / CHECKPOINT):
+        with suppress(FileNotFoundError), _open(path) as file:
+            return _load(path, file, module, submodule)
+    raise TrainingError(f"{folder / CHECKPOINT}: no checkpoint there; train this stage first")
 
 
 def _state_tensors(state: nn.Module) -> dict[str, Tensor]:
@@ -167,11 +173,10 @@ def _unique(items: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]
             yield key, value
 
 
-def _load(path: Path, module: nn.Module, part: str) -> None:
-    prefix = f"state.{part}." if part else "state."
-    with _open(path) as file:
-        keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118 – safe_open is no mapping
-        stored = {key.removeprefix(prefix): file.get_tensor(key) for key in keys}
+def _load(path: Path, file: Any, module: nn.Module, submodule: str) -> None:
+    prefix = f"state.{submodule}." if submodule else "state."
+    keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118 – safe_open is no mapping
+    stored = {key.removeprefix(prefix): file.get_tensor(key) for key in keys}
     expected = {key for key, _ in _unique(module.state_dict().items())}
     if expected != set(stored):
         raise TrainingError(
@@ -191,6 +196,8 @@ def _metadata(path: Path) -> dict[str, str]:
 def _open(path: Path) -> Any:
     try:
         return safe_open(path, "pt")
+    except FileNotFoundError:
+        raise
     except (OSError, SafetensorError) as error:
         older = _older(path.parent)
         remedy = f"copy an older one over it ({', '.join(older)}), or delete all of them" if older else "delete it"

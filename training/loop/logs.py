@@ -1,4 +1,4 @@
-"""What a run tells while it runs: a progress bar, JSON Lines, and TensorBoard where it is asked for.
+"""What a run reports while it runs: a progress bar, JSON Lines, and TensorBoard where the setting says so.
 
 `log.jsonl` has a line every few steps, `evaluations.jsonl` one for every evaluation. What hangs on the machine is under
 the key "seconds" alone; all other keys are the same in a run that was interrupted and in one that was not.
@@ -31,7 +31,7 @@ class TrainingLog:
         name: What the progress bar says.
         start: Steps that are done.
         steps: Steps in all.
-        samples: Samples in a step, for the rate.
+        samples: Samples in a step, for the samples per second.
         tensorboard: Also write events for TensorBoard.
         silent: Write and show nothing: for all processes but one.
     """
@@ -83,9 +83,9 @@ class TrainingLog:
 
     def advance(self, shown: Mapping[str, float]) -> None:
         """Moves the progress bar by a step; tqdm adds steps per second and the time that is left."""
-        rate = (self._bar.n + 1 - self.start) * self.samples / (time.perf_counter() - self._began)
+        throughput = (self._bar.n + 1 - self.start) * self.samples / (time.perf_counter() - self._began)
         self._bar.set_postfix(
-            {key: f"{value:.3f}" for key, value in shown.items()} | {"samples/s": f"{rate:.0f}"}, refresh=False
+            {key: f"{value:.3f}" for key, value in shown.items()} | {"samples/s": f"{throughput:.0f}"}, refresh=False
         )
         self._bar.update()
 
@@ -122,7 +122,10 @@ def read(path: Path) -> list[dict[str, float]]:
     Raises:
         TrainingError: A line before the last is no line of a log.
     """
-    texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
     lines = []
     for number, text in enumerate(texts, 1):
         try:

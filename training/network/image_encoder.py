@@ -33,7 +33,7 @@ class ImageEncoder(nn.Module):
         return cls(AutoModel.from_pretrained(os.fspath(name_or_folder), dtype=torch.float32, **kwargs))
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in eval mode whatever the mode asked for."""
+        """Stays in eval mode whatever `mode` says."""
         return super().train(False)
 
     @torch.no_grad()

@@ -13,13 +13,15 @@ from pydeper.errors import InvalidArgumentError, InvalidSampleError
 from pydeper.samples.sample import Sample
 from training.config import TrainingConfig
 from training.data.encoded import EncodedDataset
-from training.loop import loop
+from training.loop.train import train
 from training.people.nearest_centroid import Vectors
 from training.people.score_fusion import Modality
 from training.people.whitening import Whitening
 from training.preparation.splits import TRAIN, VAL
-from training.runs.runs import FrozenParts, stage1_folder
-from training.stages.stage1 import Stage1Task, embed
+from training.runs.folders import stage1_folder
+from training.runs.frozen_parts import FrozenParts
+from training.stages.embedding import embed
+from training.stages.stage1 import Stage1Task
 
 SHRINKAGE = 0.1
 """Of the whitening; see `training.people.whitening.Whitening`."""
@@ -94,7 +96,7 @@ class Experiment:
     def _train(self, training: Mask, folder: Path, seed: int) -> dict[Modality, Vectors]:
         config, table = self.config, self.parts.text_table
         task = Stage1Task(config.network, config.stage1, subset(self.data, training), table, seed)
-        loop.run(task, config.stage1, seed, stage1_folder(folder / f"seed-{seed}"))
+        train(task, config.stage1, seed, stage1_folder(folder / f"seed-{seed}"))
         subjects, whitened = self.data.subject_of[training], {}
         for view, masked in _MASKED.items():
             vectors = embed(task.deper, table, self.data, masked)

@@ -21,9 +21,9 @@ from training.config import load_config
 from training.evaluation.bootstrap import Interval, bootstrap_mean
 from training.evaluation.probes import transfer_probe
 from training.evaluation.report import Figure, write_report
-from training.loop.loop import step_generator
 from training.metrics.requirements import MissingRequirementError
 from training.people.nearest_centroid import Vectors, unit
+from training.seeding import step_generator
 from training.tiny.config import TinyConfig
 from training.tiny.evaluation import without_trajectory
 from training.tiny.people import draw_samples

@@ -1,1 +1,1 @@
-"""One training put together from a configuration and files."""
+"""One training of DEPER put together from a configuration: frozen parts, samples, stages, pictures."""

@@ -1,5 +1,6 @@
-"""Pictures of a run: its losses, its people as points, how they looked beside how DEPER has them look."""
+"""Pictures of a run: its losses, its people as points, recorded trajectories beside decoded ones."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,21 +11,78 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pydeper.atomic import atomic_path
-from pydeper.samples.overlay import draw_trajectory
+from pydeper.samples.overlay import draw_trajectory, save_picture
 from pydeper.samples.trajectory import Trajectory
+from training.config import TrainingConfig, structure_config
 from training.data.encoded import EncodedDataset
-from training.distributed.process_group import device_of
+from training.data.shards import read_samples
+from training.distributed.device import device_of
 from training.errors import TrainingError
 from training.loop import logs
+from training.loop.checkpoints import load_state
 from training.network.deper import Deper
 from training.network.text_table import TextTable
-from training.stages.stage1 import network_inputs
+from training.preparation.splits import VAL
+from training.runs.folders import CONFIG, stage1_folder, stage2_folder
+from training.runs.frozen_parts import FrozenParts
+from training.runs.samples import training_samples
+from training.stages.embedding import embed, network_inputs
 
 Projection = Literal["pca", "tsne"]
 
 _NOT_LOSSES = {"step", "seconds", "rate", "gradient_norm", "accuracy", "score", "bleu4", "cider", "rouge_l"}
-_MOST_NAMES = 20  # more colours than that nobody tells apart
+_MOST_NAMES = 20  # more colours than that cannot be told apart
 _GAP = 12
+
+
+def plot_run(folder: Path, projection: Projection = "pca", pictures: int = 6) -> list[Path]:
+    """Draws a run's losses, its people's subject embeddings, and real beside reconstructed trajectories.
+
+    The pictures of people are of the split "val", or of the training samples where there is none.
+
+    Args:
+        folder: Where stage 1, and maybe stage 2, was trained.
+        projection: How subject embeddings become points.
+        pictures: How many trajectories are drawn.
+
+    Returns:
+        The files, in `folder/plots`.
+
+    Raises:
+        TrainingError: There is no run in the folder.
+    """
+    first = stage1_folder(folder)
+    try:
+        table = json.loads((first / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise TrainingError(
+            f"{folder}: holds no run; train with `python -m training stage1 --out {folder}` first"
+        ) from error
+    config = structure_config(TrainingConfig, table, str(first / CONFIG))
+    out = folder / "plots"
+    files = []
+    for stage in (first, stage2_folder(folder)):
+        if (stage / logs.LOG).exists():
+            files.append(out / f"{stage.name}-losses.png")
+            plot_losses(stage, files[-1])
+    parts = FrozenParts.load(config)
+    training = training_samples(config.samples)
+    people = {sample.subject for sample in training}
+    shown = [sample for sample in read_samples(config.samples) if sample.split == VAL] or training
+    deper = Deper(config.network, len(people))
+    load_state(first, deper, "deper")
+    data = parts.encode(shown)
+    names = [data.subjects[subject] for subject in data.subject_of]
+    files.append(out / f"subject-embeddings-{projection}.png")
+    plot_embeddings(embed(deper, parts.text_table, data), names, files[-1], projection, config.seed)
+    looked = [row for row, sample in enumerate(data.origins) if sample.trajectory is not None][:pictures]
+    boxes = predicted_trajectories(deper, parts.text_table, data, looked) if looked else []
+    for row, predicted in zip(looked, boxes, strict=True):
+        files.append(out / f"trajectory-{row}.png")
+        image, real = data.images.open(int(data.image_of[row])), data.origins[row].trajectory
+        assert real is not None
+        save_picture(trajectory_picture(image, real, predicted), files[-1])
+    return files
 
 
 def plot_losses(folder: Path, path: Path) -> None:
@@ -155,7 +213,7 @@ def _save(figure: Any, path: Path) -> None:
         figure.savefig(temporary, format="png")
 
 
-def _color(share: float) -> tuple[float, float, float]:
+def _color(hue: float) -> tuple[float, float, float]:
     import colorsys
 
-    return colorsys.hsv_to_rgb(share, 0.75, 0.8)
+    return colorsys.hsv_to_rgb(hue, 0.75, 0.8)

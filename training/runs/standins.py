@@ -1,7 +1,7 @@
 """Small pretrained parts from the Python package index, for experiments where no model hub can be reached.
 
 They stand in for the paper's frozen parts: ImageNet features of EfficientNet-Lite0 for those of DINOv3, the tokenizer
-and input embeddings of SmolLM2-135M for those of Qwen2-VL. A configuration asks for them by name, as in
+and input embeddings of SmolLM2-135M for those of Qwen2-VL. A configuration names them, as in
 `image_encoder = "standin:efficientnet-lite0"`.
 """
 

@@ -15,20 +15,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.config import METEOR, Stage2Config
-from training.data.batches import Batch, BatchLoader, Draw, Stage2Batches
+from training.data.batches import Batch, Draw, Stage2Batches
 from training.data.encoded import EncodedDataset, NetworkInputs
-from training.data.feature_cache import ImageFeatures, open_store
-from training.distributed.process_group import ALONE, Mean, Share, device_of, gather_objects, overall, step_means
-from training.distributed.sharding import uneven_passes
-from training.loop.loop import TrainingError, step_generator
-from training.losses.losses import ContrastiveLoss
+from training.data.feature_cache import open_store
+from training.data.image_features import ImageFeatures
+from training.data.loader import BatchLoader
+from training.distributed.collectives import all_gather_objects
+from training.distributed.device import device_of
+from training.distributed.means import Mean, all_reduce_means, rescale_to_step
+from training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from training.distributed.sharding import join_uneven_inputs
+from training.errors import TrainingError
+from training.losses.contrastive import ContrastiveLoss
+from training.losses.description import DescriptionLoss
 from training.network.adapter import Adapter
 from training.network.deper import Deper
 from training.network.text_table import TextTable
+from training.seeding import step_generator
+from training.stages.embedding import to_device
 from training.stages.selection import caption_figures
-from training.stages.stage1 import on_device
 from training.vlm.generation import Prompt, SeenImage, greedy, image_ids
-from training.vlm.prefix import DescriptionLoss
 from training.vlm.steered_vlm import SteeredVLM
 
 _IMAGES_AT_A_TIME = 16  # the vision tower's activations of one 448×448 image are tens of MB
@@ -52,7 +58,7 @@ class Stage2Task:
         vlm: The frozen VLM.
         seed: Seed of the adapter's weights and of batches.
         feature_cache: Folder that keeps the VLM's image features for all runs; None keeps them in memory.
-        share: Which share of every step is this process's.
+        group: The ranks that a step is split over, and which is this process's.
         held_out: How many samples at the end of `data` are for validation alone.
     """
 
@@ -68,7 +74,7 @@ class Stage2Task:
         seed: int,
         feature_cache: str | Path | None = None,
         *,
-        share: Share = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
         held_out: int = 0,
     ) -> None:
         torch.manual_seed(seed)
@@ -96,7 +102,7 @@ class Stage2Task:
             checkpointing=config.checkpointing,
             compile=config.compile,
         )
-        self.share, self.count = share, len(data) - held_out
+        self.group, self.count = group, len(data) - held_out
         described = np.array([text is not None for text in data.descriptions])
         is_training = np.arange(len(data)) < self.count
         self._validation_targets = _rows_by_subject(data, described & ~is_training)
@@ -104,7 +110,7 @@ class Stage2Task:
             data=data,
             config=config,
             seed=seed,
-            share=share,
+            group=group,
             count=self.count,
             described=_targets_by_subject(data, described & is_training),
             tokens=[0 if text is None else len(vlm.text_ids(text)) + 1 for text in data.descriptions],
@@ -112,19 +118,19 @@ class Stage2Task:
         self.loader = BatchLoader(self.batches, config)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """See `training.loop.loop.Task`."""
+        """See `training.loop.train.Task`."""
         trained = [*self.encoder.extractor.parameters(), *self.head.parameters()]
         return [
             {"params": trained, "lr": self.config.learning_rate},
             {"params": list(self.adapter.parameters()), "lr": self.config.adapter_learning_rate},
         ]
 
-    def losses(self, step: int, part: int) -> dict[str, Tensor]:
-        """See `training.loop.loop.Task`."""
+    def losses(self, step: int, micro_batch: int) -> dict[str, Tensor]:
+        """See `training.loop.train.Task`."""
         self.state.train()
-        parts = self.config.accumulation
-        batch = self.loader.take(step * parts + part, device_of(self.adapter))
-        return self._weigh(step_means(self._means(batch), batch.totals, parts * self.share.processes))
+        count = self.config.accumulation
+        batch = self.loader.take(step * count + micro_batch, device_of(self.adapter))
+        return self._weigh(rescale_to_step(self._means(batch), batch.totals, count * self.group.world_size))
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -139,12 +145,12 @@ class Stage2Task:
             for row in range(self.count, len(self.data))
             if len(self._validation_targets[int(self.data.subject_of[row])])
         ]
-        with uneven_passes(self.vlm.decoder_layers):
-            passes = [self._validation_means(rows) for rows in self.share.batches(sources, self.config.batch_size)]
-        return self._weigh(overall(passes, MEANS, device_of(self.adapter))) | self._caption_figures()
+        with join_uneven_inputs(self.vlm.decoder_layers):
+            passes = [self._validation_means(rows) for rows in self.group.batches_of(sources, self.config.batch_size)]
+        return self._weigh(all_reduce_means(passes, MEANS, device_of(self.adapter))) | self._caption_figures()
 
     def rows(self, step: int) -> list[int]:
-        """The samples of a step, sources and targets, those of all its parts and processes."""
+        """The samples of a step, sources and targets, those of all its micro-batches and ranks."""
         return [int(row) for draw in self.batches.draws(step) for row in (*draw.rows, *draw.targets)]
 
     def _means(self, batch: Batch) -> dict[str, Mean]:
@@ -173,7 +179,7 @@ class Stage2Task:
 
     def _subject_embedding(self, inputs: NetworkInputs) -> Tensor:
         with torch.no_grad():
-            context = self.encoder.encode(*on_device(inputs, self.text_table, device_of(self.adapter)))
+            context = self.encoder.encode(*to_device(inputs, self.text_table, device_of(self.adapter)))
         return self.encoder.extract(context)
 
     def _validation_means(self, rows: np.ndarray) -> dict[str, Mean]:
@@ -189,15 +195,15 @@ class Stage2Task:
         if count == 0:
             return {}
         chosen = described[np.linspace(0, len(described) - 1, count).round().astype(int)]
-        mine = chosen[self.share.process :: self.share.processes]
-        references = [str(self.data.descriptions[row]) for row in mine]
-        pairs = gather_objects(list(zip(self._describe(mine), references, strict=True)))
+        own = chosen[self.group.rank :: self.group.world_size]
+        references = [str(self.data.descriptions[row]) for row in own]
+        pairs = all_gather_objects(list(zip(self._describe(own), references, strict=True)))
         candidates, references = ([pair[i] for pair in pairs] for i in (0, 1))
         corpus = [text for text in self.data.descriptions if text is not None]
         meteor = METEOR in self.config.selection
-        # One process scores for all: METEOR's program takes 2 GB.
-        scored = [] if self.share.process else [caption_figures(candidates, references, corpus, with_meteor=meteor)]
-        figures: dict[str, float] = gather_objects(scored)[0]
+        # Rank 0 scores for all: METEOR's program takes 2 GB.
+        scored = [] if self.group.rank else [caption_figures(candidates, references, corpus, with_meteor=meteor)]
+        figures: dict[str, float] = all_gather_objects(scored)[0]
         return figures
 
     def _describe(self, rows: np.ndarray) -> list[str]:
@@ -205,13 +211,13 @@ class Stage2Task:
         prompts = [self._prompt(int(row)) for row in rows]
         with (
             torch.autocast(self.vlm.model.device.type, torch.bfloat16, enabled=self.config.bf16),
-            uneven_passes(self.vlm.decoder_layers),
+            join_uneven_inputs(self.vlm.decoder_layers),
         ):
             described = greedy(self.vlm, prompts, self.config.caption_tokens)
         return [str(self.vlm.tokenizer.decode(ids)) for ids in described]
 
     def _prompt(self, row: int) -> Prompt:
-        """Asks for a sample's image in the style of its subject: the mean z_s of up to 100 training samples."""
+        """The prompt for a sample's image in the style of its subject: the mean z_s of up to 100 training samples."""
         own = np.flatnonzero(self.data.subject_of[: self.count] == self.data.subject_of[row])[:_PERSONA_SAMPLES]
         persona = self._subject_embedding(self.data.inputs(own)).mean(0, keepdim=True)
         image, merge = self.features[int(self.data.image_of[row])], self.vlm.config.vision.merge_size

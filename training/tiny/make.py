@@ -20,11 +20,13 @@ from pydeper.vlm.image_patches import image_patches
 from training.config import OptimisationConfig
 from training.data.encoded import encode_dataset
 from training.errors import TrainingError
-from training.loop import loop
+from training.loop.checkpoints import is_finished, load_state
+from training.loop.train import Task, train
 from training.network.adapter import Adapter
 from training.network.image_encoder import ImageEncoder
 from training.network.persona_encoder import PersonaEncoder
 from training.network.text_table import TextTable
+from training.seeding import step_generator
 from training.stages.stage1 import Stage1Task
 from training.stages.stage2 import Stage2Task
 from training.tiny import pretraining
@@ -67,7 +69,7 @@ def seed_of(config: TinyConfig, offset: int) -> int:
 
 def tokenizer_of(config: TinyConfig) -> Tokenizer:
     """The tiny tokenizer: words of the tiny world and of the prompts are single tokens."""
-    rng = loop.step_generator(seed_of(config, Seeds.LANGUAGE_SCENES))
+    rng = step_generator(seed_of(config, Seeds.LANGUAGE_SCENES))
     scenes = pretraining.draw_scenes(500, seed_of(config, Seeds.LANGUAGE_SCENES))
     corpus = [sample_viewer(rng).describe(scene) for scene in scenes]
     corpus += [f" {word}" for values in TRAITS.values() for word in values for _ in range(20)]
@@ -236,9 +238,9 @@ def make(config: TinyConfig, folder: Path) -> None:
     people = simulate_people(config.viewers, seed_of(config, Seeds.VIEWERS))
     data = encode_dataset(people.training, vlm.tokenizer, image_encoder, persona_config(config))
     stage1 = Stage1Task(config.network, config.stage1, data, text_table, seed_of(config, Seeds.STAGE1))
-    loop.run(stage1, config.stage1, seed_of(config, Seeds.STAGE1), folder / STAGE1)
+    train(stage1, config.stage1, seed_of(config, Seeds.STAGE1), folder / STAGE1)
     stage2 = Stage2Task(stage1.deper, config.stage2, data, text_table, vlm, seed_of(config, Seeds.STAGE2))
-    loop.run(stage2, config.stage2, seed_of(config, Seeds.STAGE2), folder / STAGE2)
+    train(stage2, config.stage2, seed_of(config, Seeds.STAGE2), folder / STAGE2)
 
 
 def load_trained(config: TinyConfig, folder: Path) -> TrainedModel:
@@ -262,7 +264,7 @@ def load_trained(config: TinyConfig, folder: Path) -> TrainedModel:
         STAGE2: config.stage2.steps,
     }
     for step, count in steps.items():
-        if not loop.is_finished(folder / step, count):
+        if not is_finished(folder / step, count):
             raise TrainingError(
                 f"{folder / step}: not finished; run `python -m training tiny --out {folder}` with the same settings"
             )
@@ -270,7 +272,7 @@ def load_trained(config: TinyConfig, folder: Path) -> TrainedModel:
     persona_encoder = PersonaEncoder(config.network)
     adapter = Adapter(config.network.subject_embedding_size, vlm.config.hidden_size)
     for part, module in (("encoder", persona_encoder), ("adapter", adapter)):
-        loop.load_state(folder / STAGE2, module, part)
+        load_state(folder / STAGE2, module, part)
         pretraining.round_to_half(module)
     return TrainedModel(
         vlm=vlm,
@@ -296,16 +298,16 @@ def _pretrain(
     seed: int,
     module: torch.nn.Module,
     part: str,
-    task: Callable[[], loop.Task],
+    task: Callable[[], Task],
 ) -> None:
     """Runs a pre-training; if it is finished, loads `module`, which is this part of its state, and draws no scenes."""
-    if loop.is_finished(folder, config.steps):
-        loop.load_state(folder, module, part)
+    if is_finished(folder, config.steps):
+        load_state(folder, module, part)
         return
     optimisation = OptimisationConfig(
         steps=config.steps, batch_size=config.batch_size, learning_rate=config.learning_rate
     )
-    loop.run(task(), optimisation, seed, folder)
+    train(task(), optimisation, seed, folder)
 
 
 def _dense_data(

@@ -4,7 +4,7 @@ import attrs
 from PIL import Image
 
 from pydeper.samples.sample import Sample
-from training.loop.loop import step_generator
+from training.seeding import step_generator
 from training.tiny.config import ViewersConfig
 from training.tiny.scenes import Scene, sample_scene
 from training.tiny.viewers import Viewer, sample_viewers

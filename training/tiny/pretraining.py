@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DINOv3ConvNextModel, Qwen2VLForConditionalGeneration
 
-from training.loop.loop import step_generator
+from training.losses.description import language_loss
+from training.seeding import step_generator
 from training.tiny.scenes import COLOURS, GRID, SHAPES, SIZES, Scene, sample_scene
 from training.tiny.viewers import COUNTS, ORDERS, Viewer, sample_viewer
-from training.vlm.steered_vlm import SteeredVLM, language_loss
+from training.vlm.steered_vlm import SteeredVLM
 
 MAX_OBJECTS = 5
 STYLE = "description"
@@ -115,12 +116,12 @@ class VisionTask:
         self.state = nn.ModuleDict({"encoder": self.encoder, "heads": self.heads})
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """See `training.loop.loop.Task`."""
+        """See `training.loop.train.Task`."""
         return [{"params": list(self.state.parameters()), "lr": self.learning_rate}]
 
-    def losses(self, step: int, part: int) -> dict[str, Tensor]:
-        """See `training.loop.loop.Task`."""
-        rows = step_generator(self.seed, step, part).choice(len(self.pixels), self.batch_size, replace=False)
+    def losses(self, step: int, micro_batch: int) -> dict[str, Tensor]:
+        """See `training.loop.train.Task`."""
+        rows = step_generator(self.seed, step, micro_batch).choice(len(self.pixels), self.batch_size, replace=False)
         with torch.autocast("cpu", torch.bfloat16):
             tokens = self.features(self.encoder, self.pixels[rows].float())
             return self.heads.losses(tokens, self.targets[rows])
@@ -171,12 +172,12 @@ class LanguageTask:
         self.state = language
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """See `training.loop.loop.Task`."""
+        """See `training.loop.train.Task`."""
         return [{"params": list(self.state.parameters()), "lr": self.learning_rate}]
 
-    def losses(self, step: int, part: int) -> dict[str, Tensor]:
-        """See `training.loop.loop.Task`."""
-        rng = step_generator(self.seed, step, part)
+    def losses(self, step: int, micro_batch: int) -> dict[str, Tensor]:
+        """See `training.loop.train.Task`."""
+        rng = step_generator(self.seed, step, micro_batch)
         rows = rng.integers(len(self.scenes), size=self.batch_size)
         # Everybody in a batch mentions as many objects, so descriptions are about equally long and little is padding.
         count = str(rng.choice(list(COUNTS)))

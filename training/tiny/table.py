@@ -17,20 +17,21 @@ from pydeper.errors import InvalidArgumentError
 from pydeper.samples.sample import Sample
 from training.baselines.ablations import ABLATIONS
 from training.baselines.predict import predict
-from training.baselines.run import BASELINES, BaselineInputs, without_asides
+from training.baselines.run import BASELINES, BaselineInputs
 from training.baselines.system import SoftTokens, System
 from training.baselines.targets import Person, Target
-from training.config import load_config
+from training.config import load_config, shaping_settings
 from training.data.encoded import EncodedDataset, encode_dataset
 from training.evaluation.bootstrap import Interval
 from training.evaluation.predictions import Prediction, read_predictions
 from training.evaluation.report import Figure, write_report
 from training.evaluation.scores import METRICS, PEOPLE, score_systems
-from training.loop import loop
+from training.loop.train import train
 from training.metrics.requirements import check_meteor
 from training.network.image_encoder import ImageEncoder
 from training.network.text_table import TextTable
-from training.stages.stage1 import Stage1Task, embed
+from training.stages.embedding import embed
+from training.stages.stage1 import Stage1Task
 from training.stages.stage2 import Stage2Task
 from training.tiny import make
 from training.tiny.config import TinyConfig
@@ -188,7 +189,7 @@ def answer(world: World, config: TinyConfig, system: str, seed: int, folder: Pat
 def config_of(config: TinyConfig, part: str) -> Any:
     """A part of the configuration as plain values, without what changes no result."""
     value = getattr(config, part)
-    return without_asides(value) if attrs.has(type(value)) else value
+    return shaping_settings(value) if attrs.has(type(value)) else value
 
 
 def _builder(
@@ -211,10 +212,10 @@ def _builder(
         )
         return lambda: BASELINES[system](inputs), ("prompt_tuning",) if system == TUNING else ()
     depends = ("image_encoder", "encoder", "network", "stage1", "stage2")
-    return lambda: SoftTokens(world.vlm, STYLE, world.evaluated, train(world, config, seed, own)), depends
+    return lambda: SoftTokens(world.vlm, STYLE, world.evaluated, train_deper(world, config, seed, own)), depends
 
 
-def train(world: World, config: TinyConfig, seed: int, folder: Path) -> torch.Tensor:
+def train_deper(world: World, config: TinyConfig, seed: int, folder: Path) -> torch.Tensor:
     """Trains DEPER, both stages, or goes on where an interrupted run left off.
 
     Returns:
@@ -222,9 +223,9 @@ def train(world: World, config: TinyConfig, seed: int, folder: Path) -> torch.Te
     """
     first, second = (seed * 1000 + make.seed_of(config, stage) for stage in (make.Seeds.STAGE1, make.Seeds.STAGE2))
     stage1 = Stage1Task(config.network, config.stage1, world.training, world.text_table, first)
-    loop.run(stage1, config.stage1, first, folder / "stage-1")
+    train(stage1, config.stage1, first, folder / "stage-1")
     stage2 = Stage2Task(stage1.deper, config.stage2, world.training, world.text_table, world.vlm, second)
-    loop.run(stage2, config.stage2, second, folder / "stage-2")
+    train(stage2, config.stage2, second, folder / "stage-2")
     vectors = embed(stage1.deper, world.text_table, world.known)
     ends = np.cumsum([len(person.known) for person in world.evaluated])[:-1]
     personas = np.stack([own.mean(axis=0) for own in np.split(vectors, ends)])

@@ -1,4 +1,4 @@
-"""The frozen Qwen2-VL as training sees it: image features, a prompt with a soft token, and the loss of a description.
+"""The frozen Qwen2-VL as training sees it: image features, and a prompt with a soft token.
 
 The soft token enters through `inputs_embeds`; the embedding table, to which the LM head is tied, is never touched.
 """
@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
@@ -20,7 +19,7 @@ from pydeper.bundle.tokenizer import literal_tokenizer
 from pydeper.vlm.image_patches import image_patches, resized_shape
 from pydeper.vlm.prompt import PromptTemplate, rotary_positions
 
-IGNORED = -100
+IGNORE_INDEX = -100
 
 
 @attrs.frozen(eq=False)
@@ -30,7 +29,7 @@ class PromptBatch:
     Attributes:
         input_ids: (B, S) int64.
         position_ids: (3, B, S) int64, the rotary positions over time, height and width.
-        labels: (B, S) int64, the description and its end token; `IGNORED` elsewhere.
+        labels: (B, S) int64, the description and its end token; `IGNORE_INDEX` elsewhere.
     """
 
     input_ids: Tensor
@@ -88,22 +87,6 @@ class SteeredVLM(nn.Module):
         shapes = [resized_shape(image.height, image.width, self.config.vision) for image in images]
         return np.array([(1, height // patch, width // patch) for height, width in shapes], np.int64)
 
-    def description_loss(self, image_features: Sequence[Tensor], soft_tokens: Tensor, batch: PromptBatch) -> Tensor:
-        """L_des: mean next-token cross-entropy of the descriptions (the assistant's turn with its end token).
-
-        This is the plain way, one forward pass over everything; `training.vlm.prefix.DescriptionLoss` comes to the same
-        with less work.
-
-        Args:
-            image_features: B tensors (n, hidden).
-            soft_tokens: (B, hidden), the embeddings that take the place of `<subj>`.
-            batch: The B prompts with their descriptions.
-
-        Returns:
-            A scalar, mean over all description tokens of the batch.
-        """
-        return language_loss(self.model, self.embed(image_features, soft_tokens, batch.input_ids), batch)
-
     def embed(self, image_features: Sequence[Tensor], soft_tokens: Tensor | None, input_ids: Tensor) -> Tensor:
         """Input embeddings (B, S, hidden): the table's rows, image features and soft tokens in their slots."""
         embeds = self.model.get_input_embeddings()(input_ids)
@@ -138,7 +121,7 @@ class SteeredVLM(nn.Module):
             rows.append((question, answer, positions))
         length = max(positions.shape[1] for _, _, positions in rows)
         input_ids = np.full((len(rows), length), tokens.end[0], np.int64)
-        labels = np.full((len(rows), length), IGNORED, np.int64)
+        labels = np.full((len(rows), length), IGNORE_INDEX, np.int64)
         positions_3d = np.zeros((3, len(rows), length), np.int64)
         for i, (question, answer, positions) in enumerate(rows):
             end = positions.shape[1]
@@ -189,21 +172,6 @@ class SteeredVLM(nn.Module):
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def language_loss(model: Qwen2VLForConditionalGeneration, inputs_embeds: Tensor, batch: PromptBatch) -> Tensor:
-    """Next-token cross-entropy over the labelled positions alone; the LM head runs on no other position.
-
-    Padding stands on the right, where causal attention hides it from every labelled position: no mask is needed.
-    """
-    hidden = model.model.language_model(
-        inputs_embeds=inputs_embeds,
-        position_ids=batch.position_ids,
-        use_cache=False,
-    ).last_hidden_state
-    targets = batch.labels[:, 1:]
-    wanted = targets != IGNORED
-    return F.cross_entropy(model.lm_head(hidden[:, :-1][wanted]).float(), targets[wanted])
-
-
 def vision_config(config: Qwen2VLConfig, image_size: tuple[int, int] | None) -> VisionConfig:
     """States how a model takes images, with Qwen2-VL's own normalisation.
 
@@ -251,7 +219,7 @@ def vlm_config(
         base_revision: Its revision.
         source: Folder of the exported files in the bundle, or the Hub id of a repository that holds them.
         source_revision: Commit of a Hub id.
-        precision: Which variant of the files is opened where no other is asked for.
+        precision: Which variant of the files is opened by default.
         end: Tokens that end a description.
 
     Raises:

@@ -16,9 +16,10 @@ from pydeper import DeperModel, Persona
 from tests.support.training_run import small_config
 from training.__main__ import main as train
 from training.config import TrainingConfig, load_config
-from training.loop import loop
+from training.loop.checkpoints import load_state
 from training.network import Adapter, PersonaEncoder
-from training.runs import runs
+from training.runs.folders import stage2_folder
+from training.runs.frozen_parts import FrozenParts
 
 # The first test to need it waits for the shared export, which a busy machine makes slow.
 pytestmark = pytest.mark.timeout(900)
@@ -61,9 +62,9 @@ def test_the_bundle_gives_what_was_trained(made: Path, tmp_path: Path) -> None:
     config = load_config(TrainingConfig, made / "small.toml", [change.removeprefix("--set=") for change in SET])
     samples = pydeper.read_samples(config.samples)[:4]
     encoder, adapter = PersonaEncoder(config.network).eval(), Adapter(384, 64).eval()
-    loop.load_state(runs.stage2_folder(made / "run"), encoder, "encoder")
-    loop.load_state(runs.stage2_folder(made / "run"), adapter, "adapter")
-    frozen = runs.FrozenParts.load(config)
+    load_state(stage2_folder(made / "run"), encoder, "encoder")
+    load_state(stage2_folder(made / "run"), adapter, "adapter")
+    frozen = FrozenParts.load(config)
     data = frozen.encode(samples)
     inputs = data.inputs(np.arange(4))
     with torch.no_grad():

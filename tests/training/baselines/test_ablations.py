@@ -9,11 +9,12 @@ from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
 from export.persona_encoder import export_persona_encoder
 from tests.support.paths import CONFIGS
-from tests.support.small_network import CONFIG, SWITCHES, collate, draw_sample
+from tests.training.network.small_network import CONFIG, SWITCHES, collate, draw_sample
 from training.baselines.ablations import ABLATIONS, settings_of
 from training.config import ConfigError, OptimisationConfig, TrainingConfig, load_config
-from training.loop import loop
-from training.loop.checkpoints import Checkpoints
+from training.errors import TrainingError
+from training.loop.checkpoints import CHECKPOINT, Checkpoints, load_state
+from training.loop.train import train
 from training.network import Deper, DeperOutput, ImageEncoder, NetworkConfig, TextTable
 from training.tiny.config import TinyConfig
 
@@ -137,11 +138,11 @@ def test_a_checkpoint_fits_only_the_network_that_it_was_trained_as(tmp_path, tra
     for switches in ((), *((switch,) for switch in SWITCHES)):
         other = network(*switches, seed=7)
         if switches == trained:
-            loop.load_state(tmp_path, other, "deper")
+            load_state(tmp_path, other, "deper")
             assert torch.equal(subject_embedding(other, sample()), subject_embedding(network(*trained), sample()))
         else:
-            with pytest.raises(loop.TrainingError, match=r"does not fit the network.*differing tensors"):
-                loop.load_state(tmp_path, other, "deper")
+            with pytest.raises(TrainingError, match=r"does not fit the network.*differing tensors"):
+                load_state(tmp_path, other, "deper")
 
 
 def test_a_checkpoint_says_whether_the_order_of_words_was_read(tmp_path):
@@ -152,8 +153,8 @@ def test_a_checkpoint_says_whether_the_order_of_words_was_read(tmp_path):
         state = torch.nn.ModuleDict({"deper": deper})
         (tmp_path / name).mkdir()
         Checkpoints(tmp_path / name, {}).save(state, torch.optim.AdamW(state.parameters()), 1)
-        with pytest.raises(loop.TrainingError, match=r"does not fit the network.*differing tensors"):
-            loop.load_state(tmp_path / name, other, "deper")
+        with pytest.raises(TrainingError, match=r"does not fit the network.*differing tensors"):
+            load_state(tmp_path / name, other, "deper")
 
 
 def test_the_mark_of_a_switch_is_in_the_checkpoint_alone(tmp_path):
@@ -167,8 +168,8 @@ def test_the_mark_of_a_switch_is_in_the_checkpoint_alone(tmp_path):
         def losses(self, step, part):
             return {"loss": subject_embedding(self.state, sample()).square().mean()}
 
-    loop.run(Task(), OptimisationConfig(steps=1), 0, tmp_path)
-    stored = load_file(tmp_path / loop.CHECKPOINT)
+    train(Task(), OptimisationConfig(steps=1), 0, tmp_path)
+    stored = load_file(tmp_path / CHECKPOINT)
     assert stored["state.persona_encoder.without_dynamics"].numel() == 0
     assert set(network("dynamics").state_dict()) - set(network().state_dict()) == {"persona_encoder.without_dynamics"}
 

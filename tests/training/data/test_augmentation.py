@@ -15,9 +15,10 @@ from pydeper.persona.preprocess import EncodedSample
 from tests.support.file_samples import CONFIG, Backbone, file_samples
 from training.config import ConfigError, NoiseConfig, Stage1Config, VirtualPeopleConfig
 from training.data.augmentation import VirtualPeople, VirtualPerson, noise
-from training.data.batches import BatchLoader, Stage1Batches
+from training.data.batches import Stage1Batches
 from training.data.encoded import EncodedDataset, encode_dataset
-from training.distributed.process_group import ALONE, Share
+from training.data.loader import BatchLoader
+from training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from training.errors import TrainingError
 from training.network.image_encoder import ImageEncoder
 
@@ -131,7 +132,9 @@ def data(tokenizer: Tokenizer, tmp_path: Path) -> EncodedDataset:
     return encode_dataset(samples, tokenizer, ImageEncoder(Backbone()), CONFIG, feature_cache=tmp_path / "features")
 
 
-def batches(data: EncodedDataset, share: Share = ALONE, *, batch_size: int = 4, workers: int = 0) -> Stage1Batches:
+def batches(
+    data: EncodedDataset, group: ProcessGroup = SINGLE_PROCESS, *, batch_size: int = 4, workers: int = 0
+) -> Stage1Batches:
     config = Stage1Config(
         steps=4,
         batch_size=batch_size,
@@ -139,12 +142,12 @@ def batches(data: EncodedDataset, share: Share = ALONE, *, batch_size: int = 4, 
         virtual_people=VirtualPeopleConfig(weight=1.0, people=3, samples=2),
         workers=workers,
     )
-    return Stage1Batches(data=data, config=config, seed=7, share=share, count=SAMPLES - 3)
+    return Stage1Batches(data=data, config=config, seed=7, group=group, count=SAMPLES - 3)
 
 
 def test_two_processes_draw_what_one_draws_with_twice_the_batch(data):
     one = batches(data, batch_size=8)[2]
-    halves = [batches(data, Share(process=process, processes=2))[2] for process in (0, 1)]
+    halves = [batches(data, ProcessGroup(rank=rank, world_size=2))[2] for rank in (0, 1)]
     durations = [row[row > 0].tolist() for half in halves for row in half.inputs.durations]
     assert durations == [row[row > 0].tolist() for row in one.inputs.durations]
     for half in halves:
@@ -178,7 +181,7 @@ def test_virtual_people_need_somebody_who_looked(data):
 
 def test_every_view_shows_each_sample_whole_and_each_half_alone(data):
     config = Stage1Config(steps=1, batch_size=4, every_view=True)
-    batch = Stage1Batches(data=data, config=config, seed=7, share=ALONE, count=SAMPLES)[0]
+    batch = Stage1Batches(data=data, config=config, seed=7, group=SINGLE_PROCESS, count=SAMPLES)[0]
     rows = batch.rows[:4]
     assert batch.rows.tolist() == [*rows, *rows, *rows]
     text, gaze = batch.inputs.attention_mask.any(dim=1), batch.inputs.fixation_mask.any(dim=1)

@@ -17,13 +17,15 @@ from tests.support.file_samples import CONFIG, Backbone, file_samples
 from tests.support.training_run import log_of
 from training.__main__ import main
 from training.config import ConfigError, Stage1Config, Stage2Config, TrainingConfig, load_config
-from training.data.batches import Batch, Batches, BatchLoader, Stage1Batches, Stage2Batches
+from training.data.batches import Batch, Batches, Stage1Batches, Stage2Batches
 from training.data.encoded import EncodedDataset, encode_dataset
-from training.distributed.process_group import ALONE, Share
+from training.data.loader import BatchLoader
+from training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from training.errors import TrainingError
-from training.loop import loop
+from training.loop.checkpoints import CHECKPOINT
 from training.network.image_encoder import ImageEncoder
-from training.runs import runs
+from training.stages.stage1 import Stage1Task
+from training.stages.stage2 import Stage2Task
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # a machine with one core
 
@@ -43,18 +45,18 @@ def data(tokenizer: Tokenizer, tmp_path: Path) -> EncodedDataset:
     return encode_dataset(samples, tokenizer, ImageEncoder(Backbone()), CONFIG, feature_cache=tmp_path / "features")
 
 
-def stage1_batches(data: EncodedDataset, workers: int, share: Share = ALONE) -> Stage1Batches:
+def stage1_batches(data: EncodedDataset, workers: int, group: ProcessGroup = SINGLE_PROCESS) -> Stage1Batches:
     config = Stage1Config(
         steps=4, batch_size=3, accumulation=2, bucket=2, modality_dropout=0.3, workers=workers, prefetch=1
     )
-    return Stage1Batches(data=data, config=config, seed=7, share=share, count=SAMPLES)
+    return Stage1Batches(data=data, config=config, seed=7, group=group, count=SAMPLES)
 
 
-def stage2_batches(data: EncodedDataset, workers: int, share: Share = ALONE) -> Stage2Batches:
+def stage2_batches(data: EncodedDataset, workers: int, group: ProcessGroup = SINGLE_PROCESS) -> Stage2Batches:
     config = Stage2Config(steps=4, batch_size=3, accumulation=2, bucket=2, modality_dropout=0.3, workers=workers)
     tokens = [len(text or "") for text in data.descriptions]
     return Stage2Batches(
-        data=data, config=config, seed=7, share=share, count=SAMPLES, described=[np.arange(SAMPLES)], tokens=tokens
+        data=data, config=config, seed=7, group=group, count=SAMPLES, described=[np.arange(SAMPLES)], tokens=tokens
     )
 
 
@@ -68,9 +70,9 @@ def assert_equal(one: Batch, other: Batch) -> None:
 
 @pytest.mark.parametrize("made", [stage1_batches, stage2_batches])
 def test_workers_make_the_same_batches_from_anywhere_and_no_signal_stops_them(data, made):
-    share = Share(process=1, processes=2)
-    batches: Batches = made(data, workers=2, share=share)
-    alone: Batches = made(data, workers=0, share=share)
+    group = ProcessGroup(rank=1, world_size=2)
+    batches: Batches = made(data, workers=2, group=group)
+    alone: Batches = made(data, workers=0, group=group)
     with BatchLoader(batches, batches.config) as loader:
         torch.manual_seed(0)
         for number in (3, 4):
@@ -137,16 +139,16 @@ def test_workers_need_files_of_features(data, config_file):
 def test_both_stages_walk_the_same_curve_with_workers_interrupted_or_not(config_file, tmp_path, monkeypatch):
     plain, ahead = tmp_path / "plain", tmp_path / "ahead"
     changes = [f"--set=feature_cache={tmp_path / 'features'}", "--set=stage2.accumulation=2", "--set=stage1.bucket=2"]
-    for stage, task in (("stage1", runs.Stage1Task), ("stage2", runs.Stage2Task)):
+    for stage, task in (("stage1", Stage1Task), ("stage2", Stage2Task)):
         arguments = [stage, "--config", str(config_file), *changes]
         assert main([*arguments, "--out", str(plain)]) == 0
         with monkeypatch.context() as patch:
             losses = task.losses
 
-            def stop(self, step, part, losses=losses):
-                if (step, part) == (2, 1):
+            def stop(self, step, micro_batch, losses=losses):
+                if (step, micro_batch) == (2, 1):
                     signal.raise_signal(signal.SIGINT)
-                return losses(self, step, part)
+                return losses(self, step, micro_batch)
 
             patch.setattr(task, "losses", stop)
             assert main([*arguments, f"--set={stage}.workers=2", "--out", str(ahead)]) == 130
@@ -155,6 +157,6 @@ def test_both_stages_walk_the_same_curve_with_workers_interrupted_or_not(config_
         assert main([*arguments, f"--set={stage}.workers=1", f"--set={stage}.prefetch=3", "--out", str(ahead)]) == 0
         name = stage.replace("stage", "stage-")
         assert log_of(ahead / name) == log_of(plain / name)
-        first, second = (load_file(folder / name / loop.CHECKPOINT) for folder in (plain, ahead))
+        first, second = (load_file(folder / name / CHECKPOINT) for folder in (plain, ahead))
         assert first.keys() == second.keys()
         assert all(torch.equal(second[key], tensor) for key, tensor in first.items())

@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 from pydeper import InvalidSampleError, Sample, Trajectory
 from pydeper.errors import InvalidImageError
 from tests.support.file_samples import CONFIG, Backbone, file_samples, people_samples
-from training.data.encoded import batch_rows, by_length, dropped_modalities, encode_dataset
+from training.data.encoded import encode_dataset
+from training.data.sampling import batch_rows, by_length, dropped_modalities
 from training.network.image_encoder import ImageEncoder
 from training.tiny.tokenizer import build_tokenizer
 

@@ -4,9 +4,9 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +19,10 @@ from torch import Tensor, nn
 
 from pydeper import InvalidImageError, Sample
 from tests.support.images import random_image
-from tests.support.paths import ROOT
-from training.data.feature_cache import (
-    DiskStore,
-    FeatureCacheError,
-    ImageFeatures,
-    MemoryStore,
-    SampleImages,
-    encoder_identity,
-    open_store,
-)
+from tests.support.processes import finish, running_python
+from training.data.feature_cache import DiskStore, FeatureCacheError, MemoryStore, encoder_identity, open_store
+from training.data.image_features import ImageFeatures
+from training.data.images import SampleImages
 
 KEYS = [f"{number:064x}" for number in range(0, 2**256, 2**250)][:20]
 
@@ -129,20 +123,13 @@ for turn in range(int(sys.argv[2])):
 """
 
 
-def writer(folder: Path, turns: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WRITER, str(folder), str(turns), *KEYS]
-    root = str(ROOT)
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, cwd=root, env=os.environ | {"PYTHONPATH": root}
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
-def finish(process: subprocess.Popen[str]) -> int:
-    process.communicate(timeout=60)
-    return process.returncode
+@contextmanager
+def writer(folder: Path, turns: int) -> Iterator["subprocess.Popen[str]"]:
+    """A process that writes all entries so many times over."""
+    with running_python("-c", WRITER, str(folder), str(turns), *KEYS) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
 
 
 def assert_whole(folder: Path) -> int:
@@ -155,19 +142,21 @@ def assert_whole(folder: Path) -> int:
 
 
 def test_two_processes_write_the_same_entries_while_a_third_reads(tmp_path):
-    processes = [writer(tmp_path, 10) for _ in range(2)]
-    while any(process.poll() is None for process in processes):
-        assert_whole(tmp_path)
-    assert [finish(process) for process in processes] == [0, 0]
+    with writer(tmp_path, 10) as first, writer(tmp_path, 10) as second:
+        while first.poll() is None or second.poll() is None:
+            assert_whole(tmp_path)
+        for process in (first, second):
+            finish(process)
     assert assert_whole(tmp_path) == len(KEYS)
 
 
 def test_a_killed_writer_leaves_a_valid_cache_and_its_remains_are_swept(tmp_path):
-    process = writer(tmp_path, 10_000)
-    while len(files_of(tmp_path)) < 5:
-        time.sleep(0.001)
-    process.kill()
-    assert finish(process) == -signal.SIGKILL
+    with writer(tmp_path, 10_000) as process:
+        while len(files_of(tmp_path)) < 5:
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
     assert assert_whole(tmp_path) >= 3
     remains = tmp_path / "encoder" / "00" / ".deadbeef.0.safetensors"
     remains.write_bytes(b"half")
@@ -176,6 +165,28 @@ def test_a_killed_writer_leaves_a_valid_cache_and_its_remains_are_swept(tmp_path
     os.utime(remains, (0, 0))
     store_at(tmp_path)
     assert not remains.exists()
+
+
+@pytest.mark.parametrize("vanish", [lambda path: path.rename(path.with_name("00.safetensors")), Path.unlink])
+@pytest.mark.parametrize("age", ["young", "old"])
+def test_a_temporary_file_may_vanish_between_listing_and_sweeping(tmp_path, monkeypatch, vanish, age):
+    """Its writer, a run beside this one, renames it when it is whole, or removes it where writing fails."""
+    store_at(tmp_path).put(KEYS[0], torch.ones(2))
+    temporary = tmp_path / "encoder" / KEYS[0][:2] / ".deadbeef.0.safetensors"
+    temporary.write_bytes(b"half")
+    if age == "old":
+        os.utime(temporary, (0, 0))
+    listing = Path.glob
+
+    def list_and_vanish(folder: Path, pattern: str) -> Iterator[Path]:
+        for path in list(listing(folder, pattern)):
+            vanish(path)
+            yield path
+
+    monkeypatch.setattr(Path, "glob", list_and_vanish)
+    store = store_at(tmp_path)
+    assert not temporary.exists()
+    assert torch.equal(store.get(KEYS[0]), torch.ones(2))
 
 
 # --- whose features they are
@@ -225,6 +236,18 @@ def test_a_changed_picture_is_computed_anew(tmp_path):
     features = ImageFeatures(SampleImages(samples), means, store_at(tmp_path / "cache"))
     assert torch.equal(features[1], Means()([samples[1].open_image()])[0])
     assert means.encoded == 3
+
+
+def test_the_least_recently_used_go_first_and_the_bound_holds():
+    store: MemoryStore[np.ndarray] = MemoryStore(3000)
+    for key in "abc":
+        store.put(key, np.zeros(1000, np.uint8))
+    assert store.get("a") is not None
+    store.put("d", np.zeros(1000, np.uint8))
+    assert [key in store for key in "abcd"] == [True, False, True, True]
+    store.put("e", np.zeros(3001, np.uint8))
+    assert "e" not in store
+    assert store.nbytes == 3000
 
 
 # --- what goes wrong

@@ -21,10 +21,19 @@ from tests.support.file_samples import CONFIG, Backbone, file_samples
 from tests.support.images import random_image
 from tests.support.training_run import log_of
 from training.__main__ import main
-from training.data.encoded import batch_rows, encode_dataset
-from training.data.feature_cache import content_key
-from training.data.shards import OPEN_SHARDS, ShardError, ShardImages, read_samples, read_shard_samples, write_shards
-from training.loop import loop
+from training.data.encoded import encode_dataset
+from training.data.images import content_key
+from training.data.sampling import batch_rows
+from training.data.shards import (
+    OPEN_SHARDS,
+    ShardError,
+    ShardImages,
+    read_samples,
+    read_shard,
+    read_shard_samples,
+    write_shards,
+)
+from training.loop.checkpoints import is_finished
 from training.network.image_encoder import ImageEncoder
 from training.tiny.tokenizer import build_tokenizer
 
@@ -207,19 +216,18 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     return file_samples(tmp_path_factory.mktemp("many"), 24)
 
 
-def small_shards(samples: list[Sample], folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Sample]:
+def small_shards(samples: list[Sample], folder: Path) -> list[Sample]:
     """Shards of about four images."""
-    monkeypatch.setattr("training.data.shards._MIB", 4 * Path(samples[0].image).stat().st_size)
-    assert write_shards(samples, folder, shard_mib=1).shards > 2 * OPEN_SHARDS
+    size = 4 * Path(samples[0].image).stat().st_size
+    assert write_shards(samples, folder, shard_mib=size / 2**20).shards > 2 * OPEN_SHARDS
     return read_shard_samples(str(folder))
 
 
 def test_streamed_features_are_those_of_files_and_each_shard_is_read_once_an_epoch(many, tmp_path, monkeypatch):
     tokenizer = build_tokenizer(["a red circle"] * 9, 300)
-    sharded = small_shards(many, tmp_path / "shards", monkeypatch)
+    sharded = small_shards(many, tmp_path / "shards")
     read: list[str] = []
-    whole = ShardImages.open.__globals__["_read_shard"]
-    monkeypatch.setattr("training.data.shards._read_shard", lambda shard: read.append(shard) or whole(shard))
+    monkeypatch.setattr("training.data.shards.read_shard", lambda shard: read.append(shard) or read_shard(shard))
     streamed = encode_dataset(sharded, tokenizer, ImageEncoder(Backbone()), CONFIG)
     assert streamed.shard_of is not None
     assert read == []  # nothing is fetched before it is needed
@@ -249,7 +257,7 @@ def test_epochs_differ_and_samples_of_several_shards_mix():
 
 def test_with_a_cache_shards_are_read_once_for_all_runs(many, tmp_path, monkeypatch):
     tokenizer, backbone = build_tokenizer(["a red circle"] * 9, 300), Backbone()
-    sharded = small_shards(many, tmp_path / "shards", monkeypatch)
+    sharded = small_shards(many, tmp_path / "shards")
     data = encode_dataset(sharded, tokenizer, ImageEncoder(backbone), CONFIG, feature_cache=tmp_path / "cache")
     assert data.shard_of is None
     for path in (tmp_path / "shards").glob("*.tar"):
@@ -274,4 +282,4 @@ def test_both_stages_train_on_shards_over_http(config_file, parts, tmp_path, ser
     assert main(["stage2", "--config", str(config_file), "--out", str(tmp_path / "run"), *shards, *cache]) == 0
     assert len(log_of(tmp_path / "run/stage-2")) == 4
     assert json.loads((next((tmp_path / "cache").iterdir()) / "about.json").read_text())["preprocessing"]
-    assert loop.is_finished(tmp_path / "run/stage-2", 4)
+    assert is_finished(tmp_path / "run/stage-2", 4)

@@ -2,13 +2,13 @@
 
 import copy
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +20,39 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from tests.support import killed_run
-from tests.support.paths import ROOT
-from tests.support.processes import command, together
+from tests.support.processes import command, finish, run_ranks, running_python
+from tests.support.regression import LONG, Regression
 from tests.support.training_run import small_config
 from training.__main__ import main
-from training.distributed.process_group import Mean, Share, open_accelerator, step_means
-from training.distributed.sharding import shard_layers, uneven_passes
+from training.distributed.means import Mean, rescale_to_step
+from training.distributed.process_group import ProcessGroup, open_accelerator
+from training.distributed.sharding import join_uneven_inputs, shard_layers
 from training.errors import TrainingError
-from training.loop import logs, loop
-from training.runs import runs
+from training.loop import logs
+from training.loop.checkpoints import CHECKPOINT
+from training.loop.logs import LOG
+from training.loop.train import train
+from training.runs import train_stages
+from training.runs.frozen_parts import load_vlm
 
 STEPS = ["--set", "stage1.steps=10", "--set", "stage2.steps=10", "--set", "stage2.accumulation=2"]
 PLAIN = [*STEPS, "--set", "network.dropout=0.0"]
 
 
-def launch(arguments: list[str]) -> subprocess.Popen[str]:
+def launch(arguments: list[str]) -> AbstractContextManager["subprocess.Popen[str]"]:
     """The line of docs/scale.md for a CPU, with a free port."""
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
-    launcher += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [*launcher, "-m", "training", *arguments],
-        env=environment,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1"]
+    launcher += ["--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
+    return running_python(*launcher, "-m", "training", *arguments, ACCELERATE_USE_CPU="true")
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    return output
+def launched(arguments: list[str]) -> str:
+    with launch(arguments) as process:
+        return finish(process)
 
 
 def assert_same_curve(one: Path, other: Path, tolerance: float = 1e-4) -> None:
-    first, second = (logs.read(folder / loop.LOG) for folder in (one, other))
+    first, second = (logs.read(folder / LOG) for folder in (one, other))
     assert [line["step"] for line in first] == [line["step"] for line in second]
     assert len(first) >= 10
     for line, twin in zip(first, second, strict=True):
@@ -95,10 +90,10 @@ def one(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_launched_processes_walk_the_curve_of_one_with_twice_the_batch(config, one, tmp_path):
-    output = finish(launch(both(config, tmp_path, 2, "stage1")))
+    output = launched(both(config, tmp_path, 2, "stage1"))
     assert output.count("stage 1: 12 samples") == 1  # one process speaks
     assert_same_curve(one / "stage-1", tmp_path / "stage-1")
-    alone, together = (load_file(folder / "stage-1" / loop.CHECKPOINT) for folder in (one, tmp_path))
+    alone, together = (load_file(folder / "stage-1" / CHECKPOINT) for folder in (one, tmp_path))
     assert alone.keys() == together.keys()
     for key, tensor in alone.items():
         if key.startswith("state.contrastive"):
@@ -113,7 +108,6 @@ EVALUATED += ["--set", "stage2.caption_tokens=8"]
 def stage2(arguments: list[str]) -> None:
     """Trains, and says how many of the numbers in the decoder's layers are on this process's device."""
     layers: list[nn.Module] = []
-    load_vlm = runs.load_vlm
 
     def load_and_remember(*those: Any) -> Any:
         vlm = load_vlm(*those)
@@ -121,7 +115,7 @@ def stage2(arguments: list[str]) -> None:
         sys.stdout.write(f"\nwhole {held(layers)}\n")
         return vlm
 
-    runs.load_vlm = load_and_remember
+    train_stages.load_vlm = load_and_remember
     assert main(arguments) == 0
     sys.stdout.write(f"\nheld {held(layers)}\n")
 
@@ -133,7 +127,7 @@ def held(layers: Sequence[nn.Module]) -> int:
 
 
 @pytest.mark.parametrize(
-    ("changes", "share"),
+    ("changes", "shards"),
     [
         ([], 1),
         (["shard_vlm=true"], 2),
@@ -141,13 +135,13 @@ def held(layers: Sequence[nn.Module]) -> int:
     ],
     ids=["whole", "sharded", "sharded, computed again"],
 )
-def test_two_processes_with_a_whole_or_a_shared_vlm_walk_the_curve_of_one(config, one, tmp_path, changes, share):
+def test_two_processes_with_a_whole_or_a_shared_vlm_walk_the_curve_of_one(config, one, tmp_path, changes, shards):
     shutil.copytree(one / "stage-1", tmp_path / "stage-1")
     arguments = [*both(config, tmp_path, 2, "stage2"), *EVALUATED, *(f"--set=stage2.{change}" for change in changes)]
-    printed = together(stage2, arguments, folder=tmp_path)
+    printed = run_ranks(stage2, arguments, folder=tmp_path)
     for output in printed:
         whole, kept = (int(line.split()[1]) for line in output.splitlines() if line.startswith(("whole ", "held ")))
-        assert kept == whole / share
+        assert kept == whole / shards
     assert_same_curve(one / "stage-2", tmp_path / "stage-2")
     first, second = (logs.read(folder / "stage-2" / logs.EVALUATIONS) for folder in (one, tmp_path))
     assert [line["step"] for line in second] == [5, 10]
@@ -171,23 +165,23 @@ def run_unevenly() -> None:
         return x
 
     for counts in ((0, 3), (2, 0), (1, 1), (0, 0), (4, 1)):
-        with uneven_passes(layers), torch.no_grad():
+        with join_uneven_inputs(layers), torch.no_grad():
             for number in range(counts[rank]):
                 x = torch.full((2, 5), number + 0.5)
-                with uneven_passes(layers):  # a block in a block is part of it
+                with join_uneven_inputs(layers):  # a block in a block is part of it
                     assert torch.equal(run(layers, x), run(whole, x))
         x = torch.randn(rank + 1, 5, requires_grad=True)
         ours, theirs = (torch.autograd.grad(run(those, x).square().sum(), x)[0] for those in (layers, whole))
         assert torch.equal(ours, theirs)
-    with pytest.raises(ZeroDivisionError), uneven_passes(layers):
+    with pytest.raises(ZeroDivisionError), join_uneven_inputs(layers):
         raise ZeroDivisionError  # nobody waits for those who fail
-    with uneven_passes(layers), torch.no_grad():
+    with join_uneven_inputs(layers), torch.no_grad():
         run(layers, x)
     dist.destroy_process_group()
 
 
 def test_processes_run_shared_layers_unequally_often(tmp_path):
-    together(run_unevenly, folder=tmp_path)
+    run_ranks(run_unevenly, folder=tmp_path)
 
 
 def test_alone_there_is_nobody_to_share_with(config, one, tmp_path, capsys):
@@ -211,7 +205,7 @@ def test_accumulation_is_one_large_batch_but_for_the_memory_bank(config, one, tw
         if stage == 2:
             shutil.copytree(one / "stage-1", folder / "stage-1")
         assert main([table, "--config", str(config), "--out", str(folder), *plain, *sizes]) == 0
-    curves = [logs.read(tmp_path / run / f"stage-{stage}" / loop.LOG) for run in ("1", "4")]
+    curves = [logs.read(tmp_path / run / f"stage-{stage}" / LOG) for run in ("1", "4")]
     for line, twin in zip(*curves, strict=True):
         for key in ("loss", figure, "subject", "accuracy", "gradient_norm"):
             assert twin[key] == pytest.approx(line[key], rel=1e-4, abs=1e-4), (line["step"], key)
@@ -221,17 +215,17 @@ def test_accumulation_is_one_large_batch_but_for_the_memory_bank(config, one, tw
 def test_two_processes_stopped_together_go_on_together(config, tmp_path):
     arguments = both(config, tmp_path / "parts", 2, "stage1")
     arguments += ["--set", "stage1.steps=150", "--set", "stage1.checkpoint_every=1000"]
-    log = tmp_path / "parts/stage-1" / loop.LOG
-    process = launch(arguments)
-    while process.poll() is None and (not log.exists() or log.read_text().count("\n") < 5):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode != 0
+    log = tmp_path / "parts/stage-1" / LOG
+    with launch(arguments) as process:
+        while process.poll() is None and (not log.exists() or log.read_text().count("\n") < 5):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode != 0
     assert "stopped by SIGTERM after step" in output
-    finish(launch(arguments))
-    finish(launch([*arguments, "--out", str(tmp_path / "whole")]))
-    first, second = (load_file(tmp_path / run / "stage-1" / loop.CHECKPOINT) for run in ("whole", "parts"))
+    launched(arguments)
+    launched([*arguments, "--out", str(tmp_path / "whole")])
+    first, second = (load_file(tmp_path / run / "stage-1" / CHECKPOINT) for run in ("whole", "parts"))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
@@ -240,8 +234,8 @@ def test_with_dropout_the_curve_is_that_of_the_number_of_processes(config, tmp_p
     runs = {}
     for name, count, batch in (("one", 1, 4), ("two", 2, 2), ("again", 2, 2)):
         arguments = ["stage1", "--config", str(config), "--out", str(tmp_path / name), *STEPS]
-        together(command, [*arguments, f"--set=stage1.batch_size={batch}"], folder=tmp_path / name, processes=count)
-        runs[name] = [line["loss"] for line in logs.read(tmp_path / name / "stage-1" / loop.LOG)]
+        run_ranks(command, [*arguments, f"--set=stage1.batch_size={batch}"], folder=tmp_path / name, world_size=count)
+        runs[name] = [line["loss"] for line in logs.read(tmp_path / name / "stage-1" / LOG)]
     assert runs["two"] == runs["again"]
     assert runs["two"] != runs["one"]  # the second process drops other units
     assert runs["two"] == pytest.approx(runs["one"], rel=0.3)
@@ -254,18 +248,18 @@ def test_weighted_means_are_those_of_everything():
     values = torch.arange(12.0)
     sizes = [1, 5, 2, 4]
     forwards = [Mean(part.mean(), len(part)) for part in values.split(sizes)]
-    weighted = [step_means({"x": mean}, {"x": 12}, len(sizes))["x"] for mean in forwards]
+    weighted = [rescale_to_step({"x": mean}, {"x": 12}, len(sizes))["x"] for mean in forwards]
     assert torch.stack(weighted).mean() == pytest.approx(values.mean())
     alone = torch.tensor(0.1)
-    assert step_means({"x": Mean(alone, 7)}, {"x": 7}, 1)["x"] == alone  # bit by bit
-    assert step_means({"x": Mean(torch.tensor(0.0), 0)}, {"x": 0}, 3)["x"] == 0
+    assert rescale_to_step({"x": Mean(alone, 7)}, {"x": 7}, 1)["x"] == alone  # bit by bit
+    assert rescale_to_step({"x": Mean(torch.tensor(0.0), 0)}, {"x": 0}, 3)["x"] == 0
 
 
-def test_shares_are_consecutive_and_whole():
+def test_slices_of_ranks_are_consecutive_and_whole():
     items = list(range(12))
-    shares = [Share(process, 3).of(items) for process in range(3)]
-    assert [item for share in shares for item in share] == items
-    walked = [row for process in range(3) for rows in Share(process, 3).batches(range(5, 19), 4) for row in rows]
+    slices = [ProcessGroup(rank, 3).slice_of(items) for rank in range(3)]
+    assert [item for own in slices for item in own] == items
+    walked = [row for rank in range(3) for rows in ProcessGroup(rank, 3).batches_of(range(5, 19), 4) for row in rows]
     assert sorted(walked) == list(range(5, 19))
 
 
@@ -307,15 +301,15 @@ class _Dtypes(nn.Module):
 
 
 def train_with_dtypes(folder: Path) -> None:
-    task, dtypes = killed_run.Regression(), _Dtypes()
+    task, dtypes = Regression(), _Dtypes()
     task.state[0], task.state[2] = dtypes, nn.Linear(4, 1)
-    loop.run(task, killed_run.CONFIG, 0, folder, accelerator=open_accelerator())
+    train(task, LONG, 0, folder, accelerator=open_accelerator())
     sys.stdout.write(f"\ndtypes {dtypes.seen} {dtypes.linear.weight.dtype}\n")
 
 
 @pytest.mark.parametrize(("setting", "dtype"), [("no", torch.float32), ("bf16", torch.bfloat16)])
 def test_mixed_precision_is_what_accelerate_is_configured_for(tmp_path, setting, dtype):
-    (printed,) = together(
-        train_with_dtypes, tmp_path / "run", folder=tmp_path, processes=1, ACCELERATE_MIXED_PRECISION=setting
+    (printed,) = run_ranks(
+        train_with_dtypes, tmp_path / "run", folder=tmp_path, world_size=1, ACCELERATE_MIXED_PRECISION=setting
     )
     assert f"\ndtypes {dtype} torch.float32\n" in printed

@@ -1,11 +1,6 @@
-"""The network against a per-sample restatement with plain loops, and the properties that batching must keep."""
+"""The network against its plain restatement, and the properties that batching must keep."""
 
-# ruff: noqa: N806 - the letters of the paper: V, L, T, Z, Q
-
-import json
-import math
 import re
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -13,12 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
+from torch import nn
 
-from tests.support.small_network import CONFIG, SWITCHES, collate, draw_sample
-from training.network import Adapter, Deper, ImageEncoder, NetworkConfig, PersonaEncoder, TextTable
+from tests.training.network.plain_network import Plain, plain_pooling, plain_sinusoid
+from tests.training.network.small_network import CONFIG, SWITCHES, collate, draw_sample
+from training.network import Adapter, Deper, NetworkConfig, PersonaEncoder
 from training.network.box_pooling import pool_boxes
 from training.network.positions import encode_how_long, encode_order, encode_where, sinusoid
 from training.network.trajectory_decoder import FiLM
@@ -33,131 +27,6 @@ LENGTHS = st.tuples(st.integers(0, 6), st.integers(0, 5))
 def deper() -> Deper:
     torch.manual_seed(0)
     return Deper(CONFIG, num_subjects=4).double().eval()
-
-
-class Plain:
-    """The network on one sample, straight from the formulas: no batch, no padding, no masks, head by head."""
-
-    def __init__(self, deper: Deper) -> None:
-        self.config = deper.persona_encoder.config
-        self.weights = {name: value.detach() for name, value in deper.state_dict().items()}
-
-    def linear(self, name: str, x: Tensor) -> Tensor:
-        return x @ self.weights[f"{name}.weight"].T + self.weights[f"{name}.bias"]
-
-    def norm(self, name: str, x: Tensor) -> Tensor:
-        x = x - x.mean(-1, keepdim=True)
-        x = x / ((x * x).mean(-1, keepdim=True) + 1e-5).sqrt()
-        return x * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]
-
-    def gelu(self, x: Tensor) -> Tensor:
-        return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
-
-    def attend(self, name: str, x: Tensor, context: Tensor) -> Tensor:
-        q, k, v = (
-            self.linear(f"{name}.attention.{part}", y)
-            for part, y in (("query", x), ("key", context), ("value", context))
-        )
-        width = CONFIG.hidden_size // CONFIG.num_heads
-        rows = []
-        for i in range(len(x)):
-            heads = []
-            for h in range(CONFIG.num_heads):
-                part = slice(h * width, (h + 1) * width)
-                weights = torch.stack(
-                    [(q[i, part] * k[j, part]).sum() / math.sqrt(width) for j in range(len(context))]
-                ).exp()
-                heads.append(sum(w * v[j, part] for j, w in enumerate(weights)) / weights.sum())
-            rows.append(torch.cat(heads))
-        answer = self.linear(f"{name}.attention.output", torch.stack(rows)) if rows else x
-        return self.norm(f"{name}.norm", x + answer)
-
-    def feed_forward(self, name: str, x: Tensor) -> Tensor:
-        inner = self.linear(f"{name}.layers.3", self.gelu(self.linear(f"{name}.layers.0", x)))
-        return self.norm(f"{name}.norm", x + inner)
-
-    def readout(self, name: str, context: Tensor) -> Tensor:
-        x = self.attend(f"{name}.cross_attention", self.weights[f"{name}.query"][0], context)
-        return self.linear(f"{name}.head.3", self.gelu(self.linear(f"{name}.head.1", self.norm(f"{name}.head.0", x))))[
-            0
-        ]
-
-    def embed_trajectory(self, image: Tensor, boxes: Tensor, durations: Tensor) -> Tensor:
-        name = "persona_encoder.trajectory_embedding.projection"
-        rows = [torch.zeros(0, CONFIG.hidden_size, dtype=torch.float64)]
-        for i, (box, duration) in enumerate(zip(boxes.tolist(), durations.tolist(), strict=True)):
-            x, y = (box[0] + box[2]) / 2 * CONFIG.grid_size, (box[1] + box[3]) / 2 * CONFIG.grid_size
-            half = CONFIG.hidden_size // 2
-            where = plain_sinusoid(x, half) + plain_sinusoid(y, half)
-            extra = where
-            if self.config.dynamics:
-                when, how_long = plain_sinusoid(i, 2 * half), plain_sinusoid(duration * 100, 2 * half)
-                extra = [sum(parts) for parts in zip(where, when, how_long, strict=True)]
-            seen = self.linear(name, plain_pooling(image, box, CONFIG.grid_size))
-            rows.append((seen + torch.tensor(extra, dtype=torch.float64))[None])
-        return torch.cat(rows)
-
-    def __call__(self, image: Tensor, words: Tensor, boxes: Tensor, durations: Tensor) -> dict[str, Tensor]:
-        V = self.linear("persona_encoder.image_projection", image)
-        L = self.linear("persona_encoder.text_projection", words)
-        if self.config.word_order:
-            places = [plain_sinusoid(i, CONFIG.hidden_size) for i in range(len(words))]
-            L = L + self.config.word_order * torch.tensor(places, dtype=torch.float64).view(L.shape)
-        L_0 = L
-        T = self.embed_trajectory(image, boxes, durations)
-        T = T if self.config.trajectory else T[:0]
-        for layer in range(CONFIG.encoder_layers):
-            streams = []
-            for stream, tokens, other in (("text", L, T), ("trajectory", T, L)):
-                name = f"persona_encoder.dual_context.layers.{layer}.{stream}"
-                tokens = self.attend(f"{name}.self_attention", tokens, tokens)
-                context = torch.cat((V, other)) if self.config.dual_context else V
-                tokens = self.attend(f"{name}.cross_attention", tokens, context)
-                streams.append(self.feed_forward(f"{name}.feed_forward", tokens))
-            L, T = streams
-        Z = torch.cat((L, T))
-        z_s = self.readout("persona_encoder.extractor", Z)
-        latent = self.config.trajectory_latent
-        z_traj = (
-            self.readout("trajectory_decoder.latent", Z)
-            if latent
-            else self.linear("trajectory_decoder.from_subject", z_s)
-        )
-        Q = self.weights["trajectory_decoder.box_queries"][0] + z_traj
-        for layer in range(CONFIG.decoder_layers):
-            name = f"trajectory_decoder.layers.{layer}"
-            Q = self.attend(f"{name}.self_attention", Q, Q)
-            Q = self.attend(f"{name}.latent_attention", Q, z_traj[None])
-            Q = self.attend(f"{name}.context_attention", Q, torch.cat((V, L_0)))
-            if self.config.film:
-                film = self.linear(f"{name}.film.gamma_beta.1", self.norm(f"{name}.film.gamma_beta.0", z_s)).tanh()
-                Q = Q * (1 + film[: CONFIG.hidden_size]) + film[CONFIG.hidden_size :]
-            Q = self.feed_forward(f"{name}.feed_forward", Q)
-        numbers = self.linear("trajectory_decoder.head", Q)
-        x1, y1, x2, y2 = (1 / (1 + torch.exp(-numbers[:, i])) for i in range(4))
-        boxes = torch.stack(
-            (torch.minimum(x1, x2), torch.minimum(y1, y2), torch.maximum(x1, x2), torch.maximum(y1, y2)), -1
-        )
-        logits = self.linear("subject_head.classifier", z_s)
-        return {"dual": Z, "z_s": z_s, "logits": logits, "boxes": boxes, "validity": numbers[:, 4]}
-
-
-def plain_sinusoid(value: float, size: int) -> list[float]:
-    return [(math.cos if i % 2 else math.sin)(value / 10_000 ** (2 * (i // 2) / size)) for i in range(size)]
-
-
-def plain_pooling(tokens: Tensor, box: list[float], grid_size: int) -> Tensor:
-    x1, y1, x2, y2 = box
-    inside = [
-        tokens[row * grid_size + column]
-        for row in range(grid_size)
-        for column in range(grid_size)
-        if x1 <= (column + 0.5) / grid_size <= x2 and y1 <= (row + 0.5) / grid_size <= y2
-    ]
-    if not inside:
-        column, row = (min(int((a + b) / 2 * grid_size), grid_size - 1) for a, b in ((x1, x2), (y1, y2)))
-        inside = [tokens[row * grid_size + column]]
-    return sum(inside) / len(inside)
 
 
 def check_against_formulas(deper: Deper, seed: int, lengths: list[tuple[int, int]], extra: int) -> None:
@@ -394,84 +263,3 @@ def test_the_adapter_is_one_linear_map() -> None:
     assert [name for name, _ in adapter.named_parameters()] == ["projection.weight"]
     assert adapter(torch.zeros(3, 12)).shape == (3, 20)
     assert not adapter(torch.zeros(3, 12)).any()
-
-
-@pytest.fixture(scope="module")
-def backbone() -> DINOv3ConvNextModel:
-    torch.manual_seed(3)
-    return DINOv3ConvNextModel(DINOv3ConvNextConfig(hidden_sizes=[4, 4, 8, 8], depths=[1, 1, 1, 1], drop_path_rate=0.5))
-
-
-def test_the_image_encoder_is_the_last_feature_map(backbone: DINOv3ConvNextModel, tmp_path: Path) -> None:
-    backbone.save_pretrained(tmp_path)
-    encoder = ImageEncoder.from_pretrained(tmp_path).train()
-    pixels = torch.randn(2, 3, 96, 96, requires_grad=True)
-    tokens = encoder(pixels)
-    assert tokens.shape == (2, 9, encoder.channels)
-    assert not tokens.requires_grad
-    assert not any(module.training for module in encoder.modules())
-    assert not any(parameter.requires_grad for parameter in encoder.parameters())
-    feature_map = pixels
-    with torch.no_grad():
-        for stage in encoder.backbone.model.stages:
-            feature_map = stage(feature_map)
-        for row in range(3):
-            for column in range(3):
-                expected = encoder.backbone.layer_norm(feature_map[:, :, row, column])
-                torch.testing.assert_close(tokens[:, row * 3 + column], expected)
-
-
-@pytest.mark.parametrize(
-    "name", ["embed_tokens.weight", "model.embed_tokens.weight", "model.language_model.embed_tokens.weight"]
-)
-@pytest.mark.parametrize("sharded", [False, True])
-def test_the_text_table_reads_the_embeddings_alone(tmp_path: Path, name: str, sharded: bool) -> None:
-    weight = torch.randn(7, 5).to(torch.bfloat16)
-    if sharded:
-        save_file({name: weight}, tmp_path / "model-00002-of-00002.safetensors")
-        index = {
-            "weight_map": {
-                "lm_head.weight": "model-00001-of-00002.safetensors",
-                name: "model-00002-of-00002.safetensors",
-            }
-        }
-        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
-    else:
-        save_file({name: weight, "model.norm.weight": torch.ones(5)}, tmp_path / "model.safetensors")
-    table = TextTable.from_pretrained(tmp_path)
-    ids = torch.tensor([[0, 6, 3]])
-    assert torch.equal(table(ids), weight[ids].float())
-    assert table.channels == 5
-    assert not table.state_dict()
-    assert not list(table.parameters())
-
-
-def test_the_text_table_is_found_in_the_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    repository = tmp_path / "models--org--vlm"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text("abc", encoding="utf-8")
-    (repository / "snapshots" / "abc").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match="org/vlm holds neither"):
-        TextTable.from_pretrained("org/vlm")
-    save_file({"embed_tokens.weight": torch.ones(3, 2)}, repository / "snapshots" / "abc" / "model.safetensors")
-    assert TextTable.from_pretrained("org/vlm").weight.shape == (3, 2)
-
-
-def test_a_text_table_that_is_not_there_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds neither"):
-        TextTable.from_pretrained(tmp_path)
-    index = {"weight_map": {"embed_tokens.weight": "gone.safetensors"}}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
-    with pytest.raises(FileNotFoundError, match=r"lacks gone\.safetensors"):
-        TextTable.from_pretrained(tmp_path)
-    (tmp_path / "model.safetensors.index.json").unlink()
-    save_file(
-        {"a.embed_tokens.weight": torch.ones(1, 1), "b.embed_tokens.weight": torch.ones(1, 1)},
-        tmp_path / "model.safetensors",
-    )
-    with pytest.raises(ValueError, match="holds 2 tensors"):
-        TextTable.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="a text table is"):
-        TextTable(torch.ones(3))

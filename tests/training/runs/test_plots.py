@@ -9,6 +9,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 from pydeper import Trajectory
+from training.__main__ import main
 from training.errors import TrainingError
 from training.loop.logs import EVALUATIONS, LOG
 from training.runs import plots
@@ -81,3 +82,23 @@ def test_real_and_predicted_trajectories_stand_side_by_side():
     assert right[:320, 350:].any()
     nothing = plots.trajectory_picture(image, real, boxes[:0])
     assert np.asarray(nothing.crop((712, 0, 1412, 640))).min() == 255
+
+
+def test_a_run_is_drawn(config_file, tmp_path, capsys):
+    assert main(["plots", "--out", str(tmp_path)]) == 2
+    assert "holds no run; train with" in capsys.readouterr().err
+    assert (
+        main(["stage1", "--config", str(config_file), "--out", str(tmp_path), "--set", "stage1.evaluate_every=4"]) == 0
+    )
+    capsys.readouterr()
+    assert main(["plots", "--out", str(tmp_path), "--pictures", "2"]) == 0
+    drawn = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [path.name for path in drawn] == [
+        "stage-1-losses.png",
+        "subject-embeddings-pca.png",
+        "trajectory-0.png",
+        "trajectory-1.png",
+    ]
+    for path in drawn:
+        with Image.open(path) as picture:
+            assert min(picture.size) > 200

@@ -1,9 +1,10 @@
-"""The losses of both stages (paper, "Losses and training")."""
+"""L_con: a person's subject embeddings are pulled together, others' pushed away (paper, "Losses and training")."""
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from training.distributed.collectives import all_gather_rows, all_reduce_mean
 
 
 class ContrastiveLoss(nn.Module):
@@ -11,11 +12,11 @@ class ContrastiveLoss(nn.Module):
 
     For an anchor i with keys A(i) and positives P(i), the keys of the same subject:
         -1/|P(i)| · Σ_{p ∈ P(i)} log( exp(z_i·k_p / t) / Σ_{a ∈ A(i)} exp(z_i·k_a / t) ),
-    averaged over the anchors that have a positive; zero, with a gradient path, where none has. Where several processes
+    averaged over the anchors that have a positive; zero, with a gradient path, where none has. Where several ranks
     train, the mean of their losses is that average over the anchors of all.
 
     The bank is the union of the newest vector of every subject and a FIFO of the latest `capacity` vectors, normalised
-    and detached. A training step first stores its batch (of all processes, where torch.distributed runs), then
+    and detached. A training step first stores its batch (of all ranks, where torch.distributed runs), then
     compares, so that batch mates are keys too. Entries of the anchor's own sample, whenever they were stored, are
     neither its positives nor its negatives. In eval mode nothing is stored. `state_dict` holds the whole bank.
 
@@ -65,13 +66,13 @@ class ContrastiveLoss(nn.Module):
         with torch.autocast(subject_embedding.device.type, enabled=False):
             anchors = F.normalize(subject_embedding.to(self.queue.dtype), dim=-1)
             if self.training:
-                self._store(*(_gather(x) for x in (anchors.detach(), subjects, samples)))
+                self._store(*(all_gather_rows(x) for x in (anchors.detach(), subjects, samples)))
             keys, key_subjects, key_samples = self._bank()
             allowed = (key_subjects >= 0) & (key_samples != samples[:, None])
             positive = allowed & (key_subjects == subjects[:, None])
             losses, counted = _anchor_losses(anchors @ keys.T / self.temperature, allowed, positive)
             if self.training:
-                counted = _mean_over_processes(counted)
+                counted = all_reduce_mean(counted)
             return losses.sum() / torch.where(counted > 0, counted, 1)
 
     def _bank(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,76 +131,3 @@ def _anchor_losses(logits: Tensor, allowed: Tensor, positive: Tensor) -> tuple[T
     log_p = logits.masked_fill(~allowed, torch.finfo(logits.dtype).min / 2).log_softmax(-1)
     count = positive.sum(-1)
     return -(log_p * positive).sum(-1) / count.clamp(min=1), (count > 0).sum().to(logits.dtype)
-
-
-def _gather(rows: Tensor) -> Tensor:
-    """Concatenates every process's (n_r, ...) rows, in the order of ranks; n may differ between processes."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return rows
-    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(dist.get_world_size())]
-    dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
-    longest = max(int(count) for count in counts)
-    padded = rows.new_zeros(longest, *rows.shape[1:])
-    padded[: len(rows)] = rows
-    everyone = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(everyone, padded)
-    return torch.cat([part[: int(count)] for part, count in zip(everyone, counts, strict=True)])
-
-
-def _mean_over_processes(value: Tensor) -> Tensor:
-    if not (dist.is_available() and dist.is_initialized()):
-        return value
-    dist.all_reduce(value)
-    return value / dist.get_world_size()
-
-
-def trajectory_loss(predicted_boxes: Tensor, validity_logits: Tensor, boxes: Tensor, fixation_mask: Tensor) -> Tensor:
-    """L_traj = L_box + L_valid; see `box_loss` and `validity_loss` for arguments and errors."""
-    return box_loss(predicted_boxes, boxes, fixation_mask) + validity_loss(validity_logits, fixation_mask)
-
-
-def box_loss(predicted_boxes: Tensor, boxes: Tensor, fixation_mask: Tensor) -> Tensor:
-    """L_box: smooth L1 with β = 1/9, summed over the 4 numbers, averaged over the real fixations.
-
-    Samples without a trajectory take no part; where no sample has one the loss is zero, with a gradient path.
-
-    Args:
-        predicted_boxes: (B, S, 4)
-        boxes: (B, M, 4), M ≤ S.
-        fixation_mask: (B, M) bool or int, non-zero for real fixations.
-
-    Raises:
-        ValueError: There are more fixations than slots.
-    """
-    real = _slots(fixation_mask, predicted_boxes.shape[1])
-    boxes = F.pad(boxes, (0, 0, 0, real.shape[1] - boxes.shape[1])).to(predicted_boxes.dtype)
-    distance = F.smooth_l1_loss(predicted_boxes, boxes, beta=1 / 9, reduction="none").sum(-1)
-    return (distance * real).sum() / real.sum().clamp(min=1)
-
-
-def validity_loss(validity_logits: Tensor, fixation_mask: Tensor) -> Tensor:
-    """L_valid: binary cross-entropy of "this slot holds a fixation", averaged over all slots.
-
-    Samples without a trajectory take no part; where no sample has one the loss is zero, with a gradient path.
-
-    Args:
-        validity_logits: (B, S)
-        fixation_mask: (B, M) bool or int, M ≤ S, non-zero for real fixations.
-
-    Raises:
-        ValueError: There are more fixations than slots.
-    """
-    real = _slots(fixation_mask, validity_logits.shape[1])
-    has_trajectory = real.any(-1, keepdim=True)
-    surprise = F.binary_cross_entropy_with_logits(validity_logits, real.to(validity_logits.dtype), reduction="none")
-    return (surprise * has_trajectory).sum() / (has_trajectory.sum().clamp(min=1) * real.shape[1])
-
-
-def _slots(fixation_mask: Tensor, slots: int) -> Tensor:
-    missing = slots - fixation_mask.shape[1]
-    if missing < 0:
-        raise ValueError(
-            f"trajectories of {fixation_mask.shape[1]} fixations do not fit the decoder's {slots} slots; "
-            "cut them to max_fixations"
-        )
-    return F.pad(fixation_mask.bool(), (0, missing))

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,8 +13,7 @@ from tests.support.images import random_image
 from tests.support.small_vlm import SmallVLM
 from tests.support.training_run import log_of
 from training.__main__ import main
-from training.data.feature_cache import MemoryStore
-from training.vlm.prefix import DescriptionLoss
+from training.losses.description import DescriptionLoss, language_loss
 from training.vlm.steered_vlm import SteeredVLM
 
 # Images of five shapes: prefixes of five lengths.
@@ -53,7 +51,7 @@ def plain(
     batch = vlm.prompt_batch([vlm.steered_prompt(style)] * len(texts), texts, grids)
     features = vlm.image_features([IMAGES[number] for number in images])
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        return vlm.description_loss(features, soft_tokens, batch)
+        return language_loss(vlm.model, vlm.embed(features, soft_tokens, batch.input_ids), batch)
 
 
 def soft_tokens_of(vlm: SteeredVLM, count: int, seed: int = 0) -> Tensor:
@@ -131,18 +129,6 @@ def test_an_image_is_prefilled_once_for_all_rows_and_steps(sdpa):
     assert features.asked == 2
     loss_of([0, 1, 2, 0], soft, ["a", "b", "c", "d"])
     assert features.asked == 3
-
-
-def test_the_oldest_prefixes_go_first_and_the_bound_holds():
-    store: MemoryStore[np.ndarray] = MemoryStore(3000)
-    for key in "abc":
-        store.put(key, np.zeros(1000, np.uint8))
-    assert store.get("a") is not None
-    store.put("d", np.zeros(1000, np.uint8))
-    assert [key in store for key in "abcd"] == [True, False, True, True]
-    store.put("e", np.zeros(3001, np.uint8))
-    assert "e" not in store
-    assert store.nbytes == 3000
 
 
 def saved_bytes(loss_of: DescriptionLoss, images: list[int], soft: Tensor, texts: list[str]) -> int:

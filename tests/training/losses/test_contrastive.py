@@ -1,4 +1,4 @@
-"""The losses against plain loops, and the edges: no positive, no trajectory, nothing to predict."""
+"""The contrastive loss against plain loops, and its edges: no positive, one sample again and again."""
 
 import math
 from pathlib import Path
@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.support.processes import together
-from training.losses.losses import ContrastiveLoss, batch_contrastive_loss, trajectory_loss
+from tests.support.processes import run_ranks
+from training.losses.contrastive import ContrastiveLoss, batch_contrastive_loss
 
 torch.set_num_threads(1)
 TEMPERATURE = 0.07
@@ -163,7 +163,7 @@ def test_processes_share_one_bank(tmp_path: Path) -> None:
     # The fourth anchor has no positive: 3 and 1 count, so the processes' own means must not be averaged.
     z, subjects, samples = torch.randn(5, 4), torch.tensor([0, 0, 0, 2, 0]), torch.arange(5)
     torch.save((z, subjects, samples), tmp_path / "batch.pt")
-    together(_one_of_two, tmp_path, folder=tmp_path / "printed")
+    run_ranks(_one_of_two, tmp_path, folder=tmp_path / "printed")
     alone = ContrastiveLoss(3, 4)
     alone(z, subjects, samples)
     values = []
@@ -173,42 +173,3 @@ def test_processes_share_one_bank(tmp_path: Path) -> None:
         for name, tensor in alone.state_dict().items():
             torch.testing.assert_close(state[name], tensor)
     torch.testing.assert_close(torch.stack(values).mean(), alone.eval()(z, subjects, samples))
-
-
-def _plain_trajectory_loss(predicted: Tensor, logits: Tensor, boxes: Tensor, mask: Tensor) -> float:
-    box, fixations, surprise, slots = 0.0, 0, 0.0, 0
-    for b in range(len(boxes)):
-        count = int(mask[b].sum())
-        if count == 0:
-            continue
-        for i in range(predicted.shape[1]):
-            probability = 1 / (1 + math.exp(-float(logits[b, i])))
-            surprise -= math.log(probability if i < count else 1 - probability)
-            slots += 1
-            if i < count:
-                fixations += 1
-                for d in (abs(float(predicted[b, i, k] - boxes[b, i, k])) for k in range(4)):
-                    box += 0.5 * d * d * 9 if d < 1 / 9 else d - 0.5 / 9
-    return box / max(fixations, 1) + surprise / max(slots, 1)
-
-
-@settings(max_examples=40)
-@given(seed=st.integers(0, 2**31), lengths=st.lists(st.integers(0, 4), min_size=1, max_size=4), slots=st.integers(4, 6))
-def test_trajectory_loss_is_the_plain_sum(seed: int, lengths: list[int], slots: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    predicted = torch.rand(len(lengths), slots, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    logits = torch.randn(len(lengths), slots, generator=generator, dtype=torch.float64, requires_grad=True)
-    boxes = torch.rand(len(lengths), 4, 4, generator=generator, dtype=torch.float64)
-    mask = torch.arange(4) < torch.tensor(lengths)[:, None]
-    value = trajectory_loss(predicted, logits, boxes, mask)
-    assert value.item() == pytest.approx(_plain_trajectory_loss(predicted.detach(), logits.detach(), boxes, mask))
-    gradients = torch.autograd.grad(value, (predicted, logits))
-    for gradient in gradients:
-        assert gradient.isfinite().all()
-        assert not gradient[~mask.any(-1)].any()  # without a trajectory, without a part in it
-    assert torch.equal(value, trajectory_loss(predicted, logits, boxes, mask.long()))
-
-
-def test_trajectory_loss_refuses_more_fixations_than_slots() -> None:
-    with pytest.raises(ValueError, match="5 fixations do not fit the decoder's 3 slots"):
-        trajectory_loss(torch.rand(1, 3, 4), torch.rand(1, 3), torch.rand(1, 5, 4), torch.ones(1, 5))
