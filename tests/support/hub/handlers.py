@@ -149,17 +149,14 @@ class Handler(BaseHTTPRequestHandler):
             raise ConnectionResetError
         return content
 
-    def _send(self, content: bytes, headers: Mapping[str, str], status: int = 200) -> int:
-        """Sends an answer; returns how much of the content went."""
+    def _send(self, content: bytes, headers: Mapping[str, str], status: int = 200) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":
-            return 0
-        sent = content if self.fault.cut_after is None else content[: self.fault.cut_after]
-        self.wfile.write(sent)
-        return len(sent)
+            return
+        self.wfile.write(content[: self.fault.cut_after])
 
     def _send_json(self, value: object, status: int = 200) -> None:
         self._send(json.dumps(value).encode(), {"Content-Type": "application/json"}, status)
@@ -170,9 +167,10 @@ class Handler(BaseHTTPRequestHandler):
         if asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
             start, status = int(asked[1]), 206
             headers = {**headers, "Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
-        sent = self._send(content[start:], headers, status)
-        if self.command == "GET":
-            self.hub.transfers.append(Transfer("GET", name, start, sent))
+        if self.command == "GET":  # noted before it goes, for the client goes on as soon as it has all
+            sent = content[start:][: self.fault.cut_after]
+            self.hub.transfers.append(Transfer("GET", name, start, len(sent)))
+        self._send(content[start:], headers, status)
 
 
 class HubHandler(Handler):
