@@ -282,6 +282,8 @@ def _is_offline(revision: str | None) -> bool:
     from huggingface_hub import constants
 
     address = urlsplit(constants.ENDPOINT)
+    if constants.HF_HUB_OFFLINE:
+        return False  # the client says so itself, and connects to nobody
     if (revision and _COMMIT.fullmatch(revision)) or not address.hostname or getproxies().get(address.scheme):
         return False
     try:
