@@ -1,7 +1,9 @@
 """From a torch module to one ONNX file: traced, stripped of traces of this machine, stored, put in place at once."""
 
+import contextlib
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +35,7 @@ def trace(
         outputs: The outputs' names.
         input_names: The inputs' names in the graph, where one input is a list of tensors.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_torchvision_notices():
         # Inputs that share an axis are meant to share its name; the other comes from inside the exporter.
         warnings.filterwarnings("ignore", "# The axis name", UserWarning)
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
@@ -50,6 +52,21 @@ def trace(
     assert program is not None
     _strip(program.model)
     return program.model
+
+
+@contextlib.contextmanager
+def _without_torchvision_notices() -> Iterator[None]:
+    """Keeps the exporter from saying, at each trace, that operators which are not used here have no library."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return "torchvision is not installed" not in record.getMessage()
+
+    logger.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_wanted)
 
 
 def save(

@@ -1,6 +1,6 @@
 """Many descriptions at once: pairs of an image and a persona, in groups that are decoded together."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import attrs
@@ -37,12 +37,9 @@ def read_pairs(
         InvalidArgumentError: They are no pairs.
         PydeperError: What `check_persona` raises, with the number of the pair.
     """
-    try:
-        listed = list(pairs)
-    except TypeError as error:
-        raise InvalidArgumentError(
-            f"pairs: must be pairs of an image and a persona, got {type(pairs).__name__}"
-        ) from error
+    if isinstance(pairs, str | bytes | Mapping) or not isinstance(pairs, Iterable):
+        raise InvalidArgumentError(f"pairs: must be pairs of an image and a persona, got {type(pairs).__name__}")
+    listed = list(pairs)
     for number, pair in enumerate(listed, 1):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             what = f"{type(pair).__name__} of length {len(pair)}" if hasattr(pair, "__len__") else type(pair).__name__

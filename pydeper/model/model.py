@@ -303,9 +303,11 @@ class DeperModel(Reopenable):
         style, decoding = split_options(options, self.styles, self.model_id)
         if isinstance(personas, Persona):
             raise InvalidArgumentError("personas: must be a list of personas, got one Persona; use describe for one")
-        if not personas:
+        if isinstance(personas, str | bytes) or not isinstance(personas, Iterable):
+            raise InvalidArgumentError(f"personas: must be a list of personas, got {type(personas).__name__}")
+        if not (personas := list(personas)):
             return []
-        soft_tokens = self._soft_tokens(list(personas))
+        soft_tokens = self._soft_tokens(personas)
         encoded = self.encode_image(image)
         batches = (soft_tokens[start : start + ROWS_AT_ONCE] for start in range(0, len(soft_tokens), ROWS_AT_ONCE))
         return [text for batch in batches for text in self._generate(encoded, style, batch, decoding)]

@@ -28,9 +28,12 @@ def split_options(options: DescribeOptions, styles: Sequence[str], model_id: str
         model_id: The model, for the message.
 
     Raises:
-        InvalidArgumentError: An option is unknown or out of its range, or the model does not know the style.
+        TypeError: There is no such option.
+        InvalidArgumentError: An option is out of its range, or the model does not know the style.
     """
     decoding: dict[str, Any] = dict(options)
+    if unknown := [name for name in decoding if name not in DescribeOptions.__annotations__]:
+        raise TypeError(f"{unknown[0]!r} is no option; the options are {', '.join(DescribeOptions.__annotations__)}")
     style = decoding.pop("style", "description")
     check_style(style, styles, model_id)
     return style, DecodingOptions(**decoding)

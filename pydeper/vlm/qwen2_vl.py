@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from pydeper.bundle.config import Precision, Prompts, VLMConfig
 from pydeper.bundle.vlm_files import find_files
 from pydeper.errors import InvalidArgumentError
+from pydeper.runtime.memory import readable_bytes
 from pydeper.runtime.session import CPU
 from pydeper.vlm.decoder import Decoder, Floats
 from pydeper.vlm.decoding import DecodingOptions, IncrementalText, TokenChooser, guide
@@ -26,7 +27,7 @@ from pydeper.vlm.protocol import Generation, VisionLanguageModel
 from pydeper.vlm.vision_encoder import VisionEncoder
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class EncodedImage:
     """An image as one model sees it: computed once, then shared by all personas and styles.
 
@@ -39,10 +40,15 @@ class EncodedImage:
 
     features: Floats
     grid: tuple[int, int, int]
-    _model: object = attrs.field(repr=False)
+    _model: object
     # By the tokens between image and persona; () is the image alone.
-    _prefixes: dict[tuple[int, ...], Prefix] = attrs.field(factory=dict, init=False, repr=False)
-    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
+    _prefixes: dict[tuple[int, ...], Prefix] = attrs.field(factory=dict, init=False)
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+
+    def __repr__(self) -> str:
+        frames, rows, columns = self.grid
+        held = readable_bytes(self.nbytes)
+        return f"EncodedImage({len(self.features)} image tokens, grid {frames}×{rows}×{columns} patches, {held})"
 
     def __reduce__(self) -> tuple[object, ...]:
         raise InvalidArgumentError(

@@ -17,7 +17,7 @@ from training.network.deper import Deper
 from training.runs.folders import CONFIG, stage1_folder, stage2_folder
 from training.runs.frozen_parts import FrozenParts, load_vlm
 from training.runs.samples import encode_samples
-from training.stages.selection import check_requirements
+from training.stages.checkpoint_selection import check_requirements
 from training.stages.stage1 import Stage1Task
 from training.stages.stage2 import Stage2Task
 

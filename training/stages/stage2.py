@@ -32,8 +32,8 @@ from training.network.adapter import Adapter
 from training.network.deper import Deper
 from training.network.text_table import TextTable
 from training.seeding import step_generator
+from training.stages.checkpoint_selection import caption_figures
 from training.stages.embedding import to_device
-from training.stages.selection import caption_figures
 from training.vlm.generation import Prompt, SeenImage, greedy, image_ids
 from training.vlm.steered_vlm import SteeredVLM
 

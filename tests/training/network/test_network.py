@@ -14,8 +14,8 @@ from tests.training.network.plain_network import Plain, plain_pooling, plain_sin
 from tests.training.network.small_network import CONFIG, SWITCHES, collate, draw_sample
 from training.network import Adapter, Deper, NetworkConfig, PersonaEncoder
 from training.network.box_pooling import pool_boxes
+from training.network.film import FiLM
 from training.network.positions import encode_how_long, encode_order, encode_where, sinusoid
-from training.network.trajectory_decoder import FiLM
 
 torch.set_num_threads(1)
 

@@ -1,6 +1,7 @@
 """Many images and many people at once."""
 
 import gc
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +112,25 @@ def test_mistakes_in_a_batch_are_told_before_anything_is_computed(
 
 @pytest.mark.parametrize("pairs", [None, 7, "scene.png", {"scene.png": None}])
 def test_what_is_no_list_of_pairs_is_refused(tiny: DeperModel, pairs: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"^pairs: "):
+    with pytest.raises(InvalidArgumentError, match=rf"^pairs: must be pairs .* got {type(pairs).__name__}$"):
         tiny.describe_batch(pairs)
+
+
+@pytest.mark.parametrize("personas", [None, 7, "ana.safetensors"])
+def test_what_is_no_list_of_personas_is_refused(tiny: DeperModel, pictures: list[Path], personas: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=rf"^personas: must be a list .* got {type(personas).__name__}$"):
+        tiny.describe_each(pictures[0], personas)
+
+
+def test_an_option_that_does_not_exist_is_named_with_those_that_do(tiny: DeperModel, pictures: list[Path]) -> None:
+    for describe in (tiny.stream, tiny.describe_each, tiny.describe_batch):
+        with pytest.raises(TypeError, match="'beams' is no option; the options are style, max_new_tokens"):
+            describe(pictures[0], [], beams=3) if describe != tiny.describe_batch else describe([], beams=3)
+
+
+def test_an_encoded_image_shows_what_it_is_in_a_line(tiny: DeperModel, pictures: list[Path]) -> None:
+    shown = repr(tiny.encode_image(pictures[0]))
+    assert re.fullmatch(r"EncodedImage\(9 image tokens, grid 1×6×6 patches, [\d.]+ (bytes|KiB|MiB)\)", shown), shown
 
 
 def test_an_image_that_goes_while_the_batch_runs_is_named(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.stages.selection import caption_figures
+from training.stages.checkpoint_selection import caption_figures
 
 
 def test_whoever_describes_as_people_did_has_the_highest_figures():
