@@ -2,8 +2,13 @@
 
 import os
 import sys
+import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydeper.runtime.forks import after_fork_in_child
 
 DEFAULT_MODEL_VARIABLE = "PYDEPER_MODEL"
 _warned_of_demonstration_model = False
@@ -28,6 +33,32 @@ def default_model_name() -> str:
             stacklevel=_frames_inside_pydeper(),
         )
     return "tiny"
+
+
+_Opened = TypeVar("_Opened")
+
+
+class OfDefaultModel(Generic[_Opened]):
+    """What is opened of the default model: once for all threads, at its first use, and anew in a forked process."""
+
+    def __init__(self, open_named: Callable[[str], _Opened]) -> None:
+        """Keeps nothing yet; `open_named` takes the name of the default model."""
+        self._open = open_named
+        self._lock = threading.Lock()
+        self._opened: dict[str, _Opened] = {}
+        after_fork_in_child(self._forget)
+
+    def get(self) -> _Opened:
+        """Returns it; another default model than the last one takes its place."""
+        name = default_model_name()
+        with self._lock:
+            if name not in self._opened:
+                self._opened = {name: self._open(name)}
+            return self._opened[name]
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()  # another thread may have held the old one at the moment of the fork
+        self._opened = {}
 
 
 def _frames_inside_pydeper() -> int:

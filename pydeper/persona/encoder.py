@@ -4,7 +4,6 @@ Making a persona takes this alone: no adapter, and no vision-language model.
 """
 
 import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
@@ -16,14 +15,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from pydeper.bundle.bundle import EncoderBundle, open_encoder_bundle
-from pydeper.bundle.default import default_model_name
+from pydeper.bundle.default import OfDefaultModel
 from pydeper.bundle.layout import PERSONA_ENCODER, TOKENIZER
 from pydeper.bundle.reopen import Reopenable
 from pydeper.bundle.tokenizer import open_tokenizer
 from pydeper.errors import IncompatiblePersonaError, InvalidArgumentError, InvalidImageError, InvalidSampleError
 from pydeper.persona.preprocess import EncodedSample, collate, encode_sample
 from pydeper.runtime.devices import check_device, providers_for
-from pydeper.runtime.forks import after_fork_in_child
 from pydeper.runtime.session import CPU, check_names, check_shape, check_threads, open_session
 from pydeper.samples.sample import Sample
 
@@ -179,17 +177,7 @@ def short_fingerprint(fingerprint: str) -> str:
     return fingerprint.removeprefix("sha256:")[:12]
 
 
-_default_encoders: dict[str, PersonaEncoder] = {}
-_default_lock = threading.Lock()
-
-
-def _forget_default() -> None:
-    global _default_lock
-    _default_lock = threading.Lock()  # another thread may have held it at the moment of the fork
-    _default_encoders.clear()
-
-
-after_fork_in_child(_forget_default)
+_default = OfDefaultModel(PersonaEncoder.from_pretrained)
 
 
 def default_encoder() -> PersonaEncoder:
@@ -201,10 +189,4 @@ def default_encoder() -> PersonaEncoder:
         BundleError: It cannot be found or loaded.
         RuntimeMissingError: ONNX Runtime is not installed, or installed twice.
     """
-    name = default_model_name()
-    with _default_lock:
-        if name not in _default_encoders:
-            encoder = PersonaEncoder.from_pretrained(name)
-            _default_encoders.clear()
-            _default_encoders[name] = encoder
-        return _default_encoders[name]
+    return _default.get()
