@@ -1,6 +1,7 @@
 """Gives out batches in order; where there are workers, they are made ahead."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -95,11 +96,12 @@ class BatchLoader:
         running, self._running = self._running, None
         if running is None:
             return
-        # Not by dropping it: an error's traceback may hold on to it.
-        running._shutdown_workers()
-        for worker in running._workers:
-            worker.kill()  # one that had not begun yet
-            worker.join()
+        with _deaths_ignored():
+            # Not by dropping it: an error's traceback may hold on to it.
+            running._shutdown_workers()
+            for worker in running._workers:
+                worker.kill()  # one that had not begun yet
+                worker.join()
 
 
 @attrs.frozen(eq=False)
@@ -117,6 +119,23 @@ class _Remote(Dataset[Batch | None]):
 
 def _unchanged(item: Unchanged) -> Unchanged:
     return item
+
+
+@contextmanager
+def _deaths_ignored() -> Iterator[None]:
+    """Keeps PyTorch from raising an error when a worker dies in here, where all of them are meant to end.
+
+    A worker that is stopped while its queue's thread sends a batch may abort: Python ends that thread at its exit, in
+    the middle of PyTorch's C++ code. Nothing is lost with it, since nobody waits for that batch any more.
+    """
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield  # where PyTorch does not listen either
+        return
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from pydeper.errors import InvalidImageError
 from tests.support.file_samples import CONFIG, Backbone, file_samples
@@ -124,6 +125,24 @@ def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do(data):
 
     with pytest.raises(TrainingError, match=r"workers: a process that makes batches ended .*fewer workers"):
         train()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="only POSIX tells a process of its children's ends")
+def test_a_worker_that_dies_while_it_is_stopped_is_no_error(data, monkeypatch):
+    """As one does now and then that still sends a batch: Python ends the sending thread within PyTorch's code."""
+    shut_down = _MultiProcessingDataLoaderIter._shutdown_workers
+
+    def die_first(running):
+        monkeypatch.undo()
+        for worker in running._workers:
+            os.kill(worker.pid, signal.SIGABRT)
+            os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+        shut_down(running)
+
+    batches = stage1_batches(data, workers=2)
+    with BatchLoader(batches, batches.config) as loader:
+        loader.take(0, CPU)
+        monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_shutdown_workers", die_first)
 
 
 def test_workers_need_files_of_features(data, config_file):
