@@ -12,7 +12,6 @@ the same settings; this command then goes on from there.
 """
 
 import json
-import re
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -37,14 +36,14 @@ from training.config import ConfigError, TrainingConfig, load_config, shaping_se
 from training.errors import TrainingError
 from training.evaluation import evaluate
 from training.evaluation.describe import TRAINING_SAMPLES
-from training.evaluation.predictions import Prediction, read_predictions
-from training.evaluation.report import Figure, figure_from_json, format_table, write_report
+from training.evaluation.predictions import Prediction, References, read_predictions
+from training.evaluation.report import Figure, check_reports, figure_from_json, format_table, write_report
 from training.loop.checkpoints import is_finished, load_state
 from training.network.adapter import Adapter
 from training.network.deper import Deper
 from training.paths import CONFIGS
 from training.preparation.prepare import PrepareOptions, prepare, summary
-from training.preparation.splits import SUPPORT, TRAIN, hash_order
+from training.preparation.splits import QUERY, SUPPORT, TEST, TRAIN, hash_order
 from training.runs.folders import stage1_folder, stage2_folder
 from training.runs.train_stages import train_stage1, train_stage2
 from training.stages.embedding import embed
@@ -133,6 +132,7 @@ def run(
     samples = prepared(source, data, out / "data")
     settings = [f"samples={json.dumps(str(samples))}", *changes]
     whole = load_config(TrainingConfig, config_file, settings)
+    _check_outputs(out / "results", samples, source)
     _print_epochs(whole)
     predictions: list[Prediction] = []
     for number, system in enumerate(systems, 1):
@@ -149,6 +149,13 @@ def run(
     facts = {"experiment": config_file.stem, "decoding": f"greedy, at most {max_new_tokens} tokens"}
     evaluate.report(predictions, scoring or evaluate.ScoreSettings(), out / "results", facts)
     compare_with_paper(out / "results", sorted({row.dataset for row in predictions}))
+
+
+def _check_outputs(results: Path, samples: Path, source: DataSource) -> None:
+    references = References.of(samples, everything := read_samples(samples), source.name)
+    datasets = {references.dataset_of(sample) for sample in everything if sample.split in (TEST, QUERY)}
+    evaluate.check_outputs(results, datasets)
+    check_reports(results, [f"{evaluate.file_name(dataset)}-beside-paper" for dataset in datasets])
 
 
 def prepared(source: DataSource, data: Path, folder: Path) -> Path:
@@ -259,7 +266,7 @@ def compare_with_paper(results: Path, datasets: Sequence[str]) -> None:
     """Writes and prints each data set's table with the paper's figures under those measured here."""
     paper = tomllib.loads(_PAPER.read_text(encoding="utf-8"))
     for dataset in datasets:
-        name = re.sub(r"\W+", "-", dataset).strip("-").lower()
+        name = evaluate.file_name(dataset)
         measured = json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
         rows: dict[str, dict[str, Figure]] = {}
         theirs: Mapping[str, Mapping[str, float]] = paper.get(dataset, {})

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import attrs
 
+from pydeper.atomic import check_output
 from pydeper.errors import InvalidArgumentError
 from pydeper.gaze import MIN_BOX, FixationMethod, FixedWindows
 from pydeper.readers import (
@@ -21,6 +22,7 @@ from pydeper.readers import (
 from pydeper.readers.capgaze import EYE_STOPS
 from pydeper.readers.localized_narratives import POINTER_STOPS
 from training.preparation.prepare import PrepareOptions, prepare, summary
+from training.preparation.prepared_folder import FILES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,11 +62,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Prepares the data set, and prints the report."""
+    for name in FILES:
+        check_output(options.out / name, _inputs(options))
     stream: SampleStream = options.read(options)
     images = options.images or options.folder / "images"
     chosen = {field.name: getattr(options, field.name) for field in attrs.fields(PrepareOptions)}
     report = prepare(stream, images, options.out, PrepareOptions(**chosen))
     print(summary(report, options.out))
+
+
+def _inputs(options: argparse.Namespace) -> list[Path]:
+    given = (getattr(options, name, None) for name in ("path", "descriptions"))
+    return [*getattr(options, "paths", ()), *(path for path in given if path is not None)]
 
 
 def _add_common(parser: argparse.ArgumentParser, name: str) -> None:

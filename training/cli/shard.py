@@ -14,8 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the sub-command."""
-    from training.data.shards import read_samples, write_shards
+    from training.data.shards import check_free, read_samples, write_shards
 
+    check_free(options.out)
     samples = read_samples(options.samples)
     written = write_shards(
         samples, options.out, shard_mib=options.shard_mib, skip_broken_images=options.skip_broken_images
