@@ -13,7 +13,6 @@ the same settings; this command then goes on from there.
 
 import json
 import tomllib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -132,8 +131,9 @@ def run(
     samples = prepared(source, data, out / "data")
     settings = [f"samples={json.dumps(str(samples))}", *changes]
     whole = load_config(TrainingConfig, config_file, settings)
-    _check_outputs(out / "results", samples, source)
-    _print_epochs(whole)
+    everything = read_samples(whole.samples, check_durations=whole.check_durations)
+    _check_outputs(out / "results", References.of(Path(whole.samples), everything, source.name), everything)
+    _print_epochs(whole, everything)
     predictions: list[Prediction] = []
     for number, system in enumerate(systems, 1):
         print(f"\n{system} ({number} of {len(systems)})", flush=True)
@@ -151,9 +151,8 @@ def run(
     compare_with_paper(out / "results", sorted({row.dataset for row in predictions}))
 
 
-def _check_outputs(results: Path, samples: Path, source: DataSource) -> None:
-    references = References.of(samples, everything := read_samples(samples), source.name)
-    datasets = {references.dataset_of(sample) for sample in everything if sample.split in (TEST, QUERY)}
+def _check_outputs(results: Path, references: References, samples: Sequence[Sample]) -> None:
+    datasets = {references.dataset_of(sample) for sample in samples if sample.split in (TEST, QUERY)}
     evaluate.check_outputs(results, datasets)
     check_reports(results, [f"{evaluate.file_name(dataset)}-beside-paper" for dataset in datasets])
 
@@ -300,12 +299,12 @@ def _prepare(source: DataSource, data: Path, folder: Path) -> None:
     print(summary(prepare(source.read(data), data / "images", folder, options), folder))
 
 
-def _print_epochs(config: TrainingConfig) -> None:
-    samples = Counter(sample.split for sample in read_samples(config.samples))
-    if not samples[TRAIN]:
+def _print_epochs(config: TrainingConfig, samples: Sequence[Sample]) -> None:
+    training = sum(sample.split == TRAIN for sample in samples)
+    if not training:
         raise TrainingError(f"{config.samples}: no sample is of the split {TRAIN!r}; there is nothing to train on")
     stages = {"stage 1": config.stage1, "stage 2": config.stage2}
     for name, stage in stages.items():
         if stage is not None:
-            epochs = stage.steps * stage.batch_size * stage.accumulation / samples[TRAIN]
-            print(f"{name}: {stage.steps} steps are {epochs:.1f} epochs of {samples[TRAIN]} samples on one device")
+            epochs = stage.steps * stage.batch_size * stage.accumulation / training
+            print(f"{name}: {stage.steps} steps are {epochs:.1f} epochs of {training} samples on one device")

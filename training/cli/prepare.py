@@ -95,6 +95,11 @@ def _add_common(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "--without-trajectory", choices=["skip", "keep"], default="skip", help="records without one (default: skip)"
     )
+    add_check_durations(parser)
+
+
+def add_check_durations(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that takes durations which look like those of another unit."""
     parser.add_argument(
         "--no-check-durations",
         dest="check_durations",

@@ -30,7 +30,7 @@ from PIL import Image
 from pydeper import readers
 from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidImageError, InvalidSampleError, PydeperError
-from pydeper.images import open_image
+from pydeper.images import image_format, open_image
 from pydeper.samples.sample import Sample
 from pydeper.samples.trajectory import Fixation, Trajectory
 from training.data.images import content_key
@@ -188,19 +188,20 @@ def _content(sample: Sample) -> bytes:
 
 
 def _suffix(content: bytes) -> str:
-    with Image.open(io.BytesIO(content)) as image:
-        kind = str(image.format)
+    kind = image_format(content)
     return _SUFFIXES.get(kind, kind.lower())
 
 
 # --- reading
 
 
-def read_samples(place: str) -> list[Sample]:
+def read_samples(place: str, *, check_durations: bool = True) -> list[Sample]:
     """Reads samples from wherever a setting says: a file (see `pydeper.read_samples`), or shards.
 
     Args:
         place: A JSON Lines file, or a folder or an address (http, https) of shards.
+        check_durations: Of a file, whether to refuse trajectories whose durations are in another unit than seconds (see
+            `pydeper.read_samples`). Shards hold samples that were judged when they were written.
 
     Raises:
         InvalidSampleError: The file cannot be read.
@@ -208,7 +209,7 @@ def read_samples(place: str) -> list[Sample]:
     """
     if _is_address(place) or Path(place).is_dir():
         return read_shard_samples(place)
-    return readers.read_samples(place)
+    return readers.read_samples(place, check_durations=check_durations)
 
 
 def read_shard_samples(address: str) -> list[Sample]:

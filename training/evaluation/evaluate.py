@@ -58,6 +58,7 @@ def run(
     samples: Path | None = None,
     describing: DescribeSettings | None = None,
     dataset: str | None = None,
+    check_durations: bool = True,
 ) -> None:
     """Describes, where there is a bundle; reads further predictions; scores all side by side and reports.
 
@@ -68,6 +69,7 @@ def run(
         samples: Samples file; holds the references of predictions that have none, and what a bundle describes.
         describing: The bundle, and what it describes.
         dataset: What to call the samples' data set, see `References.of`.
+        check_durations: See `pydeper.read_samples`.
 
     Raises:
         PydeperError: Of the file, line, sample or setting that is at fault.
@@ -80,7 +82,7 @@ def run(
         raise InvalidArgumentError("a model describes the images of a samples file; name one (--samples)")
     facts: dict[str, object] = {}
     described: list[Prediction] = []
-    people = [] if samples is None else read_samples(samples)
+    people = [] if samples is None else read_samples(samples, check_durations=check_durations)
     references = None if samples is None else References.of(samples, people, dataset)
     given = [prediction for file in files for prediction in read_predictions(file, references)]
     check_outputs(folder, {prediction.dataset for prediction in given})

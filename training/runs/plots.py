@@ -73,9 +73,10 @@ def plot_run(folder: Path, projection: Projection = "pca", pictures: int = 6) ->
             files.append(out / f"{stage.name}-losses.png")
             plot_losses(stage, files[-1])
     parts = FrozenParts.load(config)
-    training = training_samples(config.samples)
+    training = training_samples(config.samples, check_durations=config.check_durations)
     people = {sample.subject for sample in training}
-    shown = [sample for sample in read_samples(config.samples) if sample.split == VAL] or training
+    everything = read_samples(config.samples, check_durations=config.check_durations)
+    shown = [sample for sample in everything if sample.split == VAL] or training
     deper = Deper(config.network, len(people))
     load_state(first, deper, "deper")
     data = parts.encode(shown)
