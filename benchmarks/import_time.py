@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pydeper.console import write_any_text
 from training.evaluation.report import format_table, write_report
 
 RUNS = 7
@@ -59,4 +60,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    write_any_text()
     main()

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sides import Side
+from pydeper.console import write_any_text
 from training.evaluation.report import format_table, write_report
 from training.metrics.object_sequence_score import noun_sequences, score_sequences
 from training.metrics.requirements import MissingRequirementError
@@ -262,4 +263,5 @@ def changed(text: str, generator: random.Random) -> str:
 
 
 if __name__ == "__main__":
+    write_any_text()
     main()

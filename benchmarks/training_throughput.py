@@ -29,6 +29,7 @@ from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 from benchmarks.persona_encoder import photograph
 from pydeper import Sample, Trajectory
 from pydeper.bundle.config import ImageEncoderInfo, PersonaEncoderConfig
+from pydeper.console import write_any_text
 from training.config import Stage1Config, Stage2Config, TrainingConfig, load_config
 from training.data.encoded import EncodedDataset, encode_dataset
 from training.data.feature_cache import MemoryStore
@@ -272,5 +273,6 @@ def drawn_samples(count: int, folder: Path) -> list[Sample]:
 
 
 if __name__ == "__main__":
+    write_any_text()
     warnings.simplefilter("ignore")
     main()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import attrs
 
+from export.bundle.assemble import check_replaceable
 from export.bundle.build import TrainedModules, build_bundle
 from export.qwen2_vl.export import export_vlm
 from pydeper.bundle.config import BundleConfig
@@ -25,14 +26,16 @@ DESCRIPTION = (
 
 
 def export_tiny(config: TinyConfig, trained: TrainedModel, target: Path) -> dict[str, float]:
-    """Writes the bundle, demo samples included, to `target`, in place of what is there.
+    """Writes the bundle, demo samples included, to `target`, in place of the bundle that is there.
 
     Returns:
         What was compared with torch -> largest difference, relative to the largest value compared.
 
     Raises:
+        BundleError: `target` is something else than a bundle.
         ParityError: An exported graph gives other numbers than torch.
     """
+    check_replaceable(target)
     with tempfile.TemporaryDirectory(prefix="pydeper-tiny-") as temporary:
         demo, vlm, tokenizer = (Path(temporary) / name for name in ("demo", "vlm", "tokenizer.json"))
         write_demo(config, trained.people, demo)

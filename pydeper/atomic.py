@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and never in the place of what they are made from."""
 
 import contextlib
 import os
@@ -6,8 +6,10 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from pydeper.errors import InvalidArgumentError
 
 
 @contextlib.contextmanager
@@ -44,6 +46,23 @@ def is_stream(path: Path) -> bool:
         return False
     # /dev/stdout and its like may be a regular file, to which others hold the same open descriptor.
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or str(path).startswith(("/dev/", "/proc/"))
+
+
+def check_output(output: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:
+    """Refuses an output that would replace one of the inputs.
+
+    Raises:
+        InvalidArgumentError: It is one of them, by this name or another.
+    """
+    if any(_is_same_file(output, name) for name in inputs):
+        raise InvalidArgumentError(f"{output}: this command reads it, and would replace it: name another file")
+
+
+def _is_same_file(output: Path, name: str | os.PathLike[str]) -> bool:
+    try:
+        return output.samefile(name)
+    except (OSError, ValueError):  # what is not there cannot be replaced
+        return False
 
 
 def _pass_on_permissions(old: Path, new: Path) -> None:

@@ -80,6 +80,18 @@ def upright_size(image: ImageLike) -> tuple[int, int]:
     return _read(image, _upright_size)
 
 
+def image_format(image: str | os.PathLike[str] | bytes) -> str:
+    """Returns the format of an image file, as Pillow calls it, such as "PNG" or "JPEG".
+
+    Args:
+        image: A path, or the bytes of a file.
+
+    Raises:
+        InvalidImageError: As for `open_image`; but a file whose pixels are damaged may have a format.
+    """
+    return _read(image, lambda opened, _: str(opened.format))
+
+
 def why_no_path(text: str) -> str | None:
     """Says what a text is that cannot be the path of an image, and what to do; None where it may be a path."""
     if _DATA_URI.match(text):

@@ -247,6 +247,8 @@ class TrainingConfig:
         seed: Seed of weights, batches and dropout.
         samples: JSON Lines file of samples (see `pydeper.read_samples`), or a folder or an address of shards, as
             `python -m training shard` writes them.
+        check_durations: Refuse samples whose median fixation lasts less than 0.01 s or more than 10 s, which are in
+            another unit; false where they are meant, as in a folder that was made with `prepare --no-check-durations`.
         image_encoder: Frozen image encoder: name or folder that transformers' AutoModel loads.
         image_size: Side of the square images for the image encoder, in pixels.
         vlm: Frozen VLM: name or folder. Stage 1 reads only its tokenizer and input-embedding table.
@@ -263,6 +265,7 @@ class TrainingConfig:
     name: str
     seed: int = 0
     samples: str
+    check_durations: bool = attrs.field(default=True, metadata=MAY_CHANGE)
     image_encoder: str = "facebook/dinov3-convnext-tiny-pretrain-lvd1689m"
     image_size: int = attrs.field(default=448, validator=positive)
     vlm: str = "Qwen/Qwen2-VL-2B-Instruct"

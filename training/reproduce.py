@@ -12,9 +12,7 @@ the same settings; this command then goes on from there.
 """
 
 import json
-import re
 import tomllib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -37,14 +35,14 @@ from training.config import ConfigError, TrainingConfig, load_config, shaping_se
 from training.errors import TrainingError
 from training.evaluation import evaluate
 from training.evaluation.describe import TRAINING_SAMPLES
-from training.evaluation.predictions import Prediction, read_predictions
-from training.evaluation.report import Figure, figure_from_json, format_table, write_report
+from training.evaluation.predictions import Prediction, References, read_predictions
+from training.evaluation.report import Figure, check_reports, figure_from_json, format_table, write_report
 from training.loop.checkpoints import is_finished, load_state
 from training.network.adapter import Adapter
 from training.network.deper import Deper
 from training.paths import CONFIGS
 from training.preparation.prepare import PrepareOptions, prepare, summary
-from training.preparation.splits import SUPPORT, TRAIN, hash_order
+from training.preparation.splits import QUERY, SUPPORT, TEST, TRAIN, hash_order
 from training.runs.folders import stage1_folder, stage2_folder
 from training.runs.train_stages import train_stage1, train_stage2
 from training.stages.embedding import embed
@@ -133,7 +131,9 @@ def run(
     samples = prepared(source, data, out / "data")
     settings = [f"samples={json.dumps(str(samples))}", *changes]
     whole = load_config(TrainingConfig, config_file, settings)
-    _print_epochs(whole)
+    everything = read_samples(whole.samples, check_durations=whole.check_durations)
+    _check_outputs(out / "results", References.of(Path(whole.samples), everything, source.name), everything)
+    _print_epochs(whole, everything)
     predictions: list[Prediction] = []
     for number, system in enumerate(systems, 1):
         print(f"\n{system} ({number} of {len(systems)})", flush=True)
@@ -149,6 +149,12 @@ def run(
     facts = {"experiment": config_file.stem, "decoding": f"greedy, at most {max_new_tokens} tokens"}
     evaluate.report(predictions, scoring or evaluate.ScoreSettings(), out / "results", facts)
     compare_with_paper(out / "results", sorted({row.dataset for row in predictions}))
+
+
+def _check_outputs(results: Path, references: References, samples: Sequence[Sample]) -> None:
+    datasets = {references.dataset_of(sample) for sample in samples if sample.split in (TEST, QUERY)}
+    evaluate.check_outputs(results, datasets)
+    check_reports(results, [f"{evaluate.file_name(dataset)}-beside-paper" for dataset in datasets])
 
 
 def prepared(source: DataSource, data: Path, folder: Path) -> Path:
@@ -259,7 +265,7 @@ def compare_with_paper(results: Path, datasets: Sequence[str]) -> None:
     """Writes and prints each data set's table with the paper's figures under those measured here."""
     paper = tomllib.loads(_PAPER.read_text(encoding="utf-8"))
     for dataset in datasets:
-        name = re.sub(r"\W+", "-", dataset).strip("-").lower()
+        name = evaluate.file_name(dataset)
         measured = json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
         rows: dict[str, dict[str, Figure]] = {}
         theirs: Mapping[str, Mapping[str, float]] = paper.get(dataset, {})
@@ -293,12 +299,12 @@ def _prepare(source: DataSource, data: Path, folder: Path) -> None:
     print(summary(prepare(source.read(data), data / "images", folder, options), folder))
 
 
-def _print_epochs(config: TrainingConfig) -> None:
-    samples = Counter(sample.split for sample in read_samples(config.samples))
-    if not samples[TRAIN]:
+def _print_epochs(config: TrainingConfig, samples: Sequence[Sample]) -> None:
+    training = sum(sample.split == TRAIN for sample in samples)
+    if not training:
         raise TrainingError(f"{config.samples}: no sample is of the split {TRAIN!r}; there is nothing to train on")
     stages = {"stage 1": config.stage1, "stage 2": config.stage2}
     for name, stage in stages.items():
         if stage is not None:
-            epochs = stage.steps * stage.batch_size * stage.accumulation / samples[TRAIN]
-            print(f"{name}: {stage.steps} steps are {epochs:.1f} epochs of {samples[TRAIN]} samples on one device")
+            epochs = stage.steps * stage.batch_size * stage.accumulation / training
+            print(f"{name}: {stage.steps} steps are {epochs:.1f} epochs of {training} samples on one device")

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pydeper import DeperModel, InvalidArgumentError, InvalidImageError, Persona
-from pydeper.atomic import atomic_path
+from pydeper.atomic import atomic_path, check_output
+from pydeper.console import run_command
 
 SUFFIXES = {".avif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -155,7 +156,7 @@ def language_tags(personas: Sequence[Persona]) -> dict[str, Persona]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; 1 is the status where a photo was broken."""
+    """Runs the command; 1 is the status where a photo was broken, 2 that of a mistake."""
     parser = argparse.ArgumentParser(prog="caption", description="Describe the photos below a folder, as XMP sidecars.")
     parser.add_argument("photos", type=Path, help="a folder of photos")
     parser.add_argument("--persona", type=Path, action="append", required=True, help="a persona file; one a reader")
@@ -165,7 +166,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.photos.is_dir():
         parser.error(f"{options.photos} is not a folder")
+    return run_command("caption", lambda: _run(options), interrupted="interrupted; the same command goes on")
 
+
+def _run(options: argparse.Namespace) -> int:
+    if options.csv:
+        check_output(options.csv, [*options.persona, *photos_below(options.photos)])
     out = options.out or options.photos
     readers = language_tags([Persona.load(path) for path in options.persona])
     count = caption_library(options.photos, out, DeperModel.from_pretrained(options.model), readers)

@@ -16,10 +16,11 @@ from pydeper.bundle.bundle import open_bundle
 from pydeper.bundle.checksums import sha256
 from pydeper.bundle.config import BundleConfig, Precision
 from pydeper.bundle.layout import ADAPTER, CARD, CONFIG, MANIFEST, PERSONA_ENCODER, TOKENIZER
-from pydeper.bundle.manifest import MANIFEST_FORMAT_VERSION, ManifestEntry, list_files
+from pydeper.bundle.manifest import MANIFEST_FORMAT_VERSION, ManifestEntry, list_files, verify
 from pydeper.bundle.vlm_files import precisions_of
 from pydeper.errors import BundleError
 from pydeper.model.model import DeperModel
+from training.outputs import exists, output_folder
 
 # What `python -m export vlm` writes beside a VLM's files: in a bundle its own tokenizer and config say it.
 _SAID_ELSEWHERE = shutil.ignore_patterns(TOKENIZER, "vlm.json")
@@ -49,18 +50,20 @@ def assemble(
             a repository on the Hub, of which the default precision is fetched to see that the model loads.
         licence: A licence text to carry along as `LICENSE`.
         extras: Further files and folders, by the name they will have in the bundle.
-        overwrite: Replace what is at `target`; otherwise it must not exist.
+        overwrite: Replace the bundle that is at `target`; otherwise it must not exist.
 
     Returns:
         `target`.
 
     Raises:
-        BundleError: `target` exists, a part is missing, the parts do not make a model that loads, or the VLM does not
+        BundleError: `target` exists, or is not a bundle as it was written; or a part is missing, or lies around
+            `target`; the parts do not make a model that loads, or the VLM does not
             come in the precision that the config gives as the default.
     """
     target = Path(target)
-    if target.exists() and not overwrite:
+    if exists(target) and not overwrite:
         raise BundleError(f"{target}: exists already; remove it, or pass overwrite=True")
+    check_replaceable(target)
     if (vlm is None) != config.vlm.is_on_hub:
         reason = "is on the Hub, so vlm must be None" if vlm else "is a folder of the bundle, so vlm must be given"
         raise BundleError(f"config.vlm.source: {config.vlm.source!r} {reason}")
@@ -75,7 +78,14 @@ def assemble(
     for name, source in parts.items():
         if not source.exists():
             raise BundleError(f"{source}: does not exist, but is to become {name} of the bundle {target}")
-    target.parent.mkdir(parents=True, exist_ok=True)
+        if source.resolve() in target.resolve().parents:
+            raise BundleError(f"{target}: lies inside {source}, which is to become {name} of it; choose another place")
+    with output_folder(target.parent):
+        _assemble(target, config, parts)
+    return target
+
+
+def _assemble(target: Path, config: BundleConfig, parts: Mapping[str, Path]) -> None:
     # Beside the target, so that the renaming stays within one file system.
     building = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.building")
     replaced = building.with_suffix(".replaced")
@@ -102,7 +112,26 @@ def assemble(
     finally:
         shutil.rmtree(building, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
-    return target
+
+
+def check_replaceable(target: Path) -> None:
+    """Refuses to replace anything but a bundle as it was written, or an empty folder.
+
+    Raises:
+        BundleError: There is something else at `target`, or a bundle with files that its manifest does not list.
+    """
+    if not exists(target) or (target.is_dir() and not any(target.iterdir())):
+        return
+    try:
+        verify(target)
+        strange = sorted(path.name for path in target.iterdir() if path.name.startswith("."))
+        if strange:
+            raise BundleError(f"{target / strange[0]}: is no file of a bundle")
+    except (BundleError, OSError) as error:
+        raise BundleError(
+            f"{target}: would be replaced, but is not a bundle as it was written ({error}); name another folder, or "
+            "remove it first"
+        ) from error
 
 
 def _precisions(folder: Path, config: BundleConfig) -> list[Precision]:

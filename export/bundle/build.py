@@ -62,7 +62,7 @@ def build_bundle(
         encoder_precision: How the persona encoder is stored.
         adapter_precision: How the adapter is stored.
         extras: Further files and folders, by the name they will have in the bundle.
-        overwrite: Replace what is at `target`; otherwise it must not exist.
+        overwrite: Replace the bundle that is at `target`; otherwise it must not exist.
 
     Raises:
         ParityError: An exported graph gives other numbers than torch.

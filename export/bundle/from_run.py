@@ -17,6 +17,7 @@ from training.config import ConfigError, TrainingConfig
 from training.errors import TrainingError
 from training.loop.checkpoints import is_finished, load_state
 from training.network import Adapter, PersonaEncoder
+from training.outputs import exists
 from training.runs.folders import stage1_folder, stage2_folder
 from training.runs.frozen_parts import FrozenParts
 from training.runs.prompts import PROMPTS
@@ -57,7 +58,7 @@ def export_run(
     """
     if config.stage2 is None:
         raise ConfigError("stage2: missing; a bundle needs the adapter, which stage 2 trains")
-    if target.exists():
+    if exists(target):
         raise BundleError(f"{target}: exists already; remove it, or choose another --out")
     for folder, steps in (
         (stage1_folder(run), config.stage1.steps),

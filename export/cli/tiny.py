@@ -27,16 +27,21 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def run(options: argparse.Namespace) -> str:
     """Runs the command; returns what it prints."""
+    from export.bundle.assemble import check_replaceable
     from export.tiny import export_tiny, size_of
     from training.config import load_config
+    from training.evaluation.report import check_reports
     from training.tiny.config import TinyConfig
     from training.tiny.make import load_trained
-    from training.tiny.results import measure
+    from training.tiny.results import REPORTS, measure
 
     config = load_config(TinyConfig, options.config, options.changes)
-    trained = load_trained(config, options.out)
     bundle = options.bundle or options.out / "bundle"
     report = options.report or options.out / "results"
+    check_replaceable(bundle)
+    if not options.skip_evaluation:
+        check_reports(report, REPORTS)
+    trained = load_trained(config, options.out)
     differences = export_tiny(config, trained, bundle)
     exported = f"{bundle}: {size_of(bundle) / 1e6:.1f} MB; largest differences from torch: {differences}"
     if options.skip_evaluation:

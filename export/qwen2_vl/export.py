@@ -32,6 +32,7 @@ from export.qwen2_vl.steps import Step, run_steps, working_folder
 from export.qwen2_vl.vision_encoder import trace_vision_encoder
 from pydeper.bundle.config import Precision
 from pydeper.bundle.vlm_files import DECODER, EMBEDDING_TABLE, PREFILL_LAYERS, VISION_ENCODER
+from training.outputs import output_folder
 
 SUFFIXES: dict[Precision, str] = {"fp32": "", "fp16": "_fp16", "int8": "_int8", "int4": "_q4"}
 
@@ -110,8 +111,7 @@ def export_vlm(
     tolerance = _TOLERANCE[precision] if parity_tolerance is None else parity_tolerance
     exporter = _Exporter(source, revision, precision, store_fp16, rounding_tolerance, tolerance)
     out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad(), working_folder(out_dir, exporter.key()) as work:
+    with output_folder(out_dir), torch.no_grad(), working_folder(out_dir, exporter.key()) as work:
         figures = run_steps(work, exporter.steps(), progress)
         rounding = max(figures.pop(f"{name}_rounding") for name in ("vision", "decoder", "table"))
         for file in sorted(work.glob("*/*")):

@@ -14,10 +14,14 @@ from pydeper import hub
 from pydeper.atomic import atomic_path
 from pydeper.bundle.config import Precision, VLMConfig
 from pydeper.bundle.layout import TOKENIZER
+from pydeper.bundle.vlm_files import DECODER, EMBEDDING_TABLE, PREFILL_LAYERS, VISION_ENCODER
 from pydeper.errors import BundleError
+from training.outputs import OutputError, exists, refuse
 from training.vlm.steered_vlm import vlm_config
 
 VLM_CONFIG = "vlm.json"
+_WRITTEN = (TOKENIZER, VISION_ENCODER, DECODER, EMBEDDING_TABLE, PREFILL_LAYERS.removesuffix(".onnx"))
+"""How the names of files begin that an export writes."""
 
 
 def export_vlm_folder(
@@ -45,8 +49,10 @@ def export_vlm_folder(
 
     Raises:
         BundleError: A file of the source cannot be had or read, or `image_size` does not fit the patches.
+        OutputError: The folder is the source, or holds files of a VLM that this function did not write.
         ValueError: See `export_vlm`.
     """
+    _check_output(Path(out_dir), source)
     base_model, commit = _named(source, revision)
     config = AutoConfig.from_pretrained(source, revision=commit)
     if config.model_type != "qwen2_vl":
@@ -62,6 +68,19 @@ def export_vlm_folder(
         with atomic_path(Path(out_dir) / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return described, report
+
+
+def _check_output(folder: Path, source: str | Path) -> None:
+    """Refuses to write among files of the source, or of anybody else: only `vlm.json` tells which folder is ours."""
+    if folder.exists() and Path(source).exists() and folder.samefile(source):
+        raise OutputError(f"{folder}: is the source, whose {TOKENIZER} would be replaced; name another folder")
+    if exists(folder / VLM_CONFIG):
+        try:
+            read_vlm_folder(folder)
+        except BundleError:
+            refuse(folder, [VLM_CONFIG])
+    elif folder.is_dir():
+        refuse(folder, (path.name for path in folder.iterdir() if path.name.startswith(_WRITTEN)))
 
 
 def read_vlm_folder(folder: Path) -> tuple[VLMConfig, Tokenizer]:

@@ -2,12 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
-from os import PathLike
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-from pydeper.errors import InvalidArgumentError
 from pydeper.untrusted import legible
 
 
@@ -45,20 +42,3 @@ def add_runtime(command: argparse.ArgumentParser) -> None:
     """Adds the options that say what the model runs on."""
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
     command.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: ONNX Runtime's choice)")
-
-
-def check_output(output: Path, inputs: Iterable[str | PathLike[str]]) -> None:
-    """Refuses an output that would replace one of the inputs.
-
-    Raises:
-        InvalidArgumentError: It is one of them, by this name or another.
-    """
-    if any(_is_same_file(output, name) for name in inputs):
-        raise InvalidArgumentError(f"{output}: this command reads it, and would replace it: name another file")
-
-
-def _is_same_file(output: Path, name: str | PathLike[str]) -> bool:
-    try:
-        return output.samefile(name)
-    except (OSError, ValueError):  # what is not there cannot be replaced
-        return False

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pydeper
-from pydeper.atomic import atomic_path
-from pydeper.cli.command import add_command, add_model, add_runtime, check_output, written
+from pydeper.atomic import atomic_path, check_output
+from pydeper.cli.command import add_command, add_model, add_runtime, written
 from pydeper.cli.progress import progress_bar
 from pydeper.errors import InvalidArgumentError
 

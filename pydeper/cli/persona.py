@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pydeper
-from pydeper.atomic import is_stream
-from pydeper.cli.command import add_command, add_model, check_output
+from pydeper.atomic import check_output, is_stream
+from pydeper.cli.command import add_command, add_model
 from pydeper.cli.progress import progress_bar
 from pydeper.persona.file import check_replaceable
 

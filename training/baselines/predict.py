@@ -10,6 +10,7 @@ from tqdm import tqdm
 from training.baselines.system import System
 from training.baselines.targets import Person, Target
 from training.evaluation.predictions import PredictionsFile
+from training.outputs import output_folder
 from training.vlm.generation import Prompt, greedy, see
 from training.vlm.steered_vlm import SteeredVLM
 
@@ -48,17 +49,17 @@ def predict(
     """
     targets = [(person, target) for person in people for target in person.targets]
     pending = [attrs.evolve(target.pending, system=name) for _, target in targets]
-    folder.mkdir(parents=True, exist_ok=True)
     file = PredictionsFile(folder, {**settings, "system": name, "max_new_tokens": max_new_tokens}, pending)
     if len(file.done) < len(targets):
-        system = build()
-        bar = tqdm(total=len(targets), initial=len(file.done), desc=f"{name}: descriptions", mininterval=1.0)
-        with bar:
-            for start in range(len(file.done), len(targets), batch_size):
-                prompts = _prompts(vlm, system, targets[start : start + batch_size])
-                generated = greedy(vlm, prompts, max_new_tokens, batch_size=batch_size)
-                file.append([vlm.tokenizer.decode(ids).strip() for ids in generated])
-                bar.update(len(prompts))
+        with output_folder(folder):
+            system = build()
+            done, what = len(file.done), f"{name}: descriptions"
+            with tqdm(total=len(targets), initial=done, desc=what, mininterval=1.0, disable=None) as bar:
+                for start in range(done, len(targets), batch_size):
+                    prompts = _prompts(vlm, system, targets[start : start + batch_size])
+                    generated = greedy(vlm, prompts, max_new_tokens, batch_size=batch_size)
+                    file.append([vlm.tokenizer.decode(ids).strip() for ids in generated])
+                    bar.update(len(prompts))
     file.finish()
     return folder / PREDICTIONS
 

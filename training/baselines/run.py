@@ -124,7 +124,7 @@ class DescriptionTask:
         """
         if config.stage2 is None:
             raise ConfigError("stage2: missing; it says which style the prompts are of, and the VLM's precision")
-        samples = read_samples(config.samples)
+        samples = read_samples(config.samples, check_durations=config.check_durations)
         people = people_of(samples, References.of(Path(config.samples), samples, dataset))
         parts = FrozenParts.load(config)
         vlm = load_vlm(config, parts.tokenizer).to("cuda" if torch.cuda.is_available() else "cpu")

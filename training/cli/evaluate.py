@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from training.cli.prepare import add_check_durations
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the sub-command's arguments."""
@@ -20,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", choices=["ptb", "words", "split"], default="ptb", help="(default: %(default)s)")
     parser.add_argument("--wordnet", choices=["meteor", "nltk"], default="meteor", help="(default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder of predictions, tables and pictures")
+    add_check_durations(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -42,4 +45,5 @@ def run(options: argparse.Namespace) -> None:
         samples=options.samples,
         describing=describing if options.bundle else None,
         dataset=options.dataset,
+        check_durations=options.check_durations,
     )

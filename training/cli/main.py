@@ -1,13 +1,12 @@
 """`python -m training`: trains DEPER, makes the tiny model, measures."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Protocol
 
 import attrs
 
-from pydeper.errors import PydeperError
+from pydeper.console import run_command, write_any_text
 from training.cli import (
     baseline,
     evaluate,
@@ -101,18 +100,21 @@ COMMANDS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code (2 for a mistake of the user, 130 for Ctrl-C, 143 for SIGTERM)."""
+    """Runs one command; returns the exit status.
+
+    It is 2 for a mistake of the user or the system, 130 for Ctrl-C, 143 for SIGTERM, 141 where the reader of a pipe has
+    gone.
+    """
+    write_any_text()  # also the help
     options = build_parser().parse_args(arguments)
-    try:
+
+    def run() -> int:
         options.entry.module.run(options)
-    except PydeperError as error:
-        print(f"python -m training {options.command}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as stop:
-        # A training run that was asked to stop says itself what it saved, and which signal came.
-        print(f"\n{str(stop) or f'interrupted; {options.entry.interrupted}'}", file=sys.stderr)
-        return int(getattr(stop, "code", 130))
-    return 0
+        return 0
+
+    # A training run that was asked to stop says itself what it saved, and which signal came.
+    interrupted = f"interrupted; {options.entry.interrupted}"
+    return run_command(f"python -m training {options.command}", run, interrupted=interrupted)
 
 
 def build_parser() -> argparse.ArgumentParser:

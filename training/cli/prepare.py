@@ -1,16 +1,21 @@
 """`python -m training prepare FORMAT`: recordings to a folder to train on; a sub-command for each format."""
 
 import argparse
+import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import attrs
 
-from pydeper.errors import InvalidArgumentError
+from pydeper.atomic import check_output
+from pydeper.errors import InvalidArgumentError, InvalidSampleError
 from pydeper.gaze import MIN_BOX, FixationMethod, FixedWindows
 from pydeper.readers import (
     REPORT_FORMATS,
     BoxRadius,
     Placement,
+    ReportFormat,
     SampleStream,
     Tolerance,
     read_capgaze,
@@ -19,13 +24,30 @@ from pydeper.readers import (
     read_localized_narratives,
 )
 from pydeper.readers.capgaze import EYE_STOPS
+from pydeper.readers.fixation_report.columns import likely_columns, likely_time_unit
+from pydeper.readers.fixation_report.report_format import ROLES
 from pydeper.readers.localized_narratives import POINTER_STOPS
+from pydeper.readers.tables.table import Table
+from pydeper.untrusted import shown
 from training.preparation.prepare import PrepareOptions, prepare, summary
+from training.preparation.prepared_folder import FILES
+
+CUSTOM = "custom"
+"""The format of a table whose columns the command line names."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Also takes a screen's size in one word: WxH."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """See `argparse.ArgumentParser`."""
+        line = re.sub(r"(?<=--screen)[=\0]([0-9.]+)[x×]([0-9.]+)(?=\0|$)", r"\0\1\0\2", "\0".join(args))
+        return super().parse_known_args(line.split("\0") if line else [], namespace)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds a sub-command for each format."""
-    formats = parser.add_subparsers(dest="format", required=True, metavar="FORMAT")
+    formats = parser.add_subparsers(dest="format", required=True, metavar="FORMAT", parser_class=_Parser)
 
     narratives = formats.add_parser("localized-narratives", help="people who describe while their mouse follows")
     narratives.add_argument("paths", type=Path, nargs="+", metavar="FILE", help="JSON Lines, the shards of one set")
@@ -60,11 +82,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Prepares the data set, and prints the report."""
+    for name in FILES:
+        check_output(options.out / name, _inputs(options))
     stream: SampleStream = options.read(options)
     images = options.images or options.folder / "images"
     chosen = {field.name: getattr(options, field.name) for field in attrs.fields(PrepareOptions)}
     report = prepare(stream, images, options.out, PrepareOptions(**chosen))
     print(summary(report, options.out))
+
+
+def _inputs(options: argparse.Namespace) -> list[Path]:
+    given = (getattr(options, name, None) for name in ("path", "descriptions"))
+    return [*getattr(options, "paths", ()), *(path for path in given if path is not None)]
 
 
 def _add_common(parser: argparse.ArgumentParser, name: str) -> None:
@@ -86,6 +115,11 @@ def _add_common(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "--without-trajectory", choices=["skip", "keep"], default="skip", help="records without one (default: skip)"
     )
+    add_check_durations(parser)
+
+
+def add_check_durations(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that takes durations which look like those of another unit."""
     parser.add_argument(
         "--no-check-durations",
         dest="check_durations",
@@ -122,13 +156,26 @@ def _add_fixation_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--descriptions", type=Path, metavar="FILE", help="JSON Lines or CSV: subject, image, description"
     )
-    parser.add_argument("--format", dest="report_format", choices=sorted(REPORT_FORMATS), required=True)
+    parser.add_argument(
+        "--format",
+        dest="report_format",
+        choices=[*sorted(REPORT_FORMATS), CUSTOM],
+        required=True,
+        help=f"whose columns they are; {CUSTOM}: as --column says",
+    )
     parser.add_argument(
         "--column",
         action="append",
         default=[],
-        metavar="ROLE=NAME",
-        help="change one: x, y, duration, subject, image, …",
+        metavar="NAME=COLUMN",
+        help=f"which column is what: NAME is one of {', '.join(ROLES)}; may be repeated",
+    )
+    parser.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="take the rows with this value alone; may be repeated, also for several values of a column",
     )
     parser.add_argument("--units", choices=["normalised", "image_px", "screen_px"], help="of x and y")
     parser.add_argument("--time-unit", choices=["s", "ms", "us", "ns"], help="of the duration")
@@ -138,7 +185,7 @@ def _add_fixation_report(parser: argparse.ArgumentParser) -> None:
         "--rectangle", type=float, nargs=4, metavar=("X", "Y", "W", "H"), help="of the images on screen"
     )
     parser.add_argument(
-        "--screen", type=float, nargs=2, metavar=("W", "H"), help="images are centred on it, see --scale"
+        "--screen", type=float, nargs=2, metavar=("W", "H"), help="(or WxH) images are centred on it, see --scale"
     )
     parser.add_argument(
         "--scale",
@@ -202,15 +249,12 @@ def _capgaze(options: argparse.Namespace) -> SampleStream:
 
 
 def _fixation_report(options: argparse.Namespace) -> SampleStream:
-    changes = {"units": options.units, "time_unit": options.time_unit} | _columns(options.column)
     rectangle, screen = options.rectangle, options.screen
+    report_format = _report_format(options)
     return read_fixation_report(
         options.path,
         options.images,
-        attrs.evolve(
-            REPORT_FORMATS[options.report_format],
-            **{name: value for name, value in changes.items() if value is not None},
-        ),
+        report_format,
         options.descriptions,
         subject=options.subject,
         image=options.image,
@@ -227,15 +271,65 @@ def _fixation_report(options: argparse.Namespace) -> SampleStream:
     )
 
 
-def _columns(changes: list[str]) -> dict[str, str]:
-    roles = ("x", "y", "duration", "subject", "image", "trial", "start", "fixation")
+def _report_format(options: argparse.Namespace) -> ReportFormat:
+    """The columns of the table, which is opened to see that it has them.
+
+    Raises:
+        InvalidArgumentError: A column is not named, or the table has none of its name; proposes those that it has.
+    """
+    given = {"units": options.units, "time_unit": options.time_unit} | _columns(options.column)
+    changes = {name: value for name, value in given.items() if value is not None}
+    table = Table(options.path, options.encoding, options.sheet)
+    if options.report_format == CUSTOM:
+        if missing := [role for role in ("x", "y", "duration") if role not in changes]:
+            raise InvalidArgumentError(
+                f"--format {CUSTOM}: say which column is {' and '.join(missing)}, by --column {missing[0]}=COLUMN"
+                f"{_proposal(table)}"
+            )
+        report_format = ReportFormat(**changes)
+    else:
+        report_format = attrs.evolve(REPORT_FORMATS[options.report_format], **changes)
+    report_format = attrs.evolve(report_format, keep={**report_format.keep, **_kept(options.keep)})
+    try:
+        for role in ROLES:
+            if (column := getattr(report_format, role)) is not None:
+                table.column(column, role)
+        for column in report_format.keep:
+            table.column(column, "--keep")
+    except InvalidSampleError as error:
+        raise InvalidArgumentError(f"{error}{_proposal(table)}") from error
+    return report_format
+
+
+def _columns(changes: list[str]) -> dict[str, Any]:
     columns = {}
     for change in changes:
         role, equals, name = change.partition("=")
-        if role not in roles or not equals or not name:
-            raise InvalidArgumentError(f"--column {change}: write ROLE=NAME, where ROLE is one of {', '.join(roles)}")
+        if role not in ROLES or not equals or not name:
+            raise InvalidArgumentError(f"--column {change}: write NAME=COLUMN, where NAME is one of {', '.join(ROLES)}")
         columns[role] = name
     return columns
+
+
+def _kept(conditions: list[str]) -> dict[str, tuple[str, ...]]:
+    kept: dict[str, tuple[str, ...]] = {}
+    for condition in conditions:
+        column, equals, value = condition.partition("=")
+        if not column or not equals:
+            raise InvalidArgumentError(f"--keep {condition}: write COLUMN=VALUE")
+        kept[column] = (*kept.get(column, ()), value)
+    return kept
+
+
+def _proposal(table: Table) -> str:
+    """The end of a message: the options that the names of a table's columns speak for, or the names."""
+    columns = likely_columns(table.header)
+    if not {"x", "y", "duration"} <= columns.keys():
+        return f"; {table.path} has the columns {', '.join(shown(name) for name in table.header)}"
+    words = [word for role, column in columns.items() for word in ("--column", f"{role}={column}")]
+    if unit := likely_time_unit(columns["duration"]):
+        words += ["--time-unit", unit]
+    return f". By their names this is --format {CUSTOM} {shlex.join(words)}, and --units as x and y are"
 
 
 def _deper_json(options: argparse.Namespace) -> SampleStream:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pydeper.atomic import atomic_path
 from pydeper.errors import PydeperError
+from training.outputs import output_folder
 
 _TENSOR, _CHECKSUM = "features", "crc32"
 _DAY = 24 * 3600
@@ -104,8 +105,7 @@ class DiskStore:
         self.folder = folder / encoder
         self._sound: set[str] = set()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic_path(self.folder / "about.json") as temporary:
+            with output_folder(self.folder), atomic_path(self.folder / "about.json") as temporary:
                 temporary.write_text(json.dumps(about, indent=1, default=str) + "\n", encoding="utf-8")
             self._sweep()
         except OSError as error:
@@ -142,8 +142,7 @@ class DiskStore:
         features = features.detach().cpu().contiguous()
         path = self._path(key)
         try:
-            path.parent.mkdir(exist_ok=True)
-            with atomic_path(path) as temporary:
+            with output_folder(path.parent), atomic_path(path) as temporary:
                 save_file({_TENSOR: features}, temporary, {_CHECKSUM: _checksum(features)})
         except (OSError, SafetensorError) as error:
             raise FeatureCacheError(

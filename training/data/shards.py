@@ -10,6 +10,7 @@ A folder of shards holds
 Images are shuffled over the shards, so that each shard holds some of everybody. A shard is read whole, into memory.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -19,7 +20,6 @@ import tarfile
 import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,15 +30,17 @@ from PIL import Image
 from pydeper import readers
 from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidImageError, InvalidSampleError, PydeperError
-from pydeper.images import open_image
+from pydeper.images import image_format, open_image
 from pydeper.samples.sample import Sample
 from pydeper.samples.trajectory import Fixation, Trajectory
 from training.data.images import content_key
+from training.outputs import output_folder
 
 INDEX = "index.jsonl"
 OPEN_SHARDS = 3
 """Shards that are held in memory, and whose samples are shuffled together."""
 
+_SHARD = re.compile(r"\d{6,}\.tar")
 _MEMBER = re.compile(r"\d+\.tar/[0-9a-f]{64}\.\w+")
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
 
@@ -67,7 +69,7 @@ def write_shards(
 
     Args:
         samples: The samples; those of one image, wherever it lies, share one copy of it.
-        folder: Must not hold shards yet.
+        folder: Must not hold shards yet. After an error it holds none.
         shard_mib: Images go into a shard until it is that large, in MiB.
         skip_broken_images: So many images may be unreadable; their samples are left out, and warnings name them.
         seed: Of the images' order.
@@ -76,8 +78,7 @@ def write_shards(
         ShardError: The folder holds shards already, no sample is left, or a file cannot be written.
         InvalidImageError: More images are unreadable.
     """
-    if (folder / INDEX).exists():
-        raise ShardError(f"{folder}: holds {INDEX} already; name another folder, or remove that one")
+    check_free(folder)
     of_image, broken = _by_content(samples, skip_broken_images)
     if not of_image:
         raise ShardError("there are zero samples to write; give at least one with an image that can be read")
@@ -85,16 +86,30 @@ def write_shards(
     lines: list[str] = []
     shards = 0
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for shard in _cut([str(key) for key in keys], of_image, int(shard_mib * 2**20)):
-            lines += _write_shard(folder / f"{shards:06}.tar", {key: of_image[key] for key in shard})
-            shards += 1
-        with atomic_path(folder / INDEX) as temporary:  # last: a folder without it is not finished
-            temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        with output_folder(folder), contextlib.ExitStack() as undo:
+            for shard in _cut([str(key) for key in keys], of_image, int(shard_mib * 2**20)):
+                path = folder / f"{shards:06}.tar"
+                undo.callback(path.unlink, missing_ok=True)
+                lines += _write_shard(path, {key: of_image[key] for key in shard})
+                shards += 1
+            with atomic_path(folder / INDEX) as temporary:  # last: a folder without it is not finished
+                temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+            undo.pop_all()
     except OSError as error:
         raise ShardError(f"{folder}: cannot be written ({error}); free space there, or name another folder") from error
     count = sum(map(len, of_image.values()))
     return Written(shards=shards, images=len(of_image), samples=count, broken=broken)
+
+
+def check_free(folder: Path) -> None:
+    """Refuses a folder in which `write_shards` would replace something.
+
+    Raises:
+        ShardError: It holds shards already, or files that are called like them.
+    """
+    names = sorted(path.name for path in folder.glob("*"))
+    if there := [name for name in names if name == INDEX] or [name for name in names if _SHARD.fullmatch(name)]:
+        raise ShardError(f"{folder}: holds {there[0]} already; name another folder, or remove that one")
 
 
 def _by_content(samples: Sequence[Sample], skip_broken: int) -> tuple[dict[str, list[Sample]], int]:
@@ -173,19 +188,20 @@ def _content(sample: Sample) -> bytes:
 
 
 def _suffix(content: bytes) -> str:
-    with Image.open(io.BytesIO(content)) as image:
-        kind = str(image.format)
+    kind = image_format(content)
     return _SUFFIXES.get(kind, kind.lower())
 
 
 # --- reading
 
 
-def read_samples(place: str) -> list[Sample]:
+def read_samples(place: str, *, check_durations: bool = True) -> list[Sample]:
     """Reads samples from wherever a setting says: a file (see `pydeper.read_samples`), or shards.
 
     Args:
         place: A JSON Lines file, or a folder or an address (http, https) of shards.
+        check_durations: Of a file, whether to refuse trajectories whose durations are in another unit than seconds (see
+            `pydeper.read_samples`). Shards hold samples that were judged when they were written.
 
     Raises:
         InvalidSampleError: The file cannot be read.
@@ -193,7 +209,7 @@ def read_samples(place: str) -> list[Sample]:
     """
     if _is_address(place) or Path(place).is_dir():
         return read_shard_samples(place)
-    return readers.read_samples(place)
+    return readers.read_samples(place, check_durations=check_durations)
 
 
 def read_shard_samples(address: str) -> list[Sample]:
@@ -299,13 +315,13 @@ def read_shard(address: str) -> dict[str, bytes]:
     return images
 
 
-@contextmanager
+@contextlib.contextmanager
 def _opened(address: str) -> Iterator[IO[bytes]]:
     """A stream of a file's bytes; an address is read by WebDataset's own opener, which retries."""
     from webdataset.gopen import gopen
 
     try:
-        with closing(gopen(address) if _is_address(address) else Path(address).open("rb")) as stream:
+        with contextlib.closing(gopen(address) if _is_address(address) else Path(address).open("rb")) as stream:
             yield stream
     except (OSError, tarfile.TarError) as error:
         raise ShardError(f"{address}: cannot be read ({error}); `python -m training shard` writes shards") from error

@@ -8,7 +8,7 @@ gets a table of the systems side by side (`OUT/NAME.json`, `.md`, `.png`) and on
 import contextlib
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -23,11 +23,12 @@ from training.evaluation.predictions import (
     by_dataset,
     read_predictions,
 )
-from training.evaluation.report import format_table, write_report
+from training.evaluation.report import check_reports, format_table, write_report
 from training.evaluation.scores import METRICS, Scores, score_systems
 from training.metrics.meteor import one_program
 from training.metrics.tokenization import Tokenizer
 from training.metrics.wordnet import Lemmas, Source, nltk_lemmas, wordnet_lemmas
+from training.outputs import output_folder
 
 
 @attrs.frozen(kw_only=True)
@@ -57,6 +58,7 @@ def run(
     samples: Path | None = None,
     describing: DescribeSettings | None = None,
     dataset: str | None = None,
+    check_durations: bool = True,
 ) -> None:
     """Describes, where there is a bundle; reads further predictions; scores all side by side and reports.
 
@@ -67,6 +69,7 @@ def run(
         samples: Samples file; holds the references of predictions that have none, and what a bundle describes.
         describing: The bundle, and what it describes.
         dataset: What to call the samples' data set, see `References.of`.
+        check_durations: See `pydeper.read_samples`.
 
     Raises:
         PydeperError: Of the file, line, sample or setting that is at fault.
@@ -77,19 +80,38 @@ def run(
         )
     if describing is not None and samples is None:
         raise InvalidArgumentError("a model describes the images of a samples file; name one (--samples)")
-    folder.mkdir(parents=True, exist_ok=True)
     facts: dict[str, object] = {}
-    predictions: list[Prediction] = []
-    references = None
-    if samples is not None:
-        people = read_samples(samples)
-        references = References.of(samples, people, dataset)
-        if describing is not None:
+    described: list[Prediction] = []
+    people = [] if samples is None else read_samples(samples, check_durations=check_durations)
+    references = None if samples is None else References.of(samples, people, dataset)
+    given = [prediction for file in files for prediction in read_predictions(file, references)]
+    check_outputs(folder, {prediction.dataset for prediction in given})
+    if describing is not None and references is not None:
+        targets = (sample for sample in people if sample.split in describing.splits)
+        check_outputs(folder, {references.dataset_of(sample) for sample in targets})
+        with output_folder(folder):
             described, facts = describe(describing, people, references, folder)
-            predictions += described
-    for file in files:
-        predictions += read_predictions(file, references)
-    report(predictions, scoring, folder, facts)
+    report(described + given, scoring, folder, facts)
+
+
+def check_outputs(folder: Path, datasets: Iterable[str]) -> None:
+    """Refuses to replace files that `report` did not write; to be called before any work.
+
+    Args:
+        folder: Where reports are to go.
+        datasets: The data sets that there will be reports of.
+
+    Raises:
+        OutputError: There is such a file.
+    """
+    names = [file_name(dataset) for dataset in datasets]
+    check_reports(folder, names, (".json", ".md", ".png"))
+    check_reports(folder, [f"{name}-people" for name in names])
+
+
+def file_name(dataset: str) -> str:
+    """What a data set's files are called, without suffix."""
+    return re.sub(r"\W+", "-", dataset).strip("-").lower() or "dataset"
 
 
 def report(
@@ -99,12 +121,14 @@ def report(
 
     Raises:
         InvalidArgumentError: The systems of a data set have different targets.
+        OutputError: See `check_outputs`.
         MissingRequirementError: Something that a metric needs is not installed.
     """
     datasets = by_dataset(predictions)
-    names = {dataset: re.sub(r"\W+", "-", dataset).strip("-").lower() or "dataset" for dataset in datasets}
+    names = {dataset: file_name(dataset) for dataset in datasets}
     if len(set(names.values())) < len(names):
         raise InvalidArgumentError(f"data sets {', '.join(map(repr, names))} would share a file name; rename one")
+    check_outputs(folder, datasets)
     with one_program() if "METEOR" in scoring.metrics else contextlib.nullcontext():
         scored = {dataset: _score(systems, scoring) for dataset, systems in datasets.items()}
     for dataset, scores in scored.items():

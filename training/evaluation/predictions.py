@@ -21,6 +21,7 @@ import attrs
 from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidArgumentError, InvalidSampleError
 from pydeper.samples.sample import Sample
+from training.outputs import exists, refuse
 from training.preparation.splits import SEEN_SPLITS, UNSEEN_SPLITS
 
 
@@ -216,6 +217,9 @@ def _target(prediction: Prediction) -> tuple[str, str, str]:
     return prediction.image, prediction.subject, prediction.reference
 
 
+_SETTINGS = "predictions.settings.json"
+
+
 class PredictionsFile:
     """Predictions on disk while they are made, so that an interrupted run goes on where it stopped.
 
@@ -230,19 +234,22 @@ class PredictionsFile:
         """Takes up what an earlier run has left in the folder.
 
         Args:
-            folder: Where the files are; it must exist.
+            folder: Where the files are; it must exist when the first predictions come.
             settings: All that the predictions depend on, as plain JSON.
             pending: What is to be predicted, in this order; each `prediction` is empty.
 
         Raises:
             InvalidArgumentError: The folder holds predictions that were made with other settings, or of other samples.
+            OutputError: The file of the settings is another program's.
         """
         self._pending = pending
+        self._settings = json.dumps(settings, ensure_ascii=False, indent=1) + "\n"
         self._whole, self._partial = folder / "predictions.jsonl", folder / "predictions.partial.jsonl"
         found, content = self._whole, _content(self._whole)
         if content is None:
             found, content = self._partial, _content(self._partial)
-        _check_settings(folder / "predictions.settings.json", settings, content is not None)
+        self._begun = content is not None
+        _check_settings(folder / _SETTINGS, json.loads(self._settings), self._begun)
         whole_lines = 0 if content is None else content.rfind(b"\n") + 1
         if found == self._partial and content and whole_lines < len(content):  # the run was stopped within a line
             with self._partial.open("r+b") as file:
@@ -258,6 +265,10 @@ class PredictionsFile:
         """Writes the next predictions."""
         pending = self._pending[len(self.done) : len(self.done) + len(texts)]
         predicted = [attrs.evolve(row, prediction=text) for row, text in zip(pending, texts, strict=True)]
+        if not self._begun:
+            with atomic_path(self._partial.with_name(_SETTINGS)) as temporary:
+                temporary.write_text(self._settings, encoding="utf-8")
+            self._begun = True
         with self._partial.open("ab") as file:
             file.write("".join(row.line() for row in predicted).encode())
         self.done += predicted
@@ -277,19 +288,23 @@ def _content(path: Path) -> bytes | None:
         return None
 
 
-def _check_settings(path: Path, settings: Mapping[str, object], begun: bool) -> None:
-    encoded = json.dumps(settings, ensure_ascii=False, indent=1) + "\n"
-    if not begun:
-        with atomic_path(path) as temporary:
-            temporary.write_text(encoded, encoding="utf-8")
+def _check_settings(path: Path, now: dict[str, object], begun: bool) -> None:
+    if not begun and not exists(path):
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if not isinstance(before, dict):
+            raise TypeError(f"it is a {type(before).__name__}, not an object")
+    except (OSError, ValueError, TypeError) as error:
+        if not begun:
+            refuse(path.parent, [path.name])
         raise InvalidArgumentError(
             f"{path.parent}: holds predictions but not how they were made ({error}); use another --out"
         ) from error
-    now = json.loads(encoded)
+    if not begun:
+        if before.keys() != now.keys():
+            refuse(path.parent, [path.name])
+        return
     for name in now | before:
         if now.get(name) != before.get(name):
             raise InvalidArgumentError(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidArgumentError
 from training.evaluation.bootstrap import Interval
+from training.outputs import exists, output_folder, refuse
 
 Figure = Interval | float | int | None
 """A result: with an interval, without one, or None where it was not measured."""
@@ -42,6 +43,7 @@ def write_report(
     Raises:
         InvalidArgumentError: If there are no results, or a figure is NaN, infinite or no figure; nothing is written
             then.
+        OutputError: See `check_reports`.
     """
     table = format_table(results, digits=digits)
     content = {
@@ -58,12 +60,51 @@ def write_report(
     lines = [f"# {title or name}", "", table, ""]
     lines += [f"- {fact}: {value}" for fact, value in (facts or {}).items()]
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_reports(folder, [name])
     paths = folder / f"{name}.json", folder / f"{name}.md"
-    for path, text in zip(paths, (encoded, "\n".join(lines).rstrip() + "\n"), strict=True):
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    with output_folder(folder):
+        for path, text in zip(paths, (encoded, "\n".join(lines).rstrip() + "\n"), strict=True):
+            with atomic_path(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
     return paths
+
+
+def check_reports(folder: Path, names: Iterable[str], suffixes: Sequence[str] = (".json", ".md")) -> None:
+    """Refuses to replace files that are not earlier reports; to be called before the work that a report is about.
+
+    Args:
+        folder: Where reports are to go.
+        names: The reports', without suffix.
+        suffixes: Of the files that each has.
+
+    Raises:
+        OutputError: There is another file of such a name.
+    """
+    foreign = []
+    for name in names:
+        title = _title(folder / f"{name}.json")
+        for suffix in suffixes:
+            path = folder / f"{name}{suffix}"
+            if exists(path) and (title is None or (suffix == ".md" and not _is_headed(path, title))):
+                foreign.append(path.name)
+    refuse(folder, foreign)
+
+
+def _title(path: Path) -> str | None:
+    """The title of a report's JSON file, or None where it is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    own = isinstance(content, dict) and content.keys() == {"title", "facts", "results"}
+    return str(content["title"]) if own else None
+
+
+def _is_headed(path: Path, title: str) -> bool:
+    try:
+        return path.read_text(encoding="utf-8").startswith(f"# {title}\n")
+    except (OSError, ValueError):
+        return False
 
 
 def format_table(results: Mapping[str, Mapping[str, Figure]], *, digits: int = 3) -> str:

@@ -19,9 +19,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from training.errors import TrainingError
+from training.outputs import exists
 
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"
+_NUMBERED = f"checkpoint-{'[0-9]' * 8}.safetensors"
+_HALF_WRITTEN = ("checkpoint.tmp", "best.tmp", "log.tmp", "evaluations.tmp")
 
 
 class Checkpoints:
@@ -48,7 +51,7 @@ class Checkpoints:
             tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items()}
         also = [self.folder / f"checkpoint-{step:08d}.safetensors"] if self.keep > 1 else []
         _write(self.newest, tensors, {"step": str(step), "identity": json.dumps(self.identity)}, also)
-        older = sorted(self.folder.glob("checkpoint-*.safetensors"), reverse=True)
+        older = sorted(self.folder.glob(_NUMBERED), reverse=True)
         for path in older[self.keep if self.keep > 1 else 0 :]:
             path.unlink(missing_ok=True)
 
@@ -90,7 +93,7 @@ class Checkpoints:
 
     def forget(self) -> None:
         """Removes what a run without a checkpoint left: its best, and half-written files."""
-        for path in (self.folder / BEST, *self.folder.glob("*.tmp")):
+        for path in (self.folder / BEST, *(self.folder / name for name in _HALF_WRITTEN)):
             path.unlink(missing_ok=True)
 
     def _check(self, metadata: Mapping[str, str]) -> None:
@@ -106,6 +109,18 @@ class Checkpoints:
                 f"{self.newest}: made with another configuration or seed ({changes}); choose another folder, or delete "
                 "it to start anew"
             )
+
+
+def foreign_weights(folder: Path) -> list[str]:
+    """Returns the best weights' file where it is called like those of a training, and is none."""
+    best = folder / BEST
+    if not exists(best):
+        return []
+    try:
+        own = "identity" in _metadata(best)
+    except (OSError, TypeError, TrainingError):
+        own = False
+    return [] if own else [best.name]
 
 
 def is_finished(folder: Path, steps: int) -> bool:
@@ -205,4 +220,4 @@ def _open(path: Path) -> Any:
 
 
 def _older(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("checkpoint-*.safetensors"))
+    return sorted(path.name for path in folder.glob(_NUMBERED))

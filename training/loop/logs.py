@@ -17,10 +17,12 @@ from typing import IO, Any, Self
 from tqdm import tqdm
 
 from training.errors import TrainingError
+from training.outputs import exists
 
 LOG = "log.jsonl"
 EVALUATIONS = "evaluations.jsonl"
 TENSORBOARD = "tensorboard"
+_BEGINNING = b'{"step": '
 
 
 class TrainingLog:
@@ -58,7 +60,6 @@ class TrainingLog:
         if not self._silent:
             for name in (LOG, EVALUATIONS):
                 cut(self.folder / name, self.start)
-            self._files[LOG] = self._stack.enter_context((self.folder / LOG).open("a", encoding="utf-8"))
             if self._tensorboard:
                 self._events = _open_events(self.folder / TENSORBOARD, self.start)
                 self._stack.callback(self._events.close)
@@ -95,9 +96,6 @@ class TrainingLog:
 
     def evaluation(self, step: int, figures: Mapping[str, float]) -> None:
         """Logs an evaluation."""
-        if not self._silent and EVALUATIONS not in self._files:
-            opened = (self.folder / EVALUATIONS).open("a", encoding="utf-8")
-            self._files[EVALUATIONS] = self._stack.enter_context(opened)
         self._write(EVALUATIONS, step, figures, "val")
 
     def to_disk(self) -> None:
@@ -108,6 +106,8 @@ class TrainingLog:
     def _write(self, name: str, step: int, figures: Mapping[str, float], split: str) -> None:
         if self._silent:
             return
+        if name not in self._files:
+            self._files[name] = self._stack.enter_context((self.folder / name).open("a", encoding="utf-8"))
         line = {"step": step, **figures, "seconds": round(time.perf_counter() - self._began, 2)}
         self._files[name].write(json.dumps(line) + "\n")
         self._files[name].flush()
@@ -137,6 +137,20 @@ def read(path: Path) -> list[dict[str, float]]:
             raise TrainingError(f"{path}:{number}: no line of a log ({error}); repair or remove it") from error
         lines.append(line)
     return lines
+
+
+def foreign_logs(folder: Path) -> list[str]:
+    """Returns the files of a folder that are called like the logs of a training, and are none."""
+    return [name for name in (LOG, EVALUATIONS) if exists(folder / name) and not _is_log(folder / name)]
+
+
+def _is_log(path: Path) -> bool:
+    """Whether a file begins as `TrainingLog` writes it, be it torn within the first line."""
+    try:
+        with path.open("rb") as file:
+            return _BEGINNING.startswith(file.read(len(_BEGINNING)))
+    except OSError:
+        return False
 
 
 def cut(path: Path, step: int) -> None:

@@ -21,10 +21,11 @@ from training.config import OptimisationConfig, shaping_settings
 from training.distributed.collectives import all_reduce_sum
 from training.distributed.process_group import open_accelerator
 from training.errors import TrainingError
-from training.loop.checkpoints import Checkpoints
-from training.loop.logs import TrainingLog
+from training.loop.checkpoints import CHECKPOINT, Checkpoints, foreign_weights
+from training.loop.logs import TrainingLog, foreign_logs
 from training.loop.schedule import learning_rate_factor
 from training.loop.signals import Interrupted, collect_signals, stop_signal
+from training.outputs import exists, output_folder, refuse
 from training.seeding import step_generator
 
 NOT_FINITE = "not-finite.json"
@@ -77,12 +78,23 @@ def train(
 
     Raises:
         TrainingError: The loss is not finite, or the checkpoint belongs to another configuration or is damaged.
+        OutputError: See `check_folder`.
         Interrupted: SIGINT (Ctrl-C) or SIGTERM came; the step was finished and saved.
     """
     accelerator = accelerator or open_accelerator(cpu=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    with getattr(task, "loader", nullcontext()):
+    check_folder(folder)
+    with output_folder(folder), getattr(task, "loader", nullcontext()):
         _Training(task, config, seed, folder, accelerator, evaluate, samples_of).train()
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses a folder without a checkpoint in which a training would replace files that are no training's.
+
+    Raises:
+        OutputError: There is such a file.
+    """
+    if not exists(folder / CHECKPOINT):
+        refuse(folder, [*foreign_logs(folder), *foreign_weights(folder)])
 
 
 def identity(task: Task, config: OptimisationConfig, seed: int, accelerator: Accelerator) -> dict[str, Any]:

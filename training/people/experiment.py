@@ -60,15 +60,21 @@ class Experiment:
 
         Raises:
             InvalidArgumentError: There is to be no training.
-            InvalidSampleError: The samples cannot be read, or are not divided into "train" and "val".
+            InvalidSampleError: The samples cannot be read, are of one person, or are not divided into "train" and
+                "val".
         """
         if trainings < 1:
             raise InvalidArgumentError(f"trainings is {trainings}; at least 1 is needed")
-        samples = pydeper.read_samples(config.samples)
+        samples = pydeper.read_samples(config.samples, check_durations=config.check_durations)
         if {sample.split for sample in samples} != {TRAIN, VAL}:
             raise InvalidSampleError(
                 f"{config.samples}: split: every sample must be of {TRAIN!r} or {VAL!r}, and both "
                 "must occur; identification is measured on the second"
+            )
+        if len(people := {sample.subject for sample in samples}) == 1:
+            raise InvalidSampleError(
+                f"{config.samples}: subject: all samples are of one person, {people.pop()!r}; telling who it is needs "
+                "at least 2 people"
             )
         parts = FrozenParts.load(config)
         return cls(config, trainings, parts, samples, parts.encode(samples))

@@ -8,7 +8,7 @@ import attrs
 import numpy as np
 
 from training.config import NoiseConfig, TrainingConfig
-from training.evaluation.report import format_table, write_report
+from training.evaluation.report import check_reports, format_table, write_report
 from training.people import new_people, seen_people
 from training.people.accuracy import Table
 from training.people.experiment import MOST_SAMPLES, SHRINKAGE, Experiment
@@ -32,6 +32,10 @@ class Protocols:
     new_people: int = 0
     draws: int = 100
     trainings: int = 1
+
+    def suffixes(self) -> list[str]:
+        """How the names of the reports end."""
+        return ["split", *(f"{k}-folds" for k in self.folds), *(["new-people"] if self.new_people else [])]
 
     def options(self) -> str:
         """As the command line has them."""
@@ -57,7 +61,9 @@ def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols
         InvalidArgumentError: A protocol does not fit the samples.
         InvalidSampleError: See `Experiment.load`.
         MissingRequirementError: scikit-learn or SciPy is not installed.
+        OutputError: The folder of the reports holds other files of their names.
     """
+    check_reports(report, [f"{config.name}-{suffix}" for suffix in protocols.suffixes()])
     experiment = Experiment.load(config, protocols.trainings)
     training, image_of = experiment.is_training, experiment.data.image_of
     # All folds and groups are drawn before anything is trained, so that what is impossible is refused at once.

@@ -20,7 +20,7 @@ from pydeper import DeperModel, Sample
 from training.config import load_config
 from training.evaluation.bootstrap import Interval, bootstrap_mean
 from training.evaluation.probes import transfer_probe
-from training.evaluation.report import Figure, write_report
+from training.evaluation.report import Figure, check_reports, write_report
 from training.metrics.requirements import MissingRequirementError
 from training.people.nearest_centroid import Vectors, unit
 from training.seeding import step_generator
@@ -40,6 +40,8 @@ FITTED_GROUPS = 40  # people whom the probes are fitted to
 POOLS = (20, 200)  # candidates that least squares chooses among
 RIDGE = 0.1
 
+_REPORT = "privacy"
+
 Table = dict[str, dict[str, Figure]]
 
 
@@ -56,7 +58,9 @@ def run(tiny_config: Path, report: Path, seed: int = 0) -> tuple[Path, Path]:
 
     Raises:
         MissingRequirementError: SciPy or scikit-learn is not installed.
+        OutputError: Files of these names are something else.
     """
+    check_reports(report, [_REPORT])
     tiny = load_config(TinyConfig, tiny_config, [])
     seen = sample_viewers(step_generator(tiny.seed, 0), tiny.viewers.groups, tiny.viewers.orders_per_group, "seen")
     rng = step_generator(seed, 100)
@@ -86,7 +90,7 @@ def run(tiny_config: Path, report: Path, seed: int = 0) -> tuple[Path, Path]:
         "seed": seed,
         "intervals": "95 %, bootstrap over people (content: over shapes)",
     }
-    return write_report(report, "privacy", results, title="What a persona gives away", facts=facts)
+    return write_report(report, _REPORT, results, title="What a persona gives away", facts=facts)
 
 
 def identity(vectors: Vectors) -> Table:

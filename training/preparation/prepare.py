@@ -6,7 +6,7 @@
     README.md       the data set's card
 
 The samples are never in memory all at once; what they are called is. The four files appear together at the end, so an
-error or Ctrl-C leaves what was there before.
+error or Ctrl-C leaves what was there before. Files that `prepare` did not write are never replaced.
 """
 
 import contextlib
@@ -26,7 +26,20 @@ from pydeper.readers import ReadReport, SampleStream
 from pydeper.readers.image_folder import canonical
 from pydeper.readers.jsonl import sample_line
 from pydeper.readers.stream import Tally
+from training.outputs import output_folder
 from training.preparation.card import Contents, card_text
+from training.preparation.prepared_folder import (
+    CARD,
+    FILES,
+    REPORT,
+    SAMPLES,
+    SPLITS_FILE,
+    Fact,
+    check_replaceable,
+    fact_of,
+    report_text,
+    written_files,
+)
 from training.preparation.splits import (
     LEFT_OUT,
     SPLITS,
@@ -39,9 +52,6 @@ from training.preparation.splits import (
     splits_from_source,
     write_splits,
 )
-
-FILES = ("samples.jsonl", "splits.json", "report.json", "README.md")
-"""What a prepared folder holds."""
 
 
 class PrepareError(PydeperError, ValueError):
@@ -99,7 +109,8 @@ def prepare(stream: SampleStream, images: Path, out: Path, options: PrepareOptio
     Args:
         stream: The samples; each has a subject, and its image inside `images`.
         images: The folder that the images are in; a splits file calls them by their names in it.
-        out: The folder to make, or to make anew.
+        out: The folder to make, or to make anew. Its splits file is kept to and stays as it is, unless the options
+            name another.
         options: What becomes of them.
 
     Returns:
@@ -109,15 +120,17 @@ def prepare(stream: SampleStream, images: Path, out: Path, options: PrepareOptio
         InvalidSampleError: What the reader says about its source.
         SplitsError: The splits cannot be made, or do not fit the data.
         PrepareError: The folder cannot be written, or the options contradict what is there.
+        OutputError: The folder holds files of these names that `prepare` did not write; nothing is read then.
     """
+    kept = (SPLITS_FILE,) if _keeps_splits(out / SPLITS_FILE, options) else ()
+    check_replaceable(out, kept)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            files = {name: stack.enter_context(atomic_path(out / name)) for name in FILES}
+        with output_folder(out), contextlib.ExitStack() as stack:
+            files = {name: stack.enter_context(atomic_path(out / name)) for name in FILES if name not in kept}
             stack.callback((hidden := out / f".{os.getpid()}.scratch").unlink, missing_ok=True)
             scratch = stack.enter_context(hidden.open("w+b"))
             read = _first_pass(stream, scratch, images, out)
-            splits, notes = _decide_splits(read, out / "splits.json", options)
+            splits, notes = _decide_splits(read, out / SPLITS_FILE, options)
             if read.repeated.count:
                 notes.append(f"{read.repeated.count} samples that were there already, word for word, are left out.")
             if left_out := sum(split == LEFT_OUT for split in splits.values()):
@@ -125,11 +138,15 @@ def prepare(stream: SampleStream, images: Path, out: Path, options: PrepareOptio
                     f"{left_out} samples of unseen people are left out: training, or their own support, shows their "
                     "images."
                 )
-            contents = _second_pass(scratch, read, splits, files["samples.jsonl"])
-            write_splits(files["splits.json"], splits)
-            _write_report(files["report.json"], stream.report, read.repeated, contents, splits)
+            contents = _second_pass(scratch, read, splits, files[SAMPLES])
+            if not kept:
+                write_splits(files[SPLITS_FILE], splits)
             card = card_text(options.name, options.source, options.licence, contents, stream.report, notes)
-            files["README.md"].write_text(card, encoding="utf-8")
+            files[CARD].write_text(card, encoding="utf-8")
+            written = {name: fact_of(path) for name, path in files.items()}
+            written |= {name: fact for name, fact in written_files(out).items() if name in kept}
+            report = _report(stream.report, read.repeated, contents, splits, written)
+            files[REPORT].write_text(report, encoding="utf-8")
     except OSError as error:
         raise PrepareError(f"{out}: cannot be written ({error}); name a folder with room in it") from error
     return stream.report
@@ -138,6 +155,13 @@ def prepare(stream: SampleStream, images: Path, out: Path, options: PrepareOptio
 def summary(report: ReadReport, out: Path) -> str:
     """What a command prints after `prepare`: the reader's report, and the files of the folder."""
     return f"{report}\n{out}: {', '.join(FILES[:-1])} and {FILES[-1]}"
+
+
+def _keeps_splits(path: Path, options: PrepareOptions) -> bool:
+    """Whether the folder's own splits file is the one to keep to."""
+    if options.splits is None:
+        return path.exists()
+    return path.exists() and options.splits.exists() and path.samefile(options.splits)
 
 
 def _first_pass(stream: SampleStream, scratch: BinaryIO, images: Path, out: Path) -> _Read:
@@ -206,9 +230,13 @@ def _second_pass(scratch: BinaryIO, read: _Read, splits: dict[Member, str], path
     return contents
 
 
-def _write_report(
-    path: Path, report: ReadReport, repeated: Tally, contents: Contents, splits: dict[Member, str]
-) -> None:
+def _report(
+    report: ReadReport,
+    repeated: Tally,
+    contents: Contents,
+    splits: dict[Member, str],
+    files: dict[str, Fact | None],
+) -> str:
     counts = Counter(splits.values())
     content = {
         "read": report.as_dict(),
@@ -216,4 +244,4 @@ def _write_report(
         "written": sum(contents.people.values()),
         "splits": {split: counts[split] for split in (*SPLITS, LEFT_OUT)},
     }
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return report_text(content, files)

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pydeper.atomic import atomic_path
-from pydeper.samples.overlay import draw_trajectory, save_picture
+from pydeper.samples.overlay import draw_trajectory
 from pydeper.samples.trajectory import Trajectory
 from training.config import TrainingConfig, structure_config
 from training.data.encoded import EncodedDataset
@@ -22,6 +23,7 @@ from training.loop import logs
 from training.loop.checkpoints import load_state
 from training.network.deper import Deper
 from training.network.text_table import TextTable
+from training.outputs import exists, output_folder, refuse
 from training.preparation.splits import VAL
 from training.runs.folders import CONFIG, stage1_folder, stage2_folder
 from training.runs.frozen_parts import FrozenParts
@@ -33,6 +35,7 @@ Projection = Literal["pca", "tsne"]
 _NOT_LOSSES = {"step", "seconds", "rate", "gradient_norm", "accuracy", "score", "bleu4", "cider", "rouge_l"}
 _MOST_NAMES = 20  # more colours than that cannot be told apart
 _GAP = 12
+_SOFTWARE = "python -m training plots"
 
 
 def plot_run(folder: Path, projection: Projection = "pca", pictures: int = 6) -> list[Path]:
@@ -50,6 +53,7 @@ def plot_run(folder: Path, projection: Projection = "pca", pictures: int = 6) ->
 
     Raises:
         TrainingError: There is no run in the folder.
+        OutputError: Other pictures there have the names of plots.
     """
     first = stage1_folder(folder)
     try:
@@ -60,15 +64,19 @@ def plot_run(folder: Path, projection: Projection = "pca", pictures: int = 6) ->
         ) from error
     config = structure_config(TrainingConfig, table, str(first / CONFIG))
     out = folder / "plots"
+    names = (f"{first.name}-losses", f"{stage2_folder(folder).name}-losses", f"subject-embeddings-{projection}")
+    there = [*(out / f"{name}.png" for name in names), *out.glob("trajectory-*.png")]
+    refuse(out, (path.name for path in there if exists(path) and not _is_plot(path)))
     files = []
     for stage in (first, stage2_folder(folder)):
         if (stage / logs.LOG).exists():
             files.append(out / f"{stage.name}-losses.png")
             plot_losses(stage, files[-1])
     parts = FrozenParts.load(config)
-    training = training_samples(config.samples)
+    training = training_samples(config.samples, check_durations=config.check_durations)
     people = {sample.subject for sample in training}
-    shown = [sample for sample in read_samples(config.samples) if sample.split == VAL] or training
+    everything = read_samples(config.samples, check_durations=config.check_durations)
+    shown = [sample for sample in everything if sample.split == VAL] or training
     deper = Deper(config.network, len(people))
     load_state(first, deper, "deper")
     data = parts.encode(shown)
@@ -81,7 +89,8 @@ def plot_run(folder: Path, projection: Projection = "pca", pictures: int = 6) ->
         files.append(out / f"trajectory-{row}.png")
         image, real = data.images.open(int(data.image_of[row])), data.origins[row].trajectory
         assert real is not None
-        save_picture(trajectory_picture(image, real, predicted), files[-1])
+        with output_folder(out), atomic_path(files[-1]) as temporary:
+            trajectory_picture(image, real, predicted).save(temporary, pnginfo=_made_here())
     return files
 
 
@@ -208,9 +217,23 @@ def _figure(width: float, height: float) -> Any:
 
 
 def _save(figure: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+    with output_folder(path.parent), atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": _SOFTWARE})
+
+
+def _made_here() -> PngInfo:
+    info = PngInfo()
+    info.add_text("Software", _SOFTWARE)
+    return info
+
+
+def _is_plot(path: Path) -> bool:
+    """Whether a file is a picture that was drawn here before."""
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get("Software") == _SOFTWARE
+    except (OSError, ValueError, SyntaxError):
+        return False
 
 
 def _color(hue: float) -> tuple[float, float, float]:

@@ -1,7 +1,8 @@
 """Which samples a stage is trained and validated on."""
 
+import warnings
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Sequence
 
 from accelerate import Accelerator
 
@@ -27,26 +28,51 @@ def encode_samples(
         InvalidSampleError: The samples cannot be read, or name no subjects.
         TrainingError: The stage is to evaluate, and nothing can be validated on.
     """
-    samples = training_samples(config.samples)
+    samples = training_samples(config.samples, check_durations=config.check_durations)
     if settings.evaluate_every:
-        samples += validation_samples(config.samples, {sample.subject for sample in samples})
+        subjects = {sample.subject for sample in samples}
+        samples += validation_samples(config.samples, subjects, check_durations=config.check_durations)
     with main_process_first(accelerator, config.feature_cache):
         data = parts.encode(samples)
     held_out = sum(sample.split == VAL for sample in data.origins) if settings.evaluate_every else 0
+    if accelerator.is_main_process:
+        warn_of_few_people([str(sample.subject) for sample in data.origins[: len(data) - held_out]])
     return data, held_out
 
 
-def validation_samples(path: str, subjects: Container[str | None]) -> list[Sample]:
+def warn_of_few_people(subjects: Sequence[str]) -> None:
+    """Warns of training samples that nothing, or little, can be learned from about who is who.
+
+    Args:
+        subjects: Whose each training sample is.
+    """
+    counts = Counter(subjects)
+    if len(counts) == 1:
+        warnings.warn(
+            f"all {len(subjects)} training samples are of one person, {next(iter(counts))!r}: there is nobody to tell "
+            "them from, so an accuracy of 1 means nothing; training needs samples of at least 2 people",
+            stacklevel=2,
+        )
+    elif single := sorted(name for name, count in counts.items() if count == 1):
+        warnings.warn(
+            f"{len(single)} of {len(counts)} people have a single training sample (such as {single[0]!r}): L_con, "
+            "which compares the samples of a person, learns nothing of them; give each at least 2",
+            stacklevel=2,
+        )
+
+
+def validation_samples(path: str, subjects: Container[str | None], *, check_durations: bool = True) -> list[Sample]:
     """Reads a samples file's split "val".
 
     Args:
         path: The file.
         subjects: The people of the training samples.
+        check_durations: See `read_samples`.
 
     Raises:
         TrainingError: There is none, or one is of somebody else.
     """
-    samples = [sample for sample in read_samples(path) if sample.split == VAL]
+    samples = [sample for sample in read_samples(path, check_durations=check_durations) if sample.split == VAL]
     if not samples:
         raise TrainingError(
             f"{path}: split: no sample is of {VAL!r}, which evaluate_every needs; mark some, or set evaluate_every = 0"
@@ -59,14 +85,18 @@ def validation_samples(path: str, subjects: Container[str | None]) -> list[Sampl
     return samples
 
 
-def training_samples(path: str) -> list[Sample]:
+def training_samples(path: str, *, check_durations: bool = True) -> list[Sample]:
     """Reads a samples file: all of it, or, where samples carry splits, those of the split "train" alone.
+
+    Args:
+        path: The file.
+        check_durations: See `read_samples`.
 
     Raises:
         InvalidSampleError: The file cannot be read.
         TrainingError: The file has splits, and none of them is "train".
     """
-    samples = read_samples(path)
+    samples = read_samples(path, check_durations=check_durations)
     splits = Counter(sample.split for sample in samples)
     if set(splits) == {None}:
         return samples

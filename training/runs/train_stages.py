@@ -1,19 +1,21 @@
 """Trains either stage from a configuration, or goes on where an interrupted training left off."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
 from pydeper.atomic import atomic_path
-from training.config import ConfigError, OptimisationConfig, TrainingConfig, config_text
+from training.config import ConfigError, OptimisationConfig, TrainingConfig, config_text, structure_config
 from training.data.encoded import EncodedDataset
 from training.distributed.process_group import ProcessGroup, main_process_first, open_accelerator
 from training.distributed.sharding import shard_layers
 from training.errors import TrainingError
 from training.loop.checkpoints import CHECKPOINT, is_finished, load_state
-from training.loop.train import train
+from training.loop.train import check_folder, train
 from training.network.deper import Deper
+from training.outputs import exists, output_folder, refuse
 from training.runs.folders import CONFIG, stage1_folder, stage2_folder
 from training.runs.frozen_parts import FrozenParts, load_vlm
 from training.runs.samples import encode_samples
@@ -33,7 +35,9 @@ def train_stage1(config: TrainingConfig, folder: Path) -> None:
         InvalidSampleError: The samples cannot be read, or name no subjects.
         ConfigError: The network's sizes are not those of the frozen parts.
         TrainingError: A frozen part cannot be loaded, or the folder holds another training.
+        OutputError: The folder holds files of the same names that are no training's.
     """
+    _check_output(stage1_folder(folder))
     accelerator = open_accelerator()
     parts = FrozenParts.load(config).to(accelerator.device)
     data, held_out = encode_samples(config, config.stage1, parts, accelerator)
@@ -72,6 +76,7 @@ def train_stage2(config: TrainingConfig, folder: Path) -> None:
             f"{stage1_folder(folder)}: holds no finished stage 1 of {config.stage1.steps} steps; run "
             "`python -m training stage1` with the same --config and --out first"
         )
+    _check_output(stage2_folder(folder))
     if settings.evaluate_every:
         check_requirements(settings.selection)
     accelerator = open_accelerator()
@@ -99,6 +104,16 @@ def train_stage2(config: TrainingConfig, folder: Path) -> None:
     _train(task, config, settings, stage2_folder(folder), accelerator)
 
 
+def _check_output(folder: Path) -> None:
+    check_folder(folder)
+    path = folder / CONFIG
+    if exists(path) and not (folder / CHECKPOINT).exists():
+        try:
+            structure_config(TrainingConfig, json.loads(path.read_text(encoding="utf-8")), str(path))
+        except (OSError, ValueError, ConfigError):
+            refuse(folder, [CONFIG])
+
+
 def _train(
     task: Stage1Task | Stage2Task,
     config: TrainingConfig,
@@ -106,12 +121,6 @@ def _train(
     folder: Path,
     accelerator: Accelerator,
 ) -> None:
-    # A run that goes on keeps what it says of itself: a configuration that does not fit is about to be refused.
-    if accelerator.is_main_process and not (folder / CHECKPOINT).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / CONFIG) as temporary:
-            temporary.write_text(config_text(config) + "\n", encoding="utf-8")
-
     def samples_of(step: int) -> list[dict[str, Any]]:
         origins = [task.data.origins[row] for row in task.rows(step)]
         return [
@@ -123,7 +132,14 @@ def _train(
             for sample in origins
         ]
 
-    train(task, settings, config.seed, folder, accelerator=accelerator, evaluate=task.evaluate, samples_of=samples_of)
+    with output_folder(folder):
+        # A run that goes on keeps what it says of itself: a configuration that does not fit is about to be refused.
+        if accelerator.is_main_process and not (folder / CHECKPOINT).exists():
+            with atomic_path(folder / CONFIG) as temporary:
+                temporary.write_text(config_text(config) + "\n", encoding="utf-8")
+        train(
+            task, settings, config.seed, folder, accelerator=accelerator, evaluate=task.evaluate, samples_of=samples_of
+        )
 
 
 def _announce(accelerator: Accelerator, stage: str, data: EncodedDataset, held_out: int) -> None:

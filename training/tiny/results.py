@@ -16,6 +16,8 @@ from training.tiny.pretraining import trait_tokens
 from training.tiny.viewers import Viewer
 
 COMMAND = "python -m training tiny"
+REPORTS = ("tiny-unseen", "tiny-seen", "tiny-tokens", "tiny-probes", "tiny-looking", "tiny-parity")
+"""What `measure` writes."""
 
 
 def measure(trained: TrainedModel, bundle: Path, parity: Mapping[str, float], folder: Path) -> None:

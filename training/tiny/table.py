@@ -24,7 +24,7 @@ from training.config import load_config, shaping_settings
 from training.data.encoded import EncodedDataset, encode_dataset
 from training.evaluation.bootstrap import Interval
 from training.evaluation.predictions import Prediction, read_predictions
-from training.evaluation.report import Figure, write_report
+from training.evaluation.report import Figure, check_reports, write_report
 from training.evaluation.scores import METRICS, PEOPLE, score_systems
 from training.loop.train import train
 from training.metrics.requirements import check_meteor
@@ -132,6 +132,7 @@ def run(
         InvalidArgumentError: A system or metric is unknown, or there are no seeds.
         MissingRequirementError: METEOR is among the metrics, and Java or pycocoevalcap is missing.
         TrainingError: The folder holds something else.
+        OutputError: The folder of the tables holds other files of their names.
     """
     if unknown := [system for system in systems if system not in SYSTEMS]:
         raise InvalidArgumentError(f"systems: {unknown[0]!r} is none of {', '.join(map(repr, SYSTEMS))}")
@@ -141,6 +142,7 @@ def run(
         raise InvalidArgumentError(f"metrics: {strange[0]!r} is none of {', '.join(METRICS)}")
     if "METEOR" in metrics:  # before hours of training, not after
         check_meteor("metrics: METEOR")
+    check_reports(report, [f"tiny-table-{group}" for group in ("seen", "unseen", "seeds")])
     config = load_config(TinyConfig, config_file, changes)
     world = World.make(config, frozen)
     todo = [(seed, system) for seed in range(seeds) for system in systems if seed == 0 or system not in SEEDLESS]

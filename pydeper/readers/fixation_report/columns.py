@@ -42,12 +42,17 @@ def likely_columns(header: Sequence[str]) -> dict[str, str]:
     return chosen
 
 
+def likely_time_unit(column: str) -> str | None:
+    """The unit that the name of a column of durations speaks of: "s", "ms", "us", "ns", or None."""
+    words = re.sub(r"[\W_]+", " ", column).lower()
+    return next((unit for unit, pattern in _UNITS.items() if re.search(pattern, words)), None)
+
+
 def proposal(header: Sequence[str]) -> str:
     """The end of a message: the `ReportFormat` that the names of columns speak for, or nothing."""
     columns = likely_columns(header)
     if not {"x", "y", "duration"} <= columns.keys():
         return ""
-    words = re.sub(r"[\W_]+", " ", columns["duration"]).lower()
-    unit = next((unit for unit, pattern in _UNITS.items() if re.search(pattern, words)), None)
+    unit = likely_time_unit(columns["duration"])
     said = [f"{role}={column!r}" for role, column in columns.items()] + ([f"time_unit={unit!r}"] if unit else [])
     return f". By their names this is ReportFormat({', '.join(said)}), and units as x and y are"

@@ -33,6 +33,24 @@ def test_assembling_gives_a_bundle_that_loads(bundle_parts, tmp_path):
     assert [path.name for path in target.parent.iterdir()] == ["bundle"]
 
 
+def test_only_a_bundle_as_it_was_written_is_replaced(bundle_parts, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("By hand.")
+    with pytest.raises(BundleError, match=r"thesis: would be replaced, but is not a bundle as it was written"):
+        assemble(tmp_path / "thesis", overwrite=True, **bundle_parts)
+    (tmp_path / "empty").mkdir()
+    target = assemble(tmp_path / "empty", overwrite=True, **bundle_parts)
+    for name in ("notes.txt", ".notes", "demo/notes.txt"):
+        (target / name).parent.mkdir(exist_ok=True)
+        (target / name).write_text("By hand.")
+        with pytest.raises(BundleError, match=r"notes.*; name another folder, or remove it first"):
+            assemble(target, overwrite=True, **bundle_parts)
+        (target / name).unlink()
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "By hand."
+    with pytest.raises(BundleError, match=r"lies inside .*, which is to become vlm of it"):
+        assemble(bundle_parts["vlm"] / "bundle", **bundle_parts)
+
+
 def test_parts_that_do_not_fit_leave_nothing_behind(bundle_parts, tmp_path):
     target = tmp_path / "bundle"
     with pytest.raises(BundleError, match=r"adapter\.onnx: lacks the input subject_embedding.* it has: pixel_values"):

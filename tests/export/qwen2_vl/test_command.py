@@ -205,7 +205,7 @@ def test_a_full_disk_leaves_what_is_finished_for_the_same_weights_alone(
     with monkeypatch.context() as patch:
         patch.setattr(ir, "save", full)
         assert "No space left on device" in refusal(capsys, *command)
-    assert list(out.iterdir()) == []  # the first step was not finished
+    assert not out.exists()  # the first step was not finished
     monkeypatch.setattr(qwen2_vl, "trace_streamed_layer", failing(OSError(28, "No space left on device")))
     refusal(capsys, *command)
     (hidden,) = out.iterdir()
@@ -217,6 +217,22 @@ def test_a_full_disk_leaves_what_is_finished_for_the_same_weights_alone(
     monkeypatch.setattr(qwen2_vl, "trace_vision_encoder", failing(OSError("out of order")))
     assert main(["vlm", *map(str, command)]) == 2
     assert "done before" not in capsys.readouterr().out
+
+
+def test_files_that_no_export_wrote_are_not_replaced(
+    standin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = shutil.copytree(standin, tmp_path / "source")
+    tokenizer = (source / "tokenizer.json").read_bytes()
+    assert "is the source, whose tokenizer.json would be replaced" in refusal(capsys, source, "--out", source, *SIZE)
+    out = tmp_path / "vlm"
+    for name in ("vlm.json", "decoder_model_merged_q4.onnx"):
+        out.mkdir()
+        (out / name).write_text("{}")
+        assert f"holds {name}, which this command would replace" in refusal(capsys, source, "--out", out, *SIZE)
+        assert [path.read_text() for path in out.iterdir()] == ["{}"]
+        shutil.rmtree(out)
+    assert (source / "tokenizer.json").read_bytes() == tokenizer
 
 
 @pytest.mark.parametrize("part", ["decoder", "vision encoder"])
@@ -244,7 +260,7 @@ def test_an_export_that_fails_its_check_leaves_nothing(
     out = tmp_path / "vlm"
     message = refusal(capsys, standin, "--out", out, "--precision", "fp16", *SIZE)
     assert f"{part}: the exported files differ from transformers by" in message
-    assert list(out.iterdir()) == []
+    assert not out.exists()
 
 
 def failing(error: BaseException) -> Callable[..., Any]:
