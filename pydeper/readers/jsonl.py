@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydeper.atomic import atomic_path
+from pydeper.atomic import atomic_path, check_output
 from pydeper.errors import InvalidSampleError
 from pydeper.images import why_no_path
 from pydeper.readers.image_folder import FileNames, canonical
@@ -150,10 +150,16 @@ def write_samples(path: str | os.PathLike[str], samples: Iterable[Sample]) -> No
     Raises:
         InvalidSampleError: There are no samples, one (named by its index) is not a sample or holds its image in
             memory, or the file cannot be written.
+        InvalidArgumentError: The file is an image of one of the samples.
     """
     path = Path(path)
     folder = path.parent.resolve()
-    lines = [sample_line(sample, i, folder) for i, sample in enumerate(samples)]
+    listed = list(samples)
+    lines = [sample_line(sample, i, folder) for i, sample in enumerate(listed)]
+    if path.exists():
+        check_output(
+            path, {os.fspath(sample.image) for sample in listed if isinstance(sample.image, str | os.PathLike)}
+        )
     if not lines:
         raise InvalidSampleError(f"{path}: there are zero samples to write; give at least one")
     try:

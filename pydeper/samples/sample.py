@@ -4,6 +4,7 @@ import os
 import reprlib
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from pydeper import images
+from pydeper.atomic import check_output
 from pydeper.errors import InvalidArgumentError, InvalidImageError, InvalidSampleError
 from pydeper.images import ImageLike
 from pydeper.samples import overlay
@@ -135,8 +137,11 @@ class Sample:
         Raises:
             InvalidSampleError: The sample has no trajectory.
             InvalidImageError: The image cannot be read.
-            InvalidArgumentError: `path` has a suffix that is no image format, or its folder does not exist.
+            InvalidArgumentError: `path` is the sample's own image, has a suffix that is no image format, or its folder
+                does not exist.
         """
+        if path is not None and isinstance(self.image, str | os.PathLike):
+            check_output(Path(path), [self.image])
         if self.trajectory is None:
             raise InvalidSampleError(f"{self._place}the sample has no trajectory to draw; give it one")
         picture = overlay.draw_trajectory(self.open_image(), self.trajectory)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pydeper.errors import InvalidImageError, InvalidSampleError
+from pydeper.errors import InvalidArgumentError, InvalidImageError, InvalidSampleError
+from pydeper.readers import write_samples
 from pydeper.samples.sample import Sample, images
 from pydeper.samples.trajectory import Fixation, Trajectory
 
@@ -89,3 +90,15 @@ def test_one_name_is_one_person_however_its_letters_are_composed() -> None:
     assert composed != decomposed
     assert Sample("a.jpg", decomposed, subject=decomposed) == Sample("a.jpg", decomposed, subject=composed)
     assert Sample("a.jpg", decomposed).description == decomposed  # what somebody said stays as they said it
+
+
+def test_a_plot_does_not_replace_the_image_it_shows(tmp_path: Path) -> None:
+    path = tmp_path / "scene.png"
+    Image.new("RGB", (60, 40), "red").save(path)
+    before = path.read_bytes()
+    sample = Sample(path, trajectory=Trajectory.from_arrays([[0.1, 0.1, 0.3, 0.3]], [0.2]))
+    with pytest.raises(InvalidArgumentError, match="would replace it: name another file"):
+        sample.plot(tmp_path / "." / "scene.png")
+    with pytest.raises(InvalidArgumentError, match="would replace it: name another file"):
+        write_samples(path, [sample])
+    assert path.read_bytes() == before
