@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import attrs
-from tqdm import tqdm
 
 from pydeper.atomic import atomic_path
 from pydeper.errors import PydeperError
@@ -52,6 +51,7 @@ from training.preparation.splits import (
     splits_from_source,
     write_splits,
 )
+from training.progress import progress
 
 
 class PrepareError(PydeperError, ValueError):
@@ -168,7 +168,7 @@ def _first_pass(stream: SampleStream, scratch: BinaryIO, images: Path, out: Path
     """Writes the samples to the scratch file, without their splits, and remembers what they are called."""
     read, seen, times = _Read(), set(), Counter[tuple[str, str]]()
     root, folder = canonical(images / "_").parent, out.resolve()
-    for sample in tqdm(stream, desc="reading", unit=" samples", mininterval=1.0):
+    for sample in progress(stream, "reading", "samples"):
         line = sample_line(attrs.evolve(sample, split=None), len(read.members), folder)
         digest = hashlib.sha256(line).digest()
         if digest in seen:
@@ -221,7 +221,8 @@ def _second_pass(scratch: BinaryIO, read: _Read, splits: dict[Member, str], path
     contents = Contents()
     scratch.seek(0)
     with path.open("wb") as file:
-        for member, line in zip(read.members, scratch, strict=True):
+        lines = zip(read.members, scratch, strict=True)
+        for member, line in progress(lines, "writing", "samples", total=len(read.members)):
             split = splits.get(member, LEFT_OUT)
             if split != LEFT_OUT:
                 record = json.loads(line)
