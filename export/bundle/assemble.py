@@ -169,10 +169,12 @@ def write_manifest(folder: Path) -> dict[str, ManifestEntry]:
     """Writes `manifest.json`: size and sha256 of every other file of a bundle; returns what it says.
 
     Raises:
-        BundleError: The folder has no `config.json`.
+        BundleError: The folder has no `config.json`, or its `manifest.json` is another program's.
     """
     if not (folder / CONFIG).is_file():
         raise BundleError(f"{folder}: holds no {CONFIG}, so it is not a bundle; check the path")
+    if exists(folder / MANIFEST) and not _is_manifest(folder / MANIFEST):
+        raise BundleError(f"{folder / MANIFEST}: is not a bundle's manifest, and would be replaced; check the path")
     entries = {
         name: ManifestEntry((folder / name).stat().st_size, sha256(folder / name)) for name in list_files(folder)
     }
@@ -183,6 +185,13 @@ def write_manifest(folder: Path) -> dict[str, ManifestEntry]:
     with atomic_path(folder / MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return entries
+
+
+def _is_manifest(path: Path) -> bool:
+    try:
+        return {"format_version", "files"} <= json.loads(path.read_text(encoding="utf-8")).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def write_card(folder: Path) -> Path:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 import attrs
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from pydeper.errors import InvalidImageError
 from training.data.feature_cache import FeatureStore
 from training.data.images import Images
+from training.progress import progress
 
 
 @attrs.frozen(eq=False)
@@ -64,7 +64,7 @@ class ImageFeatures:
         """
         broken: list[int] = []
         pending: dict[int, Image.Image] = {}
-        for number in tqdm(range(len(self)), desc=name, mininterval=1.0):
+        for number in progress(range(len(self)), name, "images"):
             try:
                 if self.images.key(number) not in self.store:
                     pending[number] = self.images.open(number)

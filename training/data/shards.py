@@ -19,7 +19,7 @@ import re
 import tarfile
 import warnings
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,6 +35,7 @@ from pydeper.samples.sample import Sample
 from pydeper.samples.trajectory import Fixation, Trajectory
 from training.data.images import content_key
 from training.outputs import output_folder
+from training.progress import progress
 
 INDEX = "index.jsonl"
 OPEN_SHARDS = 3
@@ -87,7 +88,8 @@ def write_shards(
     shards = 0
     try:
         with output_folder(folder), contextlib.ExitStack() as undo:
-            for shard in _cut([str(key) for key in keys], of_image, int(shard_mib * 2**20)):
+            order = progress([str(key) for key in keys], "writing shards", "images")
+            for shard in _cut(order, of_image, int(shard_mib * 2**20)):
                 path = folder / f"{shards:06}.tar"
                 undo.callback(path.unlink, missing_ok=True)
                 lines += _write_shard(path, {key: of_image[key] for key in shard})
@@ -117,7 +119,7 @@ def _by_content(samples: Sequence[Sample], skip_broken: int) -> tuple[dict[str, 
     keys: dict[object, str | None] = {}
     of_image: dict[str, list[Sample]] = defaultdict(list)
     broken = 0
-    for sample in samples:
+    for sample in progress(samples, "reading images", "samples"):
         name = str(sample.image) if isinstance(sample.image, str | os.PathLike) else id(sample.image)
         if name not in keys:
             try:
@@ -133,7 +135,7 @@ def _by_content(samples: Sequence[Sample], skip_broken: int) -> tuple[dict[str, 
     return of_image, broken
 
 
-def _cut(keys: Sequence[str], of_image: dict[str, list[Sample]], size: int) -> Iterator[list[str]]:
+def _cut(keys: Iterable[str], of_image: dict[str, list[Sample]], size: int) -> Iterator[list[str]]:
     """Cuts the images' order into shards."""
     shard: list[str] = []
     nbytes = 0

@@ -17,6 +17,7 @@ from pydeper.bundle.layout import MANIFEST
 from pydeper.errors import InvalidArgumentError, InvalidSampleError
 from training.evaluation.predictions import Prediction, PredictionsFile, References, image_name
 from training.preparation.splits import QUERY, SEEN_SPLITS, SPLITS, SUPPORT, TEST, TRAIN, UNSEEN_SPLITS, VAL
+from training.progress import progress
 
 DESCRIBED_SPLITS = (VAL, TEST, QUERY)
 TRAINING_SAMPLES = 100
@@ -84,7 +85,8 @@ def describe(
     }
     predictions = PredictionsFile(folder, identity, [request.pending for request in requests])
     if rest := requests[len(predictions.done) :]:
-        personas = {subject: Persona.from_samples(own, model=model) for subject, own in support.items()}
+        people = progress(support.items(), "personas", "people", total=len(support))
+        personas = {subject: Persona.from_samples(own, model=model) for subject, own in people}
         _generate(rest, model, personas, settings, predictions)
     predictions.finish()
     facts: dict[str, object] = {

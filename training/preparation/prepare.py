@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import attrs
-from tqdm import tqdm
 
 from pydeper.atomic import atomic_path
 from pydeper.errors import PydeperError
@@ -52,6 +51,7 @@ from training.preparation.splits import (
     splits_from_source,
     write_splits,
 )
+from training.progress import progress
 
 
 class PrepareError(PydeperError, ValueError):
@@ -124,13 +124,15 @@ def prepare(stream: SampleStream, images: Path, out: Path, options: PrepareOptio
     """
     kept = (SPLITS_FILE,) if _keeps_splits(out / SPLITS_FILE, options) else ()
     check_replaceable(out, kept)
+    file = out / SPLITS_FILE if kept else options.splits
+    given = None if file is None else read_splits(file)
     try:
         with output_folder(out), contextlib.ExitStack() as stack:
             files = {name: stack.enter_context(atomic_path(out / name)) for name in FILES if name not in kept}
             stack.callback((hidden := out / f".{os.getpid()}.scratch").unlink, missing_ok=True)
             scratch = stack.enter_context(hidden.open("w+b"))
             read = _first_pass(stream, scratch, images, out)
-            splits, notes = _decide_splits(read, out / SPLITS_FILE, options)
+            splits, notes = _decide_splits(read, file, given, options)
             if read.repeated.count:
                 notes.append(f"{read.repeated.count} samples that were there already, word for word, are left out.")
             if left_out := sum(split == LEFT_OUT for split in splits.values()):
@@ -168,7 +170,7 @@ def _first_pass(stream: SampleStream, scratch: BinaryIO, images: Path, out: Path
     """Writes the samples to the scratch file, without their splits, and remembers what they are called."""
     read, seen, times = _Read(), set(), Counter[tuple[str, str]]()
     root, folder = canonical(images / "_").parent, out.resolve()
-    for sample in tqdm(stream, desc="reading", unit=" samples", mininterval=1.0):
+    for sample in progress(stream, "reading", "samples"):
         line = sample_line(attrs.evolve(sample, split=None), len(read.members), folder)
         digest = hashlib.sha256(line).digest()
         if digest in seen:
@@ -184,24 +186,24 @@ def _first_pass(stream: SampleStream, scratch: BinaryIO, images: Path, out: Path
     return read
 
 
-def _decide_splits(read: _Read, kept: Path, options: PrepareOptions) -> tuple[dict[Member, str], list[str]]:
-    """The split of every sample that stays, and notes on it for the card."""
+def _decide_splits(
+    read: _Read, file: Path | None, given: dict[Member, str] | None, options: PrepareOptions
+) -> tuple[dict[Member, str], list[str]]:
+    """The split of every sample that stays, given by a file or made, and notes on it for the card."""
     chosen, notes = set(read.members), []
     if options.samples_per_person is not None:
         chosen = first_of_each(read.members, options.samples_per_person)
         notes.append(
             f"Of {len(read.members)} samples, {len(chosen)} are kept: at most {options.samples_per_person} a person."
         )
-    file = options.splits or (kept if kept.exists() else None)
-    if file is not None:
+    if given is not None:
         if options.for_making:
             raise SplitsError(
                 f"{file}: has decided the splits already, so {', '.join(options.for_making)} cannot be asked for; "
                 "leave that out, or delete the file"
             )
-        splits = read_splits(file)
-        check_fit(splits, chosen, str(file))
-        return splits, notes
+        check_fit(given, chosen, str(file))
+        return given, notes
     own = {member: split for member, split in zip(read.members, read.own_splits, strict=True) if member in chosen}
     if any(own.values()) and not options.for_making:
         if lacking := [member for member, split in own.items() if split is None]:
@@ -221,7 +223,8 @@ def _second_pass(scratch: BinaryIO, read: _Read, splits: dict[Member, str], path
     contents = Contents()
     scratch.seek(0)
     with path.open("wb") as file:
-        for member, line in zip(read.members, scratch, strict=True):
+        lines = zip(read.members, scratch, strict=True)
+        for member, line in progress(lines, "writing", "samples", total=len(read.members)):
             split = splits.get(member, LEFT_OUT)
             if split != LEFT_OUT:
                 record = json.loads(line)

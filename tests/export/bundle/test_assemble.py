@@ -51,6 +51,14 @@ def test_only_a_bundle_as_it_was_written_is_replaced(bundle_parts, tmp_path):
         assemble(bundle_parts["vlm"] / "bundle", **bundle_parts)
 
 
+def test_the_manifest_of_another_program_stays(tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"model_type": "other"}')
+    (tmp_path / "manifest.json").write_text('{"name": "an app"}')
+    assert main(["manifest", str(tmp_path)]) == 2
+    assert "is not a bundle's manifest, and would be replaced" in capsys.readouterr().err
+    assert (tmp_path / "manifest.json").read_text() == '{"name": "an app"}'
+
+
 def test_parts_that_do_not_fit_leave_nothing_behind(bundle_parts, tmp_path):
     target = tmp_path / "bundle"
     with pytest.raises(BundleError, match=r"adapter\.onnx: lacks the input subject_embedding.* it has: pixel_values"):

@@ -1,5 +1,6 @@
 """`prepare` replaces what it wrote itself, and nothing else."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,19 @@ def test_a_splits_file_that_is_kept_to_stays_to_the_letter(images: Path, tmp_pat
     assert read_splits(out / "splits.json") == read_splits(other / "splits.json")
     with pytest.raises(OutputError, match=r"splits\.json"):
         run(images, out, splits=other / "splits.json")
+
+
+def test_a_splits_file_is_read_before_the_samples(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "splits.json").write_text('{"mine": true}')
+
+    def samples() -> Iterator[Sample]:
+        pytest.fail("samples were read")
+        yield  # which makes it a generator
+
+    for options in (PrepareOptions(name="people"), PrepareOptions(name="people", splits=tmp_path / "missing.json")):
+        with pytest.raises(ValueError, match=r"splits\.json|missing\.json"):
+            prepare(SampleStream(samples(), ReadReport("memory")), images, tmp_path / "out", options)
 
 
 def test_a_link_to_the_source_is_not_followed(images: Path, tmp_path: Path) -> None:
