@@ -1,5 +1,6 @@
 """What holds for every test, and the fixtures that tests of several folders share."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -30,6 +31,13 @@ def nothing_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         patch.delenv("PYDEPER_MODEL", raising=False)
         patch.setenv("PYDEPER_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard() -> None:
+    """A shell without job control starts what runs in the background deaf to Ctrl-C, which processes pass on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

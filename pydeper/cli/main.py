@@ -8,13 +8,14 @@ import os
 from collections.abc import Sequence
 
 from pydeper.cli.parser import parser
-from pydeper.console import run_command
+from pydeper.console import run_command, write_any_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     # The Hub's client writes a line for each of its attempts; what came of them is said in one message.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    write_any_text()  # the help, too
     whole = parser()
     options = whole.parse_args(arguments)
     if not hasattr(options, "run"):

@@ -134,6 +134,12 @@ def test_any_name_can_be_written_whatever_the_encoding_of_the_pipe(home, encodin
     assert ("日本" if encoding == "utf-8:strict" else r"\u65e5\u672c").encode() in done.stdout
 
 
+def test_the_help_can_be_written_in_any_encoding():
+    for command in ((), ("describe",), ("persona", "push")):
+        done = as_process(*command, "--help", environment={"PYTHONIOENCODING": "ascii"})
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
 def test_closed_and_full_outputs_are_no_traceback(home):
     command = f"{sys.executable} -m pydeper persona list --help"
