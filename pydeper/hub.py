@@ -284,7 +284,9 @@ def _is_offline(revision: str | None) -> bool:
     address = urlsplit(constants.ENDPOINT)
     if constants.HF_HUB_OFFLINE:
         return False  # the client says so itself, and connects to nobody
-    if (revision and _COMMIT.fullmatch(revision)) or not address.hostname or getproxies().get(address.scheme):
+    proxies = getproxies()
+    is_proxied = any(proxies.get(scheme) for scheme in (address.scheme, "all"))
+    if (revision and _COMMIT.fullmatch(revision)) or not address.hostname or is_proxied:
         return False
     try:
         port = address.port or (443 if address.scheme == "https" else 80)
