@@ -172,10 +172,9 @@ def test_an_interrupted_export_from_the_hub_goes_on_to_the_same_files(
         assert "No space left on device" in capsys.readouterr().err
         assert finished() == kept
         patch.setattr(qwen2_vl, "trace_decoder", failing(KeyboardInterrupt()))
-        with pytest.raises(KeyboardInterrupt):
-            main(command)
+        assert main(command) == 130
+        assert "Traceback" not in capsys.readouterr().err
         assert finished() == kept
-    capsys.readouterr()
     assert main(command) == 0
     assert capsys.readouterr().out.splitlines()[:4] == [*(f"{step}: done before" for step in STEPS[:3]), STEPS[3]]
     assert list((tmp_path / "vlm").glob(".*")) == []
