@@ -1,6 +1,7 @@
 """The wheel: what it holds, what the package index would show, and that it works outside of a clone."""
 
 import email
+import os
 import re
 import subprocess
 import sys
@@ -79,7 +80,10 @@ def test_the_readmes_python_runs_wherever_it_is_installed(python: Path, tmp_path
     first = next(block for block in blocks(README.read_text(encoding="utf-8")) if block.language == "python")
     assert first.output
     source = "import pydeper; print(pydeper.__file__)\n" + first.text
-    done = subprocess.run([python, "-c", source], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        [python, "-c", source], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     where, *told = done.stdout.splitlines()
     assert not Path(where).is_relative_to(ROOT)
