@@ -6,6 +6,7 @@ import os
 import re
 import reprlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 import numpy as np
@@ -90,6 +91,16 @@ def image_format(image: str | os.PathLike[str] | bytes) -> str:
         InvalidImageError: As for `open_image`; but a file whose pixels are damaged may have a format.
     """
     return _read(image, lambda opened, _: str(opened.format))
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Returns the files of a folder that are images by their suffix, sorted by name; hidden files are none of them."""
+    suffixes = set(Image.registered_extensions())
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+    ]
 
 
 def why_no_path(text: str) -> str | None:

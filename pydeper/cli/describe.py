@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -98,27 +98,20 @@ def run(options: argparse.Namespace) -> int:
 
 def _images(arguments: Sequence[str]) -> list[tuple[str, str | bytes]]:
     """Returns each image's name and what to open: a path, or what stdin holds; the images of folders one by one."""
+    from pydeper.images import images_in
+
     images: list[tuple[str, str | bytes]] = []
     for argument in arguments:
         if argument == _STDIN:
             images.append((argument, sys.stdin.buffer.read()))
         elif Path(argument).is_dir():
-            found = [(str(path), str(path)) for path in _images_in(Path(argument))]
+            found = [(str(path), str(path)) for path in images_in(Path(argument))]
             if not found:
                 raise InvalidArgumentError(f"{argument}: the folder holds no images; name another, or image files")
             images += found
         else:
             images.append((argument, argument))  # as it is: an address keeps its slashes
     return images
-
-
-def _images_in(folder: Path) -> Iterator[Path]:
-    from PIL import Image
-
-    suffixes = set(Image.registered_extensions())
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file():
-            yield path
 
 
 def _person(path: str) -> Person:

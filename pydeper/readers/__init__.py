@@ -11,6 +11,7 @@ from pydeper.readers.fixation_report import (
 )
 from pydeper.readers.jsonl import read_samples, write_samples
 from pydeper.readers.localized_narratives import read_localized_narratives
+from pydeper.readers.recordings import read_recordings, sample_from_recording
 from pydeper.readers.stream import ReadReport, SampleStream, Tolerance
 from pydeper.readers.tables.numbers import MISSING_WORDS
 
@@ -27,6 +28,8 @@ __all__ = [
     "read_deper_json",
     "read_fixation_report",
     "read_localized_narratives",
+    "read_recordings",
     "read_samples",
+    "sample_from_recording",
     "write_samples",
 ]

@@ -18,6 +18,14 @@ def canonical(path: Path) -> Path:
     return path.parent.resolve() / path.name
 
 
+def relative_path(path: Path, folder: Path) -> str:
+    """The path of a file as it is written into a file in `folder`: relative, with forward slashes."""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # on Windows, where the two are on different drives
+        return path.as_posix()
+
+
 class MissingImageError(InvalidSampleError):
     """A record names an image that is not in its folder."""
 

@@ -20,7 +20,7 @@ from typing import Any
 from pydeper.atomic import atomic_path, check_output
 from pydeper.errors import InvalidSampleError
 from pydeper.images import why_no_path
-from pydeper.readers.image_folder import FileNames, canonical
+from pydeper.readers.image_folder import FileNames, canonical, relative_path
 from pydeper.readers.records import json_lines, kind, parse_object
 from pydeper.samples.sample import Sample
 from pydeper.samples.trajectory import Fixation, Trajectory
@@ -178,7 +178,7 @@ def sample_line(sample: Sample, index: int, folder: Path) -> bytes:
             f"samples[{index}]: the image is in memory ({type(sample.image).__name__}); save it and give its path"
         )
     record = {
-        "image": _relative(Path(sample.image), folder),
+        "image": relative_path(canonical(Path(sample.image)), folder),
         "description": sample.description,
         "subject": sample.subject,
         "trajectory": None if sample.trajectory is None else _fixations(sample.trajectory),
@@ -195,11 +195,3 @@ def sample_line(sample: Sample, index: int, folder: Path) -> bytes:
 
 def _fixations(trajectory: Trajectory) -> list[dict[str, Any]]:
     return [{"box": fixation.box, "duration": fixation.duration} for fixation in trajectory]
-
-
-def _relative(image: Path, folder: Path) -> str:
-    image = canonical(image)
-    try:
-        return Path(os.path.relpath(image, folder)).as_posix()
-    except ValueError:  # on Windows, where the two are on different drives
-        return image.as_posix()

@@ -22,6 +22,7 @@ from pydeper.readers import (
     read_deper_json,
     read_fixation_report,
     read_localized_narratives,
+    read_recordings,
 )
 from pydeper.readers.capgaze import EYE_STOPS
 from pydeper.readers.fixation_report.columns import likely_columns, likely_time_unit
@@ -67,6 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_outside(capgaze, "drop")
     _add_without_description(capgaze)
     capgaze.set_defaults(read=_capgaze)
+
+    recordings = formats.add_parser("recordings", help="journals that the capture page wrote (pydeper capture)")
+    recordings.add_argument("path", type=Path, metavar="FILE", help="such as ana.recordings.jsonl")
+    recordings.add_argument("--images", type=Path, required=True, help="folder of the images")
+    _add_method(recordings)
+    _add_outside(recordings, "clip")
+    recordings.set_defaults(read=_recordings)
 
     _add_fixation_report(formats.add_parser("fixation-report", help="a table of fixations, as eye trackers export it"))
 
@@ -229,6 +237,18 @@ def _localized_narratives(options: argparse.Namespace) -> SampleStream:
         outside=options.outside,
         without_trajectory=options.without_trajectory,
         check_durations=options.check_durations,
+        tolerance=_tolerance(options),
+    )
+
+
+def _recordings(options: argparse.Namespace) -> SampleStream:
+    return read_recordings(
+        options.path,
+        _method(options, POINTER_STOPS),
+        images=options.images,
+        min_box=options.min_box,
+        outside=options.outside,
+        without_trajectory=options.without_trajectory,
         tolerance=_tolerance(options),
     )
 
