@@ -12,7 +12,8 @@ from docs.figures.import_graph import PACKAGES, Graph, Row, import_graph, module
 from tests.support.paths import ROOT
 
 LIGHT_LIBRARIES = {
-    "PIL", "attrs", "huggingface_hub", "numpy", "onnxruntime", "safetensors", "shtab", "tokenizers", "tqdm",
+    "PIL", "attrs", "huggingface_hub", "numpy", "onnxruntime", "safetensors", "shtab", "starlette",
+    "tokenizers", "tqdm", "uvicorn",
 }  # fmt: skip
 FOLDERS_OF_CODE = (*PACKAGES, "tests", "docs", "benchmarks", "examples")
 MOST_MODULES_PER_FOLDER, MOST_LINES_PER_MODULE, MOST_LINES_PER_FUNCTION = 14, 400, 60

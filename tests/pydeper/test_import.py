@@ -18,6 +18,8 @@ HEAVY = (
     "PIL",
     "numpy",
     "attrs",
+    "starlette",
+    "uvicorn",
 )
 
 
@@ -47,6 +49,7 @@ def test_a_model_needs_no_torch():
 def test_the_command_starts_without_a_runtime():
     code = "from pydeper.cli.main import main\ntry: main(['--version'])\nexcept SystemExit: pass"
     assert not loaded_after(code).intersection(("torch", "transformers", "onnxruntime", "huggingface_hub", "PIL"))
+    assert not loaded_after(code).intersection(("starlette", "uvicorn"))
 
 
 @pytest.mark.parametrize("name", pydeper.__all__)
