@@ -80,9 +80,10 @@ def run(options: argparse.Namespace) -> int:
         from pydeper.capture.access import is_loopback
         from pydeper.capture.app import make_app
     except ImportError as error:
-        if error.name not in ("starlette", "uvicorn"):
+        library = (error.name or "").partition(".")[0]
+        if library not in ("starlette", "uvicorn"):
             raise
-        raise InvalidArgumentError(f'capture needs {error.name}: pip install "pydeper[cpu,capture]"') from error
+        raise InvalidArgumentError(f'capture needs {library}: pip install "pydeper[cpu,capture]"') from error
     from pydeper.bundle.default import default_model_name
     from pydeper.capture.opening import open_session
     from pydeper.capture.pictures import find_pictures
@@ -124,6 +125,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _listening(host: str, port: int) -> socket.socket:
     try:
+        if not 0 <= port < 2**16:
+            raise OverflowError("a port is from 0 to 65535")
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
