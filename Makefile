@@ -7,7 +7,7 @@ RUN := $(BIN)/python
 # Tests are handed out to as many processes as there are cores; each of them makes the shared models once.
 PYTEST := $(RUN) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-random test-slow lint format bench bench-2b docs tiny clean
+.PHONY: demo test test-random test-slow test-browser lint format bench bench-2b docs tiny clean
 
 demo: $(VENV)/.sdk          ## two people describe one picture, with the built-in model
 	$(BIN)/pydeper demo
@@ -20,6 +20,9 @@ test-random: $(VENV)/.dev   ## the same in another order each time; prints the s
 
 test-slow: $(VENV)/.dev     ## the checks that take longer
 	$(RUN) -m pytest -m slow
+
+test-browser: $(VENV)/.dev  ## the capture page in a real Chromium ($$CHROMIUM, or one on the path)
+	$(RUN) -m pytest -m browser tests/browser
 
 lint: $(VENV)/.dev          ## style and types
 	$(BIN)/ruff check .

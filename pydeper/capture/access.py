@@ -8,7 +8,7 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pydeper.capture.refusal import RefusalError
@@ -28,6 +28,9 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+# The cookie is SameSite=Strict: a browser that came by a link from elsewhere would not send it along a redirect.
+_ENTER = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/"><title>pydeper</title>'
+
 _WRITES = {"POST", "PUT", "DELETE", "PATCH"}
 
 
@@ -102,7 +105,7 @@ class Guard:
         if not secrets.compare_digest(given.encode(), self._token.encode()):
             return None
         self._token = secrets.token_urlsafe(32)  # which nobody knows
-        answer = RedirectResponse("/", 303)
+        answer = HTMLResponse(_ENTER)
         answer.set_cookie(COOKIE, self._cookie, httponly=True, samesite="strict")
         return answer
 

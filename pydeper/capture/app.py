@@ -27,7 +27,10 @@ from pydeper.version import __version__
 
 PAGE = Path(__file__).parent / "page"
 STATIC = {
+    "api.js": "text/javascript",
     "app.js": "text/javascript",
+    "drafts.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
     "pydeper-capture.js": "text/javascript",
     "style.css": "text/css",
     "texts.json": "application/json",

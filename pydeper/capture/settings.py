@@ -1,13 +1,16 @@
 """The settings of a capture session."""
 
+import json
 import random
-import re
+from pathlib import Path
 from typing import Any
 
 import attrs
 
 from pydeper.errors import InvalidArgumentError
 from pydeper.readers.journal_lines import MODES
+
+_TEXTS = Path(__file__).parent / "page" / "texts.json"
 
 
 def _within(low: float, high: float, unit: str) -> Any:
@@ -26,9 +29,16 @@ def _one_of(*choices: str) -> Any:
     return check
 
 
+def languages() -> list[str]:
+    """Returns the languages that the page has texts in."""
+    return sorted(json.loads(_TEXTS.read_bytes()))
+
+
 def _language(_: object, field: "attrs.Attribute[str]", value: str) -> None:
-    if not re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*", value):
-        raise InvalidArgumentError(f"{field.name} must be a tag such as en or de, not {value!r}")
+    if value not in (known := languages()):
+        raise InvalidArgumentError(
+            f"{field.name} must be one of {', '.join(known)}, not {value!r}; {_TEXTS} has the texts of the page"
+        )
 
 
 @attrs.frozen(kw_only=True)

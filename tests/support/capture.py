@@ -79,14 +79,15 @@ def command(*arguments: object, limit: int | None = None) -> Iterator[tuple[subp
     def set_limit() -> None:
         import resource
 
-        if limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        assert limit is not None
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     words = [sys.executable, "-m", "pydeper", "capture", *map(str, arguments), "--model", "tiny", "--no-open"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, preexec_fn=set_limit
-    ) as process:
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+        preexec_fn=None if limit is None else set_limit,
+    ) as process:  # fmt: skip
         try:
             assert process.stdout is not None
             printed = ""
