@@ -22,7 +22,7 @@ test-slow: $(VENV)/.dev     ## the checks that take longer
 	$(RUN) -m pytest -m slow
 
 test-browser: $(VENV)/.dev  ## the capture page in a real Chromium ($$CHROMIUM, or one on the path)
-	$(RUN) -m pytest -m browser tests/browser
+	$(PYTEST) -m browser tests/browser
 
 lint: $(VENV)/.dev          ## style and types
 	$(BIN)/ruff check .

@@ -28,8 +28,8 @@ def main() -> None:
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        take(browser, "desktop", width=1000, height=880)
-        take(browser, "dark", width=1000, height=880, dark=True)
+        take(browser, "desktop", width=1000, height=940)
+        take(browser, "dark", width=1000, height=940, dark=True)
         take(browser, "phone", width=390, height=780)
         browser.close()
 

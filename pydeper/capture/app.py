@@ -152,11 +152,11 @@ class _Handlers:
         )
 
     async def claim(self, request: Request) -> Response:
-        await run_in_threadpool(self._session.claim, _tab(request))
+        await run_in_threadpool(self._session.claim, self._tab(request))
         return Response(status_code=204)
 
     async def consent(self, request: Request) -> Response:
-        tab, body = _tab(request), await _object(request)
+        tab, body = self._tab(request), await _object(request)
         _check_fields(body, {"publish", "language", "text"})
         await run_in_threadpool(self._session.give_consent, tab, body["publish"], body["language"], body["text"])
         return Response(status_code=204)
@@ -182,7 +182,7 @@ class _Handlers:
         )
 
     async def record(self, request: Request) -> Response:
-        tab, index = _tab(request), _index(request)
+        tab, index = self._tab(request), _index(request)
         stored: Stored = await run_in_threadpool(self._session.record, tab, index, await _object(request))
         fixations = _fixations(stored.sample)
         return JSONResponse(
@@ -194,11 +194,11 @@ class _Handlers:
         )
 
     async def skip(self, request: Request) -> Response:
-        await run_in_threadpool(self._session.skip, _tab(request), _index(request))
+        await run_in_threadpool(self._session.skip, self._tab(request), _index(request))
         return Response(status_code=204)
 
     async def make_persona(self, request: Request) -> Response:
-        outcome, index = await run_in_threadpool(self._session.make_persona, _tab(request))
+        outcome, index = await run_in_threadpool(self._session.make_persona, self._tab(request))
         persona = outcome.persona
         return JSONResponse(
             {
@@ -206,7 +206,6 @@ class _Handlers:
                 "picture": index,
                 "described": outcome.described,
                 "plain": outcome.plain,
-                "warning": outcome.warning,
             }
         )
 
@@ -217,8 +216,15 @@ class _Handlers:
         return await _download(self._session.files.samples, "application/jsonl")
 
     async def delete(self, request: Request) -> Response:
-        await run_in_threadpool(self._session.delete, _tab(request))
+        await run_in_threadpool(self._session.delete, self._tab(request))
         return Response(status_code=204)
+
+    def _tab(self, request: Request) -> str:
+        """The tab that sends something, which must show this session and not an earlier one at the same address."""
+        shown = request.headers.get("x-session", "")
+        if shown and shown != self._session.about.session:
+            raise RefusalError("another-session", 409, "This page shows another session: load it again.")
+        return _tab(request)
 
 
 def _fixations(sample: Sample) -> list[dict[str, Any]]:

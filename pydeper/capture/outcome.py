@@ -22,13 +22,11 @@ class Outcome:
         persona: Made of all samples.
         described: The picture, described as the person would; None where no picture was left.
         plain: The same picture, described without a persona.
-        warning: What to know about it, or None.
     """
 
     persona: Persona
     described: str | None
     plain: str | None
-    warning: str | None
 
 
 class OutcomeMaker:
@@ -54,13 +52,4 @@ class OutcomeMaker:
             if picture is not None:
                 seen = self._model.encode_image(picture)
                 described, plain = self._model.describe(seen, persona), self._model.describe(seen)
-        return Outcome(persona, described, plain, _warning(samples))
-
-
-def _warning(samples: Sequence[Sample]) -> str | None:
-    found = []
-    if len(samples) < RECOMMENDED:
-        found.append(f"It is made of {len(samples)}; with {RECOMMENDED} or more it says more about you.")
-    if without := sum(sample.trajectory is None for sample in samples):
-        found.append(f"{without} of {len(samples)} recordings hold no stop to look, and count as text alone.")
-    return " ".join(found) or None
+        return Outcome(persona, described, plain)

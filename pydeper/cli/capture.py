@@ -6,6 +6,7 @@ import secrets
 import shlex
 import socket
 import threading
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from pydeper.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from pydeper.capture.session import CaptureSession
 
+_PORTS = range(49152, 65536)  # for anybody's use (RFC 6335)
 _SETTINGS = (
     "mode", "blur", "radius", "time_limit", "order", "seed", "instructions", "language", "dictation", "keep_back",
 )  # fmt: skip
@@ -67,7 +69,9 @@ def add_to(commands: Any) -> None:
         metavar="ADDRESS",
         help="to listen on; beyond this computer, the first visit needs a token (default: %(default)s)",
     )
-    capture.add_argument("--port", type=int, default=0, metavar="N", help="default: 0, one that is free")
+    capture.add_argument(
+        "--port", type=int, metavar="N", help="default: the same for this session every time, where it is free"
+    )
     add_model(capture)
     capture.add_argument("--no-open", dest="open", action="store_false", help="do not open the browser")
 
@@ -98,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
         options.images, pictures, options.out, model=model, subject=options.subject, settings=changes
     )
     try:
-        with _listening(options.host, options.port) as listener:
+        with _listening(options.host, options.port, session.about.session) as listener:
             token = None if is_loopback(options.host) else secrets.token_urlsafe(24)
             address = _address(options.host, listener.getsockname()[1], token)
             _announce(session, address, options.host, token, browser=options.open)
@@ -123,7 +127,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _listening(host: str, port: int | None, session: str) -> socket.socket:
+    """Takes a port: by default one that the session has every time, for browsers keep drafts by the address."""
+    if port is None:
+        usual = _PORTS.start + zlib.crc32(session.encode()) % len(_PORTS)
+        with contextlib.suppress(InvalidArgumentError):
+            return _listening(host, usual, session)
+        port = 0
     try:
         if not 0 <= port < 2**16:
             raise OverflowError("a port is from 0 to 65535")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, Route
+from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 import pydeper
 from pydeper.bundle.layout import BUILTIN
@@ -138,6 +138,43 @@ def test_the_keyboard_alone_is_enough(visitor: Visitor, folder: Path):
     assert '"publish": true' in journal
 
 
+def test_a_finger_is_enough(folder: Path, browser: Browser, watch: Watch):
+    with (
+        command(folder / "pictures", "-o", folder / "ana.jsonl") as (_, address),
+        browser.new_context(viewport={"width": 390, "height": 780}, has_touch=True, is_mobile=True) as phone,
+    ):
+        visitor = Visitor(phone, watch, address)
+        visitor.sees("welcome")
+        visitor.page.locator("#agree").tap()
+        visitor.capture.is_ready()
+        session = phone.new_cdp_session(visitor.page)
+        for place in ((0.3, 0.3), (0.7, 0.7)):
+            x, y = visitor.capture.place(*place)
+            session.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+            visitor.page.wait_for_timeout(500)
+            session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        visitor.capture.write("By a finger.")
+        visitor.capture.part("button.done").tap()
+        visitor.sees("review")
+    (sample,) = pydeper.read_samples(folder / "ana.jsonl")
+    centres = [((x1 + x2) / 2, (y1 + y2) / 2) for x1, y1, x2, y2 in (f.box for f in sample.trajectory)]
+    assert centres == [pytest.approx((0.3, 0.3), abs=0.05), pytest.approx((0.7, 0.7), abs=0.05)]
+    assert '"input": "touch"' in (folder / "ana.recordings.jsonl").read_text()
+
+
+def test_what_was_begun_is_there_after_the_persona(visitor: Visitor):
+    visitor.agrees()
+    visitor.describes("The first.")
+    visitor.press("keep")
+    visitor.capture.is_ready()
+    visitor.capture.write("Only begun")
+    visitor.press("enough")
+    visitor.page.locator("#outcome:not([hidden])").wait_for(timeout=60_000)
+    visitor.press("more")
+    visitor.sees("work")
+    assert visitor.capture.part("textarea").input_value() == "Only begun"
+
+
 def test_pictures_are_skipped_recorded_again_and_enough(visitor: Visitor, folder: Path):
     visitor.agrees()
     assert not visitor.page.locator("#enough").is_visible()
@@ -211,7 +248,7 @@ def test_a_killed_server_loses_nothing(folder: Path, context: BrowserContext, wa
         visitor.capture.write("While it was away.")
         visitor.capture.done()
         until(visitor.page, "document.getElementById('status').textContent.includes('kept in this browser')")
-    with command(*arguments, "--port", address.rpartition(":")[2]):
+    with command(*arguments):
         visitor.sees("review")
     assert [s.description for s in pydeper.read_samples(folder / "ana.jsonl")] == ["Before.", "While it was away."]
 
@@ -228,7 +265,7 @@ def test_a_page_that_is_closed_while_the_server_is_away_goes_on(folder: Path, co
         visitor.capture.done()
         until(visitor.page, "document.getElementById('status').textContent.includes('kept in this browser')")
         visitor.page.close()
-    with command(*arguments, "--port", address.rpartition(":")[2]):
+    with command(*arguments):
         again = Visitor(context, watch, address)
         again.sees("review")
     assert [sample.description for sample in pydeper.read_samples(folder / "ana.jsonl")] == ["Not lost."]
@@ -246,6 +283,19 @@ def test_a_lost_connection_is_waited_out(visitor: Visitor, folder: Path):
     visitor.describes("After a while.")
     assert len(lost) == 3
     assert (folder / "ana.recordings.jsonl").read_text().count('"kind": "recording"') == 1
+
+
+def test_a_picture_that_does_not_come_is_asked_for_again(visitor: Visitor):
+    lost: list[str] = []
+
+    def lose(route: Route) -> None:
+        lost.append(route.request.url)
+        route.abort() if len(lost) < 3 else route.continue_()
+
+    visitor.page.route("**/api/pictures/0/image*", lose)
+    visitor.agrees()
+    assert len(lost) == 3
+    until(visitor.page, "document.getElementById('status').textContent === ''")
 
 
 def test_a_full_disk_is_said_and_waited_out(visitor: Visitor, folder: Path):
@@ -285,6 +335,23 @@ def test_two_tabs_do_not_mix(visitor: Visitor, folder: Path, context: BrowserCon
     assert "Picture 2" in visitor.progress
     second.sees("elsewhere")
     assert [sample.description for sample in pydeper.read_samples(folder / "ana.jsonl")] == ["From the second tab."]
+
+
+def test_a_page_of_an_earlier_session_writes_nothing_into_this_one(
+    tmp_path: Path, context: BrowserContext, watch: Watch
+):
+    pictures = demo_pictures(tmp_path / "pictures", 4)
+    with command(pictures, "-o", tmp_path / "ana.jsonl") as (process, address):
+        visitor = Visitor(context, watch, address)
+        visitor.agrees()
+        visitor.capture.look(*STOPS)
+        visitor.capture.write("By ana.")
+        process.terminate()
+        process.wait()
+    with command(pictures, "-o", tmp_path / "ben.jsonl", "--port", address.rpartition(":")[2]):
+        visitor.capture.done()
+        visitor.sees("welcome")
+    assert not (tmp_path / "ben.jsonl").exists()
 
 
 def test_a_hundred_pictures_in_one_session(tmp_path: Path, context: BrowserContext, watch: Watch):

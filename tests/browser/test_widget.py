@@ -154,7 +154,8 @@ def test_a_keyboard_moves_in_steps_and_continuously(show: Callable[..., Capture]
     page.keyboard.down("ArrowRight")
     until(page, "document.querySelector('pydeper-capture').draft.points.at(-1)[0] > 0.7")
     page.keyboard.up("ArrowRight")
-    assert "% from the left" in capture.part(".place").text_content()
+    place = "document.querySelector('pydeper-capture').shadowRoot.querySelector('.place').textContent"
+    until(page, f"{place}.includes('% from the left')")
     page.keyboard.press("Enter")
     page.keyboard.type("Written without a mouse.")
     page.keyboard.press("Tab")

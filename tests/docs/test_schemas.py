@@ -89,10 +89,11 @@ def a_persona(**changes: Any) -> Persona:
 
 def test_samples_that_pages_show_fit() -> None:
     shown = [
-        json.loads(block.text)
+        json.loads(line)
         for page in (ROOT / "README.md", *pages())
         for block in blocks(page.read_text(encoding="utf-8"))
-        if block.language == "json"
+        if block.language == "json" and block.title != "recording.json"  # of the capture widget
+        for line in block.text.splitlines()
     ]
     assert len(shown) >= 2
     for sample in shown:

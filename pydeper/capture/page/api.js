@@ -17,6 +17,8 @@ export class Api {
   /** @param {string} tab Names this tab; the server lets one tab write. */
   constructor(tab) {
     this.tab = tab;
+    /** The session that the page shows; the server refuses what is meant for another. */
+    this.sessionName = "";
   }
 
   session() { return this.#send("GET", "/api/session"); }
@@ -33,7 +35,7 @@ export class Api {
   async #send(method, path, body) {
     let answer;
     try {
-      answer = await fetch(path, { method, headers: { "X-Tab": this.tab }, body: body === undefined ? undefined : JSON.stringify(body) });
+      answer = await fetch(path, { method, headers: { "X-Tab": this.tab, "X-Session": this.sessionName }, body: body === undefined ? undefined : JSON.stringify(body) });
     } catch {
       throw new ApiError(0, "offline", "the server cannot be reached");
     }

@@ -4,6 +4,10 @@ import "./pydeper-capture.js";
 import { Api, ApiError, persistently } from "./api.js";
 import { Drafts } from "./drafts.js";
 
+/** Refusals of the server that the page says in its own language; others keep the server's words. */
+const REFUSALS = { "too-large": "tooLarge", persona: "noPersona", "not-written": "notWritten", "not-deleted": "notDeleted", failed: "serverFailed" };
+const RELOAD_AFTER = 2000;
+
 const element = (id) => document.getElementById(id);
 const randomName = () => Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
@@ -19,6 +23,7 @@ class App {
     this.index = null;
     this.stage = "look";
     this.unsent = null;
+    this.listens = false;
   }
 
   async begin() {
@@ -27,6 +32,7 @@ class App {
     this.texts = (texts[this.state.language] ?? texts.en).page;
     this.capture.texts = (texts[this.state.language] ?? texts.en).widget;
     this.drafts = new Drafts(this.state.session);
+    this.api.sessionName = this.state.session;
     document.documentElement.lang = this.state.language;
     document.title = this.texts.title;
     for (const node of document.querySelectorAll("[data-text]")) node.textContent = this.texts[node.dataset.text];
@@ -38,6 +44,8 @@ class App {
   }
 
   listen() {
+    if (this.listens) return;
+    this.listens = true;
     const on = (id, handle) => element(id).addEventListener("click", () => this.guarded(handle));
     on("agree", () => this.agree());
     on("skip", () => this.skip());
@@ -45,13 +53,16 @@ class App {
     on("keep", () => this.next());
     on("again", () => this.again());
     on("discard", () => this.skip());
-    on("more", () => this.next());
+    on("more", () => this.goOn());
+    on("retry", () => this.result());
     on("delete", () => element("confirm").showModal());
     on("confirm-cancel", () => element("confirm").close());
     on("confirm-delete", () => this.deleteAll());
     on("here", () => location.reload());
     this.capture.addEventListener("pydeper-draft", () => this.keepDraft());
     this.capture.addEventListener("pydeper-done", (event) => this.guarded(() => this.store(event.detail)));
+    this.capture.addEventListener("pydeper-error", () => this.loadAgain());
+    this.capture.addEventListener("pydeper-start", () => this.isLoaded());
     addEventListener("pagehide", () => this.keepDraft());
     this.tabs.addEventListener("message", ({ data }) => {
       if (data.session === this.state.session && data.claimed !== this.tab) this.giveWay();
@@ -66,7 +77,8 @@ class App {
       if (!(error instanceof ApiError)) throw error;
       if (error.code === "another-tab") this.giveWay();
       else if (error.code === "deleted") this.end();
-      else this.say("failed", { detail: error.message });
+      else if (error.code === "another-session") location.reload();
+      else this.say(REFUSALS[error.code] ?? "failed", { detail: error.message });
     }
   }
 
@@ -77,7 +89,7 @@ class App {
   }
 
   say(name, values) {
-    element("status").textContent = name ? this.text(name, values) : "";
+    if (this.texts.brand) element("status").textContent = name ? this.text(name, values) : "";
   }
 
   /** Shows one screen; the focus goes to its heading, which screen readers then read. */
@@ -124,11 +136,11 @@ class App {
   async goOn() {
     const kept = this.drafts.read();
     const picture = kept && this.state.pictures[kept.index];
-    if (!picture) this.next();
+    if (!picture) await this.next();
     else if (kept.recording) await this.resend(kept);
     else if (kept.stage === "review" && picture.status === "recorded") await this.reviewAgain(kept.index);
     else if (kept.stage === "look" && picture.status !== "kept back") this.look(picture, kept.draft);
-    else this.next();
+    else await this.next();
   }
 
   async resend({ index, recording, draft }) {
@@ -149,7 +161,7 @@ class App {
     this.index = picture.index;
     this.stage = "look";
     this.capture.mode = mode;
-    this.capture.blur = settings.blur;
+    this.capture.blurRadius = settings.blur;
     this.capture.radius = settings.radius;
     this.capture.timeLimit = settings.time_limit;
     this.capture.dictation = settings.dictation;
@@ -186,6 +198,19 @@ class App {
     if (!kept) this.say("noDraft");
   }
 
+  /** The server may be away for a moment, so a picture that did not come is asked for again. */
+  loadAgain() {
+    const { index } = this;
+    this.say("offline");
+    setTimeout(() => {
+      if (this.index === index && this.stage !== "gone") this.capture.src = `${this.api.image(index)}?again=${Date.now()}`;
+    }, RELOAD_AFTER);
+  }
+
+  isLoaded() {
+    if (element("status").textContent === this.texts.offline && this.stage !== "storing") this.say("");
+  }
+
   /** Sends a recording until the server has it; until then it is kept in this browser. */
   async store(recording) {
     const { index } = this;
@@ -193,6 +218,7 @@ class App {
     this.keepDraft();
     this.say("saving");
     this.stage = "storing";
+    element("work").inert = true;
     let look;
     try {
       look = await persistently(() => this.api.record(index, recording), {
@@ -203,6 +229,7 @@ class App {
       throw error;
     } finally {
       this.unsent = null;
+      element("work").inert = false;
     }
     this.state.pictures[index].status = "recorded";
     this.say("saved");
@@ -211,11 +238,10 @@ class App {
 
   async reviewAgain(index) {
     this.index = index;
+    this.stage = "review";
     this.capture.mode = this.state.mode;
     this.capture.src = this.api.image(index);
-    await new Promise((resolve) => this.capture.addEventListener("pydeper-start", resolve, { once: true }));
-    const look = await this.api.recorded(index);
-    this.show("work");
+    const look = await persistently(() => this.api.recorded(index), { onTrouble: () => this.say("offline") });
     this.review(look, look.points);
   }
 
@@ -248,12 +274,12 @@ class App {
   // --- the end
 
   async result() {
+    this.keepDraft(); // what was begun is there when the person goes on
     this.stage = "result";
     this.index = null;
-    this.drafts.forget();
     this.say("");
     this.capture.stop();
-    for (const id of ["outcome", "downloads"]) element(id).hidden = true;
+    for (const id of ["outcome", "downloads", "retry"]) element(id).hidden = true;
     element("result-wait").hidden = this.recorded === 0;
     element("result-what").textContent = "";
     element("more").hidden = this.nextOpen() === null;
@@ -263,7 +289,11 @@ class App {
       return;
     }
     try {
-      this.writeOutcome(await this.api.makePersona());
+      this.writeOutcome(await persistently(() => this.api.makePersona(), { onTrouble: () => this.say("offline") }));
+      this.say("");
+    } catch (error) {
+      element("retry").hidden = false;
+      throw error;
     } finally {
       element("result-wait").hidden = true;
     }
@@ -272,7 +302,8 @@ class App {
   writeOutcome({ persona, picture, described, plain }) {
     const count = persona.num_samples;
     const name = picture === null ? "resultAll" : count === 1 ? "resultWhatOne" : "resultWhat";
-    element("result-what").textContent = this.text(name, { count });
+    const few = count < this.state.recommended ? ` ${this.text("resultFew", this.state)}` : "";
+    element("result-what").textContent = this.text(name, { count }) + few;
     element("downloads").hidden = false;
     element("outcome").hidden = picture === null;
     if (picture === null) return;

@@ -52,7 +52,7 @@ export declare class PydeperCapture extends HTMLElement {
   src: string;
   alt: string;
   mode: CaptureMode;
-  blur: number;
+  blurRadius: number;
   radius: number;
   timeLimit: number | null;
   dictation: boolean;

@@ -12,7 +12,11 @@ const IDLE = 5;
 const HOLD = 0.3;
 /** Shorter sides of the picture that a held arrow key passes in a second. */
 const KEY_SPEED = 0.5;
+/** Seconds between two points at least: 60 a second, also on faster screens. */
+const POINT_EVERY = 0.0155;
 const DRAFT_EVERY = 1;
+/** Milliseconds after the last key until a screen reader hears the place. */
+const ANNOUNCE_AFTER = 600;
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -48,7 +52,7 @@ canvas, svg { display: block; position: absolute; inset: 0; width: 100%; height:
 .window canvas { inset: auto; top: 0; left: 0; width: auto; height: auto; will-change: transform; }
 .dot { position: absolute; top: -14px; left: -14px; width: 28px; height: 28px; border: 3px solid var(--accent); border-radius: 50%; box-shadow: 0 0 0 2px #fffc; visibility: hidden; pointer-events: none; }
 .looking .window, .trace.looking .dot { visibility: visible; }
-.trace .window, .over canvas, .replay .window, .replay .dot { visibility: hidden; }
+.stage.trace .window, .stage.over :is(canvas, .window, .dot), .stage.replay :is(.window, .dot), .stage:not([data-state="shown"]) :is(canvas, .window, .dot) { visibility: hidden; }
 .replay { cursor: default; }
 .message { position: absolute; inset: 0; display: grid; place-items: center; padding: 1rem; text-align: center; margin: 0; }
 .message:empty { display: none; }
@@ -127,7 +131,9 @@ class Recorder {
   see(x, y, input) {
     this.looking = true;
     this.inputs.set(input, (this.inputs.get(input) ?? 0) + 1);
-    this.points.push([round(x, 4), round(y, 4), round(this.elapsed, 3)]);
+    const seconds = round(this.elapsed, 3);
+    const last = this.points.at(-1);
+    if (!last || last[0] === null || seconds - last[2] >= POINT_EVERY) this.points.push([round(x, 4), round(y, 4), seconds]);
   }
 
   interrupt() {
@@ -306,6 +312,7 @@ export class PydeperCapture extends HTMLElement {
   #lastDraft = 0;
   #lastFrame = null;
   #inputKind = "mouse";
+  #announcement = 0;
   #elapsedBefore = 0;
   #drawnWidth = 0;
   #attempt = randomName();
@@ -369,8 +376,8 @@ export class PydeperCapture extends HTMLElement {
   set alt(value) { this.setAttribute("alt", value); }
   get mode() { return this.getAttribute("mode") === "trace" ? "trace" : "viewport"; }
   set mode(value) { this.setAttribute("mode", value); }
-  get blur() { return this.#number("blur", 14); }
-  set blur(value) { this.setAttribute("blur", value); }
+  get blurRadius() { return this.#number("blur", 14); }
+  set blurRadius(value) { this.setAttribute("blur", value); }
   get radius() { return this.#number("radius", 0.12); }
   set radius(value) { this.setAttribute("radius", value); }
   get timeLimit() { return this.#number("time-limit", null); }
@@ -508,7 +515,7 @@ export class PydeperCapture extends HTMLElement {
   #draw() {
     if (!this.#image || !this.clientWidth) return;
     this.#drawnWidth = this.clientWidth;
-    const blur = this.mode === "trace" || this.#replay ? 0 : this.blur;
+    const blur = this.mode === "trace" || this.#replay ? 0 : this.blurRadiusRadius;
     const height = Math.max(220, 0.62 * innerHeight);
     this.#view.draw(this.#image, this.clientWidth, height, blur, this.radius);
     this.#view.show(...this.#position);
@@ -560,6 +567,7 @@ export class PydeperCapture extends HTMLElement {
   }
 
   #onPointer(event) {
+    if (!event.isPrimary) return;
     if (event.type === "pointerdown" && event.pointerType !== "mouse") this.#parts.stage.setPointerCapture(event.pointerId);
     const box = this.#parts.stage.getBoundingClientRect();
     const [x, y] = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
@@ -568,12 +576,14 @@ export class PydeperCapture extends HTMLElement {
   }
 
   #onAway(event) {
+    if (!event.isPrimary) return;
     const lifted = event.type === "pointerup" && event.pointerType === "mouse";
     const staysVisible = event.pointerType !== "mouse" && this.mode === "viewport" && event.type !== "pointercancel";
     if (!lifted && !staysVisible) this.#recorder.interrupt();
   }
 
   #onKey(event) {
+    if (event.altKey || event.ctrlKey || event.metaKey) return; // the browser's own
     if (event.key === "Enter") {
       event.preventDefault();
       this.#parts.text.focus();
@@ -588,8 +598,11 @@ export class PydeperCapture extends HTMLElement {
   #onKeyUp(event) {
     if (!(event.key in ARROWS)) return;
     this.#keys.release(event);
-    const [x, y] = this.#position.map(percent);
-    this.#parts.place.textContent = filled(this.#texts.place, { x, y });
+    clearTimeout(this.#announcement);
+    this.#announcement = setTimeout(() => {
+      const [x, y] = this.#position.map(percent);
+      this.#parts.place.textContent = filled(this.#texts.place, { x, y });
+    }, ANNOUNCE_AFTER);
   }
 
   /** Moves the viewport by so many shorter sides of the picture. */
@@ -620,7 +633,10 @@ export class PydeperCapture extends HTMLElement {
     this.#frame = requestAnimationFrame(this.#onFrame);
     const seconds = (now - (this.#lastFrame ?? now)) / 1000;
     this.#lastFrame = now;
-    if (!this.#active) return;
+    if (!this.#active) {
+      this.#parts.stage.classList.remove("looking");
+      return;
+    }
     const [dx, dy] = this.#keys.movement(seconds);
     if (dx || dy) this.#move(dx, dy);
     if (performance.now() - this.#lastInput > 1000 * IDLE) this.#recorder.interrupt();
@@ -638,8 +654,10 @@ export class PydeperCapture extends HTMLElement {
     if (this.timeLimit === null) return;
     const seconds = Math.max(0, Math.ceil(this.timeLimit - this.#recorder.elapsed));
     const text = filled(this.#texts.timeLeft, { seconds });
-    if (this.#parts.countdown.textContent !== text) this.#parts.countdown.textContent = text;
-    if (seconds === 10) this.#parts.place.textContent = text;
+    if (this.#parts.countdown.textContent !== text) {
+      this.#parts.countdown.textContent = text;
+      if (seconds === 10) this.#parts.place.textContent = text;
+    }
     if (seconds > 0) return;
     this.#recorder.interrupt();
     this.#over = true;
@@ -684,7 +702,7 @@ export class PydeperCapture extends HTMLElement {
     stage.setAttribute("role", replaying ? "img" : "application");
     help.textContent = replaying ? "" : this.#texts.pictureHelp;
     label.textContent = this.#texts.description;
-    text.lang = this.lang;
+    if (this.lang) text.lang = this.lang;
     done.textContent = this.#texts.done;
     const dictates = this.dictation && Dictation.Recognition !== undefined;
     dictate.hidden = !dictates;
@@ -727,7 +745,7 @@ export class PydeperCapture extends HTMLElement {
       device_pixel_ratio: devicePixelRatio,
       started: this.#startedAt,
       duration: round(elapsed, 3),
-      blur: this.mode === "trace" ? null : this.blur,
+      blur: this.mode === "trace" ? null : this.blurRadius,
       radius: this.mode === "trace" ? null : this.radius,
       attempt: this.#attempt,
     };

@@ -24,7 +24,7 @@ def test_a_missing_extra_is_named_with_its_remedy(library, tmp_path, monkeypatch
         (["-o", "nowhere/ana.jsonl"], "its folder is not there"),
         (["-o", "ana.jsonl", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
         (["-o", "ana.jsonl", "--port", "99999"], "cannot listen on 127.0.0.1, port 99999"),
-        (["-o", "ana.jsonl", "--language", "?"], "language must be a tag"),
+        (["-o", "ana.jsonl", "--language", "?"], "language must be one of de, en"),
     ],
 )
 def test_a_mistake_in_the_options_is_named(options, said, tmp_path, monkeypatch, capsys):
