@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
+# vLLM has an environment of its own: it pins what it needs, and pydeper speaks to it over HTTP alone.
+VLLM ?= .venv-vllm
 
 # Tests are handed out to as many processes as there are cores; each of them makes the shared models once.
 PYTEST := $(RUN) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-random test-slow test-browser lint format bench bench-2b docs tiny clean
+.PHONY: demo test test-random test-slow test-browser test-vllm lint format bench bench-2b docs tiny clean
 
 demo: $(VENV)/.sdk          ## two people describe one picture, with the built-in model
 	$(BIN)/pydeper demo
@@ -23,6 +25,9 @@ test-slow: $(VENV)/.dev     ## the checks that take longer
 
 test-browser: $(VENV)/.dev  ## the capture page in a real Chromium ($$CHROMIUM, or one on the path)
 	$(PYTEST) -m browser tests/browser
+
+test-vllm: $(VENV)/.dev $(VLLM)/.installed  ## descriptions from a real vLLM server; installs 3 GB, then takes minutes
+	PYDEPER_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(RUN) -m pytest -m vllm
 
 lint: $(VENV)/.dev          ## style and types
 	$(BIN)/ruff check .
@@ -51,10 +56,16 @@ tiny: $(VENV)/.dev          ## makes the built-in model from nothing, in under a
 	$(RUN) -m export tiny --bundle pydeper/builtin/tiny --report docs/results
 
 clean:
-	rm -rf $(VENV) build dist site
+	rm -rf $(VENV) $(VLLM) build dist site
 
 $(VENV)/.venv:
 	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VLLM)/.installed: requirements-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --requirement requirements-vllm.txt
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	touch $@
 
 # The SDK alone, as an app would install it.

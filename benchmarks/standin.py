@@ -92,8 +92,18 @@ _SMALL = {
     "rope_scaling": {"type": "mrope", "mrope_section": [4, 6, 6]},
     "vision_config": {**_PUBLISHED["vision_config"], "depth": 2, "embed_dim": 64, "num_heads": 2, "hidden_size": 128},
 }
-CONFIGS: Mapping[str, dict[str, Any]] = {"2b": _PUBLISHED, "small": _PUBLISHED | _SMALL}
-_SHARD_BYTES = {"2b": 2**30, "small": 2**20}
+# vLLM's kernels know only some widths of a head, and 64 is one of them.
+_SERVED = _SMALL | {
+    "hidden_size": 256,
+    "rope_scaling": {"type": "mrope", "mrope_section": [8, 12, 12]},
+    "vision_config": {**_SMALL["vision_config"], "embed_dim": 128, "hidden_size": 256},
+}
+CONFIGS: Mapping[str, dict[str, Any]] = {
+    "2b": _PUBLISHED,
+    "small": _PUBLISHED | _SMALL,
+    "served": _PUBLISHED | _SERVED,
+}
+_SHARD_BYTES = {"2b": 2**30, "small": 2**20, "served": 2**20}
 
 _GENERATION = {
     "bos_token_id": 151643,
@@ -130,13 +140,14 @@ _CHAT_TEMPLATE = (
 _CHUNK = 2**24  # numbers drawn at a time, in float32
 
 
-def write_standin(folder: Path, size: Literal["2b", "small"] = "2b", seed: int = 0) -> Path:
+def write_standin(folder: Path, size: Literal["2b", "small", "served"] = "2b", seed: int = 0) -> Path:
     """Writes the whole repository; it appears at `folder` complete, or not at all.
 
     Args:
         folder: Must not exist.
-        size: "2b", 2,208,985,600 parameters as published, in half a minute and 3 GB of memory; or "small", a network of
-            128 channels and two layers, with the same 151,936 embeddings, which are 39 MB of its 40.
+        size: "2b", 2,208,985,600 parameters as published, in half a minute and 3 GB of memory; "small", a network of
+            128 channels and two layers, with the same 151,936 embeddings, which are 39 MB of its 40; or "served", one
+            of 256 channels that vLLM can serve on a CPU.
         seed: Of the weights. Embeddings are N(0, 0.6), matrices N(0, 1.5/√fan_in), biases N(0, 0.1) and the scales of
             norms N(1, 0.1): wide enough for a text to depend on everything before it; narrow ones repeat one token.
 

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
         PersonaError,
         PydeperError,
         RuntimeMissingError,
+        VLLMAuthenticationError,
+        VLLMError,
+        VLLMIncompatibleError,
+        VLLMUnreachableError,
     )
     from pydeper.images import ImageLike
     from pydeper.model.model import DeperModel
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from pydeper.samples.sample import Sample
     from pydeper.samples.trajectory import Fixation, Trajectory
     from pydeper.vlm import EncodedImage
+    from pydeper.vlm.vllm.settings import VLLMServers
 
 
 _HOMES = {
@@ -54,6 +59,10 @@ _HOMES = {
     "PersonaError": "pydeper.errors",
     "PydeperError": "pydeper.errors",
     "RuntimeMissingError": "pydeper.errors",
+    "VLLMAuthenticationError": "pydeper.errors",
+    "VLLMError": "pydeper.errors",
+    "VLLMIncompatibleError": "pydeper.errors",
+    "VLLMUnreachableError": "pydeper.errors",
     "OutOfMemoryError": "pydeper.runtime.memory",
     "DeperModel": "pydeper.model.model",
     "DescribeOptions": "pydeper.model.options",
@@ -68,6 +77,7 @@ _HOMES = {
     "Sample": "pydeper.samples.sample",
     "Trajectory": "pydeper.samples.trajectory",
     "EncodedImage": "pydeper.vlm",
+    "VLLMServers": "pydeper.vlm.vllm.settings",
 }
 
 __all__ = [
@@ -91,6 +101,11 @@ __all__ = [
     "RuntimeMissingError",
     "Sample",
     "Trajectory",
+    "VLLMAuthenticationError",
+    "VLLMError",
+    "VLLMIncompatibleError",
+    "VLLMServers",
+    "VLLMUnreachableError",
     "__version__",
     "delete_persona",
     "demo_image",

@@ -46,3 +46,19 @@ class RuntimeMissingError(PydeperError, ImportError):
 
 class ForkedProcessError(PydeperError):
     """A model is used in a process that was forked after the model was loaded; load it in each process instead."""
+
+
+class VLLMError(PydeperError):
+    """A vLLM server refused a request, or answered what cannot be used; the errors below say more where they can."""
+
+
+class VLLMUnreachableError(VLLMError):
+    """No vLLM server could be reached, or none went through with its answer, after all retries."""
+
+
+class VLLMIncompatibleError(VLLMError):
+    """A vLLM server is too old, lacks a flag that is needed, or serves another model than the bundle's."""
+
+
+class VLLMAuthenticationError(VLLMError):
+    """A vLLM server wants an API key, or another one."""

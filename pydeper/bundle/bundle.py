@@ -11,13 +11,16 @@ import attrs
 from pydeper import hub
 from pydeper.bundle.config import BundleConfig, Precision, VLMConfig
 from pydeper.bundle.default import default_model_name
-from pydeper.bundle.layout import BUILTIN, CARD, CONFIG, MANIFEST, PERSONA_ENCODER, TOKENIZER, read_file
+from pydeper.bundle.layout import ADAPTER, BUILTIN, CARD, CONFIG, MANIFEST, PERSONA_ENCODER, TOKENIZER, read_file
 from pydeper.bundle.manifest import ManifestEntry, check_files, read_manifest, verify
 from pydeper.bundle.vlm_files import check_precision, choose_files, precisions_of, unneeded_files
 from pydeper.errors import BundleError
 
 _FOR_PERSONAS = (CONFIG, PERSONA_ENCODER, TOKENIZER)
 """The files that making a persona takes."""
+
+_FOR_SOFT_TOKENS = (*_FOR_PERSONAS, ADAPTER)
+"""The files that making a persona, and a soft token of it, takes."""
 
 
 @attrs.frozen
@@ -111,10 +114,21 @@ def open_encoder_bundle(
         BundleError: There is no such model, or a file of the persona encoder is missing, altered or not in the
             manifest, or the format is one that this version does not read; names the file and the remedy.
     """
-    found = _find(name_or_folder, revision, local_files_only)
-    omitted = [name for name in found.entries if name not in _FOR_PERSONAS]
-    found.fetch_and_verify(omitted=omitted, local_files_only=local_files_only)
-    return EncoderBundle(found.folder, found.model_id, found.commit, found.config)
+    return _open_only(_FOR_PERSONAS, name_or_folder, revision, local_files_only)
+
+
+def open_bundle_without_vlm(
+    name_or_folder: str | PathLike[str] | None = None, *, revision: str | None = None, local_files_only: bool = False
+) -> EncoderBundle:
+    """Finds a model as `open_bundle` does, but for its vision-language model, which runs on a server.
+
+    The vision-language model's files need not be there, and are neither fetched nor read. The arguments are those of
+    `open_bundle`.
+
+    Raises:
+        BundleError: As for `open_encoder_bundle`, and for the adapter.
+    """
+    return _open_only(_FOR_SOFT_TOKENS, name_or_folder, revision, local_files_only)
 
 
 def builtin_names() -> list[str]:
@@ -159,6 +173,15 @@ class _Found:
             # People edit a card on its page, which must not keep anybody from loading the model.
             omitted = [*omitted, CARD]
         verify(self.folder, omitted=omitted, trust_unchanged=True)
+
+
+def _open_only(
+    needed: Collection[str], name_or_folder: str | PathLike[str] | None, revision: str | None, local_files_only: bool
+) -> EncoderBundle:
+    found = _find(name_or_folder, revision, local_files_only)
+    omitted = [name for name in found.entries if name not in needed]
+    found.fetch_and_verify(omitted=omitted, local_files_only=local_files_only)
+    return EncoderBundle(found.folder, found.model_id, found.commit, found.config)
 
 
 def _find(name_or_folder: str | PathLike[str] | None, revision: str | None, local_files_only: bool) -> _Found:

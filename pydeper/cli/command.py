@@ -33,6 +33,17 @@ def add_model(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_servers(command: argparse.ArgumentParser) -> None:
+    """Adds the option that names vLLM servers."""
+    command.add_argument(
+        "--vlm",
+        action="append",
+        metavar="ADDRESS",
+        help="of a vLLM server that the vision-language model runs on, as http://host:8000/v1; give it again for more "
+        "servers; their API key is $PYDEPER_VLLM_API_KEY (default: it runs on this machine)",
+    )
+
+
 def written(text: str) -> str:
     """Returns what a model wrote; for a terminal without what would command it, for a pipe to the letter."""
     return legible(text) if sys.stdout.isatty() else text

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import pydeper
 from pydeper.atomic import atomic_path, check_output
-from pydeper.cli.command import add_command, add_model, add_runtime, written
+from pydeper.cli.command import add_command, add_model, add_runtime, add_servers, written
 from pydeper.cli.progress import progress_bar
 from pydeper.errors import InvalidArgumentError
 
@@ -34,6 +34,7 @@ def add_to(commands: Any) -> None:
     )
     add_model(describe)
     add_runtime(describe)
+    add_servers(describe)
     describe.add_argument(
         "--precision", metavar="P", help="of the model: fp32, fp16, int8 or int4 (default: the model's own choice)"
     )
@@ -62,7 +63,11 @@ def run(options: argparse.Namespace) -> int:
     if options.output is not None:
         check_output(options.output, [*(name for name, _ in images), *options.persona])
     model = pydeper.DeperModel.from_pretrained(
-        options.model, device=options.device, threads=options.threads, precision=options.precision
+        options.model,
+        device=options.device,
+        threads=options.threads,
+        precision=options.precision,
+        vlm=options.vlm,
     )
     decoding: pydeper.DescribeOptions = {
         "style": options.style,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pydeper
-from pydeper.cli.command import add_command
+from pydeper.cli.command import add_command, add_servers
 from pydeper.errors import PydeperError
 
 _LIBRARIES = ("attrs", "huggingface_hub", "numpy", "pillow", "safetensors", "tokenizers")
@@ -18,14 +18,15 @@ _LIBRARIES = ("attrs", "huggingface_hub", "numpy", "pillow", "safetensors", "tok
 
 def add_to(commands: Any) -> None:
     """Adds the sub-command."""
-    add_command(commands, "doctor", run, "check what is installed, and say what to do about what is not right")
+    doctor = add_command(commands, "doctor", run, "check what is installed, and say what to do about what is not right")
+    add_servers(doctor)
 
 
-def run(_: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Runs all checks; returns 1 where one found something to fix."""
     findings = 0
-    for checks in (_check_libraries, _check_runtime, _check_cache, _check_default_model):
-        for sound, message in checks():
+    for checks in (_check_libraries(), _check_runtime(), _check_cache(), _check_default_model(options.vlm)):
+        for sound, message in checks:
             print(f"{'ok  ' if sound else 'FIX '} {message}")
             findings += not sound
     print("\nAll is well." if not findings else f"\n{findings} to fix.")
@@ -70,15 +71,15 @@ def _check_cache() -> Iterator[tuple[bool, str]]:
         yield False, f"cache of the Hugging Face Hub: {existing} is not a folder you may write to: set HF_HOME to one"
 
 
-def _check_default_model() -> Iterator[tuple[bool, str]]:
+def _check_default_model(servers: list[str] | None) -> Iterator[tuple[bool, str]]:
 
-    from pydeper.bundle.bundle import open_bundle
+    from pydeper.bundle.bundle import open_encoder_bundle
     from pydeper.bundle.default import DEFAULT_MODEL_VARIABLE
 
     named = os.environ.get(DEFAULT_MODEL_VARIABLE, "").strip()
     try:
-        opened = open_bundle(named or "tiny", local_files_only=True)
-        report = pydeper.DeperModel(opened).report()
+        opened = open_encoder_bundle(named or "tiny", local_files_only=True)
+        report = pydeper.DeperModel.from_pretrained(named or "tiny", local_files_only=True, vlm=servers).report()
     except PydeperError as error:
         yield False, f"default model: {error}"
         return

@@ -1,40 +1,47 @@
 """A model in use: a bundle's persona encoder, adapter and vision-language model behind one face."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from contextlib import aclosing
 from os import PathLike
 from typing import Final, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
-from pydeper.bundle.bundle import Bundle, open_bundle
+from pydeper.bundle.bundle import Bundle, EncoderBundle
 from pydeper.bundle.config import Precision
 from pydeper.bundle.reopen import Reopenable
-from pydeper.errors import InvalidArgumentError
 from pydeper.images import ImageLike, open_image
 from pydeper.model.adapter import Adapter
-from pydeper.model.batch import ROWS_AT_ONCE, Pair, describe_in_groups, named_pairs, read_pairs
-from pydeper.model.image_cache import ImageCache, size_key
-from pydeper.model.options import DescribeOptions, check_style, split_options
+from pydeper.model.batch import (
+    check_persona,
+    checked_personas,
+    describe_in_groups,
+    describe_rows,
+    image_key,
+    read_pairs,
+)
+from pydeper.model.image_cache import ImageCache
+from pydeper.model.loading import find_bundle, load_vlm
+from pydeper.model.options import DescribeOptions, split_options
 from pydeper.model.report import ModelReport, report_of
-from pydeper.model.threads import in_worker_threads
 from pydeper.persona.encoder import PersonaEncoder, short_fingerprint
 from pydeper.persona.persona import Persona
 from pydeper.publish import push
-from pydeper.runtime.devices import providers_for
 from pydeper.runtime.memory import memory_explained
 from pydeper.runtime.session import check_threads
 from pydeper.samples.sample import Sample, checked_samples
-from pydeper.vlm import EncodedImage, VisionLanguageModel, open_vlm
+from pydeper.vlm import EncodedImage
 from pydeper.vlm.decoding import DecodingOptions
+from pydeper.vlm.vllm.settings import VLLMServers
 
 
 class DeperModel(Reopenable):
     """A frozen vision-language model that describes images as one particular person would.
 
-    Immutable and thread-safe after loading, but for its cache of encoded images, which is thread-safe as well. Made by
-    `from_pretrained`. Pickled, it says where its bundle is, and is loaded again from there. It must not cross a fork:
-    each process loads its own.
+    Immutable and thread-safe after loading, but for its cache of encoded images, which is thread-safe as well. Pickled,
+    it says where its bundle is, and is loaded again from there. It must not cross a fork: each process loads its own.
 
     Attributes:
         config: The bundle's `config.json`.
@@ -45,21 +52,23 @@ class DeperModel(Reopenable):
 
     def __init__(
         self,
-        opened: Bundle,
+        opened: EncoderBundle,
         *,
         device: str = "auto",
         threads: int | None = None,
         image_cache: int = 4,
         persona_encoder: PersonaEncoder | None = None,
+        vlm: VLLMServers | None = None,
     ) -> None:
-        """Loads a bundle that `pydeper.bundle.bundle.open_bundle` has found and checked; see `from_pretrained`.
+        """Loads a bundle that `pydeper.model.loading.find_bundle` has found and checked; see `from_pretrained`.
 
         Args:
-            opened: The bundle.
+            opened: The bundle; where `vlm` is None, a `Bundle`.
             device: As in `from_pretrained`.
-            threads: As in `from_pretrained`.
-            image_cache: As in `from_pretrained`.
+            threads: As there.
+            image_cache: As there.
             persona_encoder: One that is open already; it is used where it is of the same bundle.
+            vlm: As there.
         """
         check_threads(threads)
         self._images: ImageCache[EncodedImage] = ImageCache(image_cache)
@@ -68,20 +77,13 @@ class DeperModel(Reopenable):
         self.model_id: Final = opened.model_id
         self.revision: Final = opened.revision
         self._folder = opened.folder
-        self._remember(opened, device=device, threads=threads, precision=opened.precision, image_cache=image_cache)
+        where = {"precision": opened.precision} if isinstance(opened, Bundle) else {"vlm": vlm}
+        self._remember(opened, device=device, threads=threads, image_cache=image_cache, **where)
         if persona_encoder is None or persona_encoder.bundle.folder != opened.folder:
             persona_encoder = PersonaEncoder(opened, device=device, threads=threads)
         self.persona_encoder: Final = persona_encoder
         self._adapter = Adapter(opened, device=device, threads=threads)
-        self._vlm: VisionLanguageModel = open_vlm(
-            opened.vlm_folder,
-            self.config.vlm,
-            self.config.prompts,
-            persona_encoder.tokenizer,
-            providers=providers_for(device),
-            threads=threads,
-            precision=opened.precision,
-        )
+        self._vlm = load_vlm(opened, persona_encoder.tokenizer, device=device, threads=threads, servers=vlm)
 
     @classmethod
     def from_pretrained(
@@ -93,6 +95,7 @@ class DeperModel(Reopenable):
         local_files_only: bool = False,
         precision: Precision | None = None,
         image_cache: int = 4,
+        vlm: VLLMServers | str | Sequence[str] | None = None,
     ) -> "DeperModel":
         """Finds a model, checks its files against its manifest, and loads it.
 
@@ -108,6 +111,8 @@ class DeperModel(Reopenable):
                 somewhat other descriptions. None is the model's own choice.
             image_cache: How many encoded images to keep, those asked for last; encoding one takes seconds with a real
                 model. They go by what they show, and hold at most 1 GiB together. 0 keeps none.
+            vlm: None runs the vision-language model here. The address of a vLLM server (``"http://host:8000/v1"``),
+                several, or `VLLMServers` with settings: it runs there, and its files are neither needed nor read.
 
         Raises:
             BundleError: There is no such model, or it is damaged, or of a format that this version does not read, or
@@ -115,9 +120,11 @@ class DeperModel(Reopenable):
             InvalidArgumentError: The device cannot be used, there is no such precision, or `threads` or `image_cache`
                 is out of its range.
             RuntimeMissingError: ONNX Runtime is not installed, or installed twice.
+            VLLMError: No server can be reached, or one cannot serve this model; its kinds say which and what to do.
         """
-        opened = open_bundle(name_or_folder, revision=revision, local_files_only=local_files_only, precision=precision)
-        return cls(opened, device=device, threads=threads, image_cache=image_cache)
+        servers = None if vlm is None else VLLMServers.of(vlm)
+        opened = find_bundle(name_or_folder, revision, local_files_only, precision, servers)
+        return cls(opened, device=device, threads=threads, image_cache=image_cache, vlm=servers)
 
     def push_to_hub(
         self, repo_id: str, *, private: bool = False, revision: str | None = None, message: str | None = None
@@ -240,7 +247,8 @@ class DeperModel(Reopenable):
             InvalidImageError: The image cannot be read.
             OutOfMemoryError: Memory ran out; says while what, and what helps.
         """
-        options = DecodingOptions(
+        options = DescribeOptions(
+            style=style,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             top_p=top_p,
@@ -248,9 +256,9 @@ class DeperModel(Reopenable):
             seed=seed,
             strength=strength,
         )
-        check_style(style, self.styles, self.model_id)
+        style, decoding = self._asked(options)
         soft_tokens = None if persona is None else self._soft_tokens([persona])
-        return self._generate(self.encode_image(image), style, soft_tokens, options)[0]
+        return describe_rows(self._vlm, self.encode_image(image), style, soft_tokens, decoding)[0]
 
     def stream(
         self,
@@ -264,8 +272,8 @@ class DeperModel(Reopenable):
         when the first piece is asked for. Each piece is computed when it is asked for, in the caller's thread, and
         nothing ahead of it: leaving the loop, closing or dropping the generator ends the work and frees its memory.
         """
-        style, decoding = split_options(options, self.styles, self.model_id)
-        soft_token = None if persona is None else self._soft_tokens([persona])[0]
+        style, decoding = self._asked(options)
+        soft_token = self._soft_token(persona)
 
         def pieces() -> Generator[str, None, None]:
             encoded = self.encode_image(image)
@@ -280,12 +288,21 @@ class DeperModel(Reopenable):
         persona: Persona | None = None,
         **options: Unpack[DescribeOptions],
     ) -> AsyncGenerator[str, None]:
-        """Streams as `stream` does, for ``async for``: each piece is computed in a worker thread.
+        """Streams as `stream` does, for ``async for``, without blocking the event loop.
 
-        Nothing is computed ahead of the consumer. Cancelling the task, or closing the generator, ends the work
-        after the step in progress, and frees its memory.
+        Cancelling the task, or closing the generator, ends the work after the step in progress.
         """
-        return in_worker_threads(self.stream(image, persona, **options))
+        style, decoding = self._asked(options)
+        soft_token = self._soft_token(persona)
+
+        async def pieces() -> AsyncGenerator[str, None]:
+            encoded = await asyncio.to_thread(self.encode_image, image)
+            with memory_explained("describing an image"):
+                async with aclosing(self._vlm.astream(encoded, style, soft_token, decoding)) as stream:
+                    async for piece in stream:
+                        yield piece
+
+        return pieces()
 
     def describe_each(
         self,
@@ -300,17 +317,14 @@ class DeperModel(Reopenable):
         Returns:
             One description a persona, in their order.
         """
-        style, decoding = split_options(options, self.styles, self.model_id)
-        if isinstance(personas, Persona):
-            raise InvalidArgumentError("personas: must be a list of personas, got one Persona; use describe for one")
-        if isinstance(personas, str | bytes) or not isinstance(personas, Iterable):
-            raise InvalidArgumentError(f"personas: must be a list of personas, got {type(personas).__name__}")
-        if not (personas := list(personas)):
+        style, decoding = self._asked(options)
+        if not (personas := checked_personas(personas)):
             return []
         soft_tokens = self._soft_tokens(personas)
         encoded = self.encode_image(image)
-        batches = (soft_tokens[start : start + ROWS_AT_ONCE] for start in range(0, len(soft_tokens), ROWS_AT_ONCE))
-        return [text for batch in batches for text in self._generate(encoded, style, batch, decoding)]
+        rows = self._vlm.rows_at_once
+        batches = (soft_tokens[start : start + rows] for start in range(0, len(soft_tokens), rows))
+        return [text for batch in batches for text in describe_rows(self._vlm, encoded, style, batch, decoding)]
 
     def describe_batch(
         self,
@@ -335,15 +349,20 @@ class DeperModel(Reopenable):
         Raises:
             PydeperError: As `describe` does, with the number of the pair, from 1 on.
         """
-        style, decoding = split_options(options, self.styles, self.model_id)
+        style, decoding = self._asked(options)
         batch = read_pairs(pairs, self.check_persona)
-        keys = [self._checked_key(pair, style, decoding) for pair in batch]
+
+        def check(seen: EncodedImage, persona: Persona | None) -> None:
+            self._vlm.stream(seen, style, self._soft_token(persona), decoding)  # checks at the call; is never begun
+
+        keys = [image_key(pair, self.config.vlm.vision, check) for pair in batch]
         return describe_in_groups(
             batch,
             keys,
+            rows_at_once=self._vlm.rows_at_once,
             encode=lambda pair: self.encode_image(pair.image),
-            describe=lambda personas, encoded: self._generate(
-                encoded, style, self._soft_tokens(personas) if personas else None, decoding
+            describe=lambda personas, encoded: describe_rows(
+                self._vlm, encoded, style, self._soft_tokens(personas) if personas else None, decoding
             ),
             progress=progress,
         )
@@ -355,12 +374,7 @@ class DeperModel(Reopenable):
             InvalidArgumentError: It is not a persona.
             IncompatiblePersonaError: It was made by another persona encoder; names both.
         """
-        if not isinstance(persona, Persona):
-            hint = "; read a persona file with Persona.load(path)" if isinstance(persona, str | PathLike) else ""
-            raise InvalidArgumentError(f"persona: must be a pydeper.Persona, got {type(persona).__name__}{hint}")
-        self.persona_encoder.check_fingerprint(
-            persona.encoder_fingerprint, name=persona.name, model_id=persona.model_id
-        )
+        check_persona(persona, self.persona_encoder)
 
     def __repr__(self) -> str:
         revision = f"@{self.revision[:12]}" if self.revision else ""
@@ -370,27 +384,14 @@ class DeperModel(Reopenable):
             f"provider={self.providers[0]!r})"
         )
 
-    def _generate(
-        self,
-        encoded: EncodedImage | Sequence[EncodedImage],
-        style: str,
-        soft_tokens: npt.NDArray[np.float32] | None,
-        options: DecodingOptions,
-    ) -> list[str]:
-        rows = max(*(len(array) for array in (encoded, soft_tokens) if isinstance(array, Sequence | np.ndarray)), 0, 1)
-        with memory_explained(f"computing {rows} descriptions at once" if rows > 1 else "describing an image"):
-            return [generation.text for generation in self._vlm.generate(encoded, style, soft_tokens, options)]
+    def _asked(self, options: DescribeOptions) -> tuple[str, DecodingOptions]:
+        """Returns the style and how to decode, both of which this model knows."""
+        style, decoding = split_options(options, self.styles, self.model_id)
+        self._vlm.check_options(decoding)
+        return style, decoding
 
-    def _checked_key(self, pair: Pair, style: str, options: DecodingOptions) -> str:
-        """Checks a pair's image, and returns a text that orders images by size and is the same for the same image."""
-        with named_pairs([pair]):
-            if isinstance(pair.image, EncodedImage):
-                # A stream checks all at the call; this one is never begun.
-                soft_token = None if pair.persona is None else self._soft_tokens([pair.persona])[0]
-                self._vlm.stream(pair.image, style, soft_token, options)
-                return f"encoded {id(pair.image)}"
-            with memory_explained("reading an image"):
-                return size_key(open_image(pair.image), self.config.vlm.vision)
+    def _soft_token(self, persona: Persona | None) -> npt.NDArray[np.float32] | None:
+        return None if persona is None else self._soft_tokens([persona])[0]
 
     def _soft_tokens(self, personas: Sequence[Persona]) -> npt.NDArray[np.float32]:
         """Returns (B, hidden): the adapter's soft token of every persona."""

@@ -1,13 +1,16 @@
 """What a frozen vision-language model has to do, wherever it runs."""
 
-from collections.abc import Iterator
-from typing import Any, Literal, Protocol
+import abc
+from collections.abc import AsyncGenerator, Generator, Sequence
+from typing import Literal, Protocol
 
 import attrs
 import numpy.typing as npt
 from PIL import Image
 
 from pydeper.bundle.config import VLMConfig
+from pydeper.errors import InvalidArgumentError
+from pydeper.runtime.memory import readable_bytes
 from pydeper.vlm.decoding import DecodingOptions
 
 
@@ -26,28 +29,100 @@ class Generation:
     finish_reason: Literal["stop", "length"]
 
 
-class VisionLanguageModel(Protocol):
-    """A frozen VLM that one soft token steers.
+@attrs.frozen(eq=False, repr=False)
+class EncodedImage(abc.ABC):
+    """An image as one model sees it: computed once, then shared by all personas and styles.
 
-    An encoded image is opaque: only the model that made it can read it.
+    Attributes:
+        grid: (frames, patch rows, patch columns).
     """
+
+    grid: tuple[int, int, int]
+    _model: object
+
+    def __repr__(self) -> str:
+        frames, rows, columns = self.grid
+        held = readable_bytes(self.nbytes)
+        return f"EncodedImage({self.image_tokens} image tokens, grid {frames}×{rows}×{columns} patches, {held})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise InvalidArgumentError(
+            "an encoded image is of use with the model that encoded it alone, in this process: send the image itself, "
+            "and encode it there"
+        )
+
+    def __copy__(self) -> "EncodedImage":
+        return self  # immutable
+
+    def __deepcopy__(self, _: object) -> "EncodedImage":
+        return self
+
+    @property
+    @abc.abstractmethod
+    def image_tokens(self) -> int:
+        """How many tokens it takes in a prompt."""
+
+    @property
+    @abc.abstractmethod
+    def nbytes(self) -> int:
+        """Bytes of memory that it holds at present."""
+
+    def check_model(self, model: object) -> None:
+        """Refuses to be read by another model than the one that made it.
+
+        Raises:
+            InvalidArgumentError: It was made by another model.
+        """
+        if self._model is not model:
+            raise InvalidArgumentError("this image was encoded by another model; encode it with this one")
+
+
+class VisionLanguageModel(Protocol):
+    """A frozen VLM that one soft token steers; it reads the images that it has encoded itself."""
 
     @property
     def config(self) -> VLMConfig:
         """Sizes, preprocessing and special tokens."""
 
-    def encode_image(self, image: Image.Image) -> Any:
+    @property
+    def rows_at_once(self) -> int:
+        """The most descriptions that `generate` should be given together."""
+
+    def check_options(self, options: DecodingOptions) -> None:
+        """Refuses a way of decoding that this model has not."""
+
+    def encode_image(self, image: Image.Image) -> EncodedImage:
         """Does once what all personas and styles share of an upright RGB image."""
 
     def generate(
-        self, encoded: Any, style: str, soft_tokens: npt.ArrayLike | None, options: DecodingOptions | None = None
+        self,
+        encoded: EncodedImage | Sequence[EncodedImage],
+        style: str,
+        soft_tokens: npt.ArrayLike | None,
+        options: DecodingOptions | None = None,
     ) -> list[Generation]:
         """Describes an image (or one a row) for soft tokens (B, hidden); None asks once each, without a persona."""
 
     def stream(
-        self, encoded: Any, style: str, soft_token: npt.ArrayLike | None, options: DecodingOptions | None = None
-    ) -> Iterator[str]:
-        """Describes an image piece by piece for one soft token (hidden,), or without a persona."""
+        self,
+        encoded: EncodedImage,
+        style: str,
+        soft_token: npt.ArrayLike | None,
+        options: DecodingOptions | None = None,
+    ) -> Generator[str, None, None]:
+        """Describes an image piece by piece for one soft token (hidden,), or without a persona.
+
+        All arguments are checked at the call, and nothing is begun before the first piece is asked for.
+        """
+
+    def astream(
+        self,
+        encoded: EncodedImage,
+        style: str,
+        soft_token: npt.ArrayLike | None,
+        options: DecodingOptions | None = None,
+    ) -> AsyncGenerator[str, None]:
+        """Describes as `stream` does, for ``async for``, without blocking the event loop."""
 
     def report(self) -> dict[str, str]:
         """Facts about what was opened, for people: name -> value."""

@@ -1,7 +1,7 @@
 """Qwen2-VL on ONNX Runtime: vision encoder, embedding table, and a decoder that many personas share."""
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -14,53 +14,41 @@ from tokenizers import Tokenizer
 
 from pydeper.bundle.config import Precision, Prompts, VLMConfig
 from pydeper.bundle.vlm_files import find_files
-from pydeper.errors import InvalidArgumentError
-from pydeper.runtime.memory import readable_bytes
 from pydeper.runtime.session import CPU
 from pydeper.vlm.decoder import Decoder, Floats
 from pydeper.vlm.decoding import DecodingOptions, IncrementalText, TokenChooser, guide
 from pydeper.vlm.embeddings import open_embeddings
-from pydeper.vlm.image_patches import image_patches, resized_shape
+from pydeper.vlm.image_patches import image_patches
+from pydeper.vlm.inputs import image_token_count, one_row, room_for, rows_of
 from pydeper.vlm.kv_cache import KVCache, Prefix
 from pydeper.vlm.prompt import PromptTemplate, rotary_positions
-from pydeper.vlm.protocol import Generation, VisionLanguageModel
+from pydeper.vlm.protocol import EncodedImage, Generation, VisionLanguageModel
 from pydeper.vlm.vision_encoder import VisionEncoder
+from pydeper.vlm.worker_threads import in_worker_threads
+
+ROWS_AT_ONCE = 8
+"""Every row of a batch has a KV cache of its own; from some 8 on a step costs as much as two smaller ones."""
 
 
 @attrs.frozen(eq=False, repr=False)
-class EncodedImage:
-    """An image as one model sees it: computed once, then shared by all personas and styles.
+class ImageFeatures(EncodedImage):
+    """An image as the vision encoder's features.
 
     Keys and values of the prompt up to the persona's slot are added for each style when it is first used.
 
     Attributes:
         features: (image tokens, hidden) float32, what the vision encoder made of the image.
-        grid: (frames, patch rows, patch columns).
     """
 
     features: Floats
-    grid: tuple[int, int, int]
-    _model: object
     # By the tokens between image and persona; () is the image alone.
     _prefixes: dict[tuple[int, ...], Prefix] = attrs.field(factory=dict, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
 
-    def __repr__(self) -> str:
-        frames, rows, columns = self.grid
-        held = readable_bytes(self.nbytes)
-        return f"EncodedImage({len(self.features)} image tokens, grid {frames}×{rows}×{columns} patches, {held})"
-
-    def __reduce__(self) -> tuple[object, ...]:
-        raise InvalidArgumentError(
-            "an encoded image is of use with the model that encoded it alone, in this process: send the image itself, "
-            "and encode it there"
-        )
-
-    def __copy__(self) -> "EncodedImage":
-        return self  # immutable
-
-    def __deepcopy__(self, _: object) -> "EncodedImage":
-        return self
+    @property
+    def image_tokens(self) -> int:
+        """How many tokens it takes in a prompt."""
+        return len(self.features)
 
     @property
     def nbytes(self) -> int:
@@ -113,7 +101,15 @@ class Qwen2VLRuntime:
             "provider": self._vision.provider,
         }
 
-    def encode_image(self, image: Image.Image) -> EncodedImage:
+    @property
+    def rows_at_once(self) -> int:
+        """The most descriptions that `generate` should be given together."""
+        return ROWS_AT_ONCE
+
+    def check_options(self, options: DecodingOptions) -> None:
+        """Refuses nothing: the logits are here, so every option can be had."""
+
+    def encode_image(self, image: Image.Image) -> ImageFeatures:
         """Runs the vision encoder.
 
         Args:
@@ -123,13 +119,12 @@ class Qwen2VLRuntime:
             InvalidImageError: It has no pixels, or its aspect ratio is out of range (see `resized_shape`).
             InvalidArgumentError: It gives more tokens than the model's context holds.
         """
-        vision = self.config.vision
-        height, width = resized_shape(image.height, image.width, vision)
-        self._room(len(self._template.image_ids(height * width // (vision.patch_size * vision.merge_size) ** 2)))
-        pixel_values, grid = image_patches(image, vision)
+        image_tokens = image_token_count(image.height, image.width, self.config.vision)
+        room_for(len(self._template.image_ids(image_tokens)), self.config.max_positions)
+        pixel_values, grid = image_patches(image, self.config.vision)
         features = self._vision(pixel_values, grid)
         frames, rows, columns = grid[0].tolist()
-        return EncodedImage(features, (frames, rows, columns), self)
+        return ImageFeatures((frames, rows, columns), self, features)
 
     def generate(
         self,
@@ -155,10 +150,7 @@ class Qwen2VLRuntime:
                 context.
         """
         options = options or DecodingOptions()
-        soft = None if soft_tokens is None else self._checked(soft_tokens)
-        images = [encoded] * (1 if soft is None else len(soft)) if isinstance(encoded, EncodedImage) else [*encoded]
-        if soft is not None and len(images) != len(soft):
-            raise InvalidArgumentError(f"there are {len(images)} images for {len(soft)} soft tokens; give one for each")
+        images, soft = self._rows(encoded, soft_tokens)
         tokens: list[list[int]] = [[] for _ in images]
         stopped = [False] * len(images)
         for rows in self._batches(images):
@@ -179,7 +171,7 @@ class Qwen2VLRuntime:
         style: str,
         soft_token: npt.ArrayLike | None,
         options: DecodingOptions | None = None,
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         """Describes an image piece by piece; the pieces joined are the text that `generate` gives.
 
         Arguments are checked at the call, before the first piece is asked for.
@@ -193,10 +185,25 @@ class Qwen2VLRuntime:
         Raises:
             InvalidArgumentError: As for `generate`.
         """
-        soft = None if soft_token is None else self._checked(np.asarray(soft_token)[None])
-        return self._pieces(self._decode([encoded], style, soft, options or DecodingOptions()))
+        images, soft = self._rows(encoded, one_row(soft_token))
+        return self._pieces(self._decode(images, style, soft, options or DecodingOptions()))
 
-    def _pieces(self, steps: Iterator[tuple[int, int | None]]) -> Iterator[str]:
+    def astream(
+        self,
+        encoded: EncodedImage,
+        style: str,
+        soft_token: npt.ArrayLike | None,
+        options: DecodingOptions | None = None,
+    ) -> AsyncGenerator[str, None]:
+        """Describes as `stream` does, for ``async for``: each piece is computed in a worker thread, none ahead."""
+        return in_worker_threads(self.stream(encoded, style, soft_token, options))
+
+    def _rows(
+        self, encoded: EncodedImage | Sequence[EncodedImage], soft_tokens: npt.ArrayLike | None
+    ) -> tuple[list[ImageFeatures], Floats | None]:
+        return rows_of(encoded, soft_tokens, kind=ImageFeatures, model=self, config=self.config)
+
+    def _pieces(self, steps: Iterator[tuple[int, int | None]]) -> Generator[str, None, None]:
         text = IncrementalText(self._tokenizer)
         for _, token in steps:
             if token is not None and (piece := text.push(token)):
@@ -204,7 +211,7 @@ class Qwen2VLRuntime:
         if rest := text.finish():
             yield rest
 
-    def _batches(self, images: Sequence[EncodedImage]) -> Iterable[list[int]]:
+    def _batches(self, images: Sequence[ImageFeatures]) -> Iterable[list[int]]:
         """Rows that can be decoded at once: all, where the cache takes rows of any length, else those of one length."""
         if self._decoder.in_place:
             return [list(range(len(images)))] if images else []
@@ -212,11 +219,9 @@ class Qwen2VLRuntime:
         return [list(rows) for _, rows in groupby(by_length, key=lambda i: len(images[i].features))]
 
     def _decode(
-        self, images: Sequence[EncodedImage], style: str, soft: Floats | None, options: DecodingOptions
+        self, images: Sequence[ImageFeatures], style: str, soft: Floats | None, options: DecodingOptions
     ) -> Iterator[tuple[int, int | None]]:
         """Checks, then yields (row, token) as rows choose tokens; None for a row that has ended."""
-        if any(image._model is not self for image in images):
-            raise InvalidArgumentError("this image was encoded by another model; encode it with this one")
         plain = self._template.without_persona(style)
         steered = soft is not None and options.strength != 0
         guided = steered and options.strength != 1
@@ -225,12 +230,12 @@ class Qwen2VLRuntime:
             prompt = self._template.with_persona(style)
             lengths.append(len(prompt.before) + 1 + len(prompt.after))
         longest = max((len(self._template.image_ids(len(image.features))) for image in images), default=0)
-        limit = min(options.max_new_tokens, self._room(longest + max(lengths)))
+        limit = min(options.max_new_tokens, room_for(longest + max(lengths), self.config.max_positions))
         return self._steps(images, style, soft if steered else None, guided, limit, options)
 
     def _steps(
         self,
-        images: Sequence[EncodedImage],
+        images: Sequence[ImageFeatures],
         style: str,
         soft: Floats | None,
         guided: bool,
@@ -268,7 +273,7 @@ class Qwen2VLRuntime:
             logits = [self._extend(cache, embeddings) for cache in caches]
 
     def _prefill(
-        self, images: Sequence[EncodedImage], before: tuple[int, ...], rest: Floats, limit: int
+        self, images: Sequence[ImageFeatures], before: tuple[int, ...], rest: Floats, limit: int
     ) -> tuple[Floats, KVCache]:
         """Computes the prompts: image, `before`, and each row's own (B, S, hidden) `rest`; returns logits and cache."""
         first = images[0]
@@ -282,14 +287,14 @@ class Qwen2VLRuntime:
         cache = self._decoder.start([self._prefix(image, before) for image in images], rest.shape[1] + limit)
         return self._extend(cache, rest), cache
 
-    def _prefix(self, image: EncodedImage, before: tuple[int, ...]) -> Prefix:
+    def _prefix(self, image: ImageFeatures, before: tuple[int, ...]) -> Prefix:
         with image._lock:
             if before not in image._prefixes:
                 self._pass(image, before, np.empty((1, 0, self.config.hidden_size), np.float32), 0)
             return image._prefixes[before]
 
     def _pass(
-        self, image: EncodedImage, before: tuple[int, ...], rest: Floats, limit: int
+        self, image: ImageFeatures, before: tuple[int, ...], rest: Floats, limit: int
     ) -> tuple[Floats | None, KVCache]:
         """Computes image, `before` and (1, S, hidden) `rest`, or what of it is not known yet; keeps the prefix.
 
@@ -323,25 +328,6 @@ class Qwen2VLRuntime:
         logits = self._decoder.extend(cache, embeddings)
         assert logits is not None
         return logits
-
-    def _room(self, prompt_tokens: int) -> int:
-        room = self.config.max_positions - prompt_tokens
-        if room <= 0:
-            raise InvalidArgumentError(
-                f"the prompt takes {prompt_tokens} tokens and the model's context holds {self.config.max_positions}; "
-                "use a smaller image"
-            )
-        return room
-
-    def _checked(self, soft_tokens: npt.ArrayLike) -> Floats:
-        soft = np.asarray(soft_tokens, dtype=np.float32)
-        if soft.ndim != 2 or soft.shape[1] != self.config.hidden_size:
-            raise InvalidArgumentError(
-                f"a soft token has {self.config.hidden_size} numbers for this model, got an array of shape {soft.shape}"
-            )
-        if not np.isfinite(soft).all():
-            raise InvalidArgumentError("a soft token holds NaN or infinity")
-        return soft
 
 
 def open_vlm(

@@ -14,6 +14,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import pytest
 from torch.distributed import TCPStore
 
 from tests.support.paths import ROOT
@@ -110,3 +111,34 @@ def _call(
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     function(*arguments)
+
+
+FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+
+
+def forked(code: str) -> str:
+    """Runs code in a process of its own, where `in_child` runs a function in a forked child; what all have printed."""
+    prelude = """
+import os, sys, warnings
+import pydeper
+warnings.simplefilter("ignore")
+scene = pydeper.__path__[0] + "/builtin/tiny/demo/scene.png"
+def in_child(function):
+    if (child := os.fork()) == 0:
+        try:
+            function()
+        except pydeper.PydeperError as error:
+            print(type(error).__name__, error, flush=True)
+        sys.exit(7)
+    print("exit status", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "PYDEPER_MODEL"}
+    done = subprocess.run(
+        [sys.executable, "-c", prelude + code],
+        env=environment | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -16,8 +16,8 @@ from pydeper import (
     InvalidSampleError,
     Persona,
 )
-from pydeper.model import threads
 from pydeper.vlm import DecodingOptions
+from pydeper.vlm.worker_threads import in_worker_threads
 from tests.support.images import random_image
 from tests.support.random_samples import make_sample
 
@@ -229,7 +229,7 @@ def test_astream_ends_the_work_when_it_is_left_or_cancelled():
             closed.set()
 
     async def leave():
-        stream = threads.in_worker_threads(pieces())
+        stream = in_worker_threads(pieces())
         assert [await anext(stream), await anext(stream)] == ["0", "1"]
         assert made == [0, 1]  # nothing ahead of the consumer
         waiting = asyncio.create_task(anext(stream))
@@ -248,7 +248,7 @@ def test_astream_ends_the_work_when_it_is_left_or_cancelled():
     closed.clear()
 
     async def close():
-        stream = threads.in_worker_threads(pieces())
+        stream = in_worker_threads(pieces())
         await anext(stream)
         await stream.aclose()
         await asyncio.to_thread(closed.wait, 60)

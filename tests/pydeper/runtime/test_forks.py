@@ -1,10 +1,7 @@
 """A model, and a process that is forked after it was loaded, or that gets a pickled one."""
 
 import copy
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,39 +10,10 @@ import pytest
 from pydeper import DeperModel, InvalidArgumentError
 from pydeper.persona.encoder import PersonaEncoder
 from tests.support.images import random_image
-from tests.support.paths import ROOT
+from tests.support.processes import FORKS, forked
 from tests.support.random_samples import make_sample
 
-FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 SHORT = {"max_new_tokens": 4}
-
-
-def forked(code: str) -> str:
-    """Runs code in a process of its own, where `in_child` runs a function in a forked child; what all have printed."""
-    prelude = """
-import os, sys, warnings
-import pydeper
-warnings.simplefilter("ignore")
-scene = pydeper.__path__[0] + "/builtin/tiny/demo/scene.png"
-def in_child(function):
-    if (child := os.fork()) == 0:
-        try:
-            function()
-        except pydeper.PydeperError as error:
-            print(type(error).__name__, error, flush=True)
-        sys.exit(7)
-    print("exit status", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-    environment = {name: value for name, value in os.environ.items() if name != "PYDEPER_MODEL"}
-    done = subprocess.run(
-        [sys.executable, "-c", prelude + code],
-        env=environment | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @FORKS

@@ -1,7 +1,8 @@
 """The built-in model, loaded with a VLM that tells what it was asked to do."""
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -41,6 +42,12 @@ class Watched:
     def stream(self, *arguments: Any) -> Iterator[str]:
         return self._counted(self._vlm.stream(*arguments))
 
+    async def astream(self, *arguments: Any) -> AsyncGenerator[str, None]:
+        async with aclosing(self._vlm.astream(*arguments)) as pieces:
+            async for piece in pieces:
+                self.steps += 1
+                yield piece
+
     def _counted(self, pieces: Iterator[str]) -> Iterator[str]:
         for piece in pieces:
             self.steps += 1
@@ -62,7 +69,7 @@ def load_tiny(image_cache: int) -> DeperModel:
         return opened[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pydeper.model.model.open_vlm", open_watched)
+        patch.setattr("pydeper.model.loading.open_vlm", open_watched)
         model = DeperModel.from_pretrained("tiny", device="cpu", threads=1, image_cache=image_cache)
     (_watched[model],) = opened
     return model

@@ -1,0 +1,69 @@
+"""What a model is loaded from: its bundle, and its vision-language model on this machine or on servers."""
+
+from os import PathLike
+
+from tokenizers import Tokenizer
+
+from pydeper.bundle.bundle import Bundle, EncoderBundle, open_bundle, open_bundle_without_vlm
+from pydeper.bundle.config import Precision
+from pydeper.errors import InvalidArgumentError, VLLMError
+from pydeper.runtime.devices import providers_for
+from pydeper.vlm import VisionLanguageModel, open_vlm
+from pydeper.vlm.vllm.settings import VLLMServers
+
+
+def find_bundle(
+    name_or_folder: str | PathLike[str] | None,
+    revision: str | None,
+    local_files_only: bool,
+    precision: Precision | None,
+    servers: VLLMServers | None,
+) -> EncoderBundle:
+    """Finds and checks a bundle: a `Bundle` with its vision-language model, unless servers have that.
+
+    The arguments are those of `DeperModel.from_pretrained`.
+
+    Raises:
+        BundleError: See `pydeper.bundle.bundle.open_bundle`.
+        InvalidArgumentError: There is no such precision, or there are servers, which have theirs.
+    """
+    if servers is None:
+        return open_bundle(name_or_folder, revision=revision, local_files_only=local_files_only, precision=precision)
+    if precision is not None:
+        raise InvalidArgumentError(
+            f"precision: is that of files on this machine, and the servers of vlm have theirs; leave it out, "
+            f"got {precision!r}"
+        )
+    return open_bundle_without_vlm(name_or_folder, revision=revision, local_files_only=local_files_only)
+
+
+def load_vlm(
+    opened: EncoderBundle, tokenizer: Tokenizer, *, device: str, threads: int | None, servers: VLLMServers | None
+) -> VisionLanguageModel:
+    """Opens the vision-language model of a bundle that `find_bundle` has found for the same servers, or none.
+
+    Raises:
+        BundleError, RuntimeMissingError, InvalidArgumentError: See `pydeper.vlm.open_vlm`.
+        VLLMError: The servers cannot be reached, or cannot serve this model.
+    """
+    config = opened.config
+    if servers is None:
+        assert isinstance(opened, Bundle)
+        return open_vlm(
+            opened.vlm_folder,
+            config.vlm,
+            config.prompts,
+            tokenizer,
+            providers=providers_for(device),
+            threads=threads,
+            precision=opened.precision,
+        )
+    try:
+        from pydeper.vlm.vllm.runtime import VLLMRuntime
+    except ModuleNotFoundError as error:
+        if error.name != "httpx":
+            raise
+        raise VLLMError(
+            'vlm: vLLM servers are reached by httpx, which is not installed: pip install "pydeper[vllm]"'
+        ) from error
+    return VLLMRuntime(servers, config.vlm, config.prompts, tokenizer)
