@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
+RAY_VENV := .venv-ray
 
 # Tests are handed out to as many processes as there are cores; each of them makes the shared models once.
 PYTEST := $(RUN) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-random test-slow test-browser lint format bench bench-2b docs tiny clean
+.PHONY: demo test test-random test-slow test-browser test-ray lint format bench bench-2b docs tiny clean
 
 demo: $(VENV)/.sdk          ## two people describe one picture, with the built-in model
 	$(BIN)/pydeper demo
@@ -23,6 +24,9 @@ test-slow: $(VENV)/.dev     ## the checks that take longer
 
 test-browser: $(VENV)/.dev  ## the capture page in a real Chromium ($$CHROMIUM, or one on the path)
 	$(RUN) -m pytest -m browser tests/browser
+
+test-ray: $(RAY_VENV)/.done ## Ray Data on a cluster of two nodes on this machine
+	$(RAY_VENV)/bin/python -m pytest -m ray --confcutdir tests/pydeper tests/pydeper/test_ray_cluster.py
 
 lint: $(VENV)/.dev          ## style and types
 	$(BIN)/ruff check .
@@ -51,7 +55,7 @@ tiny: $(VENV)/.dev          ## makes the built-in model from nothing, in under a
 	$(RUN) -m export tiny --bundle pydeper/builtin/tiny --report docs/results
 
 clean:
-	rm -rf $(VENV) build dist site
+	rm -rf $(VENV) $(RAY_VENV) build dist site
 
 $(VENV)/.venv:
 	$(PYTHON) -m venv $(VENV)
@@ -70,4 +74,10 @@ $(VENV)/.dev: $(VENV)/.venv pyproject.toml constraints.txt requirements-spacy-mo
 
 $(VENV)/.docs: $(VENV)/.dev
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
+# Ray is large, and only its own tests need it; they need nothing of training.
+$(RAY_VENV)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(RAY_VENV)
+	$(RAY_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,ray]" pytest pytest-timeout
 	touch $@
