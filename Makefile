@@ -4,11 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 RAY_VENV := .venv-ray
+DEPLOY_VENV := .venv-deploy
+KUBERNETES_OBJECTS := $(addprefix deploy/kubernetes/,namespace.yaml gateway.yaml autoscaler.yaml vllm.yaml network-policy.yaml)
 
 # Tests are handed out to as many processes as there are cores; each of them makes the shared models once.
 PYTEST := $(RUN) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-random test-slow test-browser test-ray lint format bench bench-2b docs tiny clean
+.PHONY: demo test test-random test-slow test-browser test-ray lint lint-deploy format bench bench-2b docs tiny clean
 
 demo: $(VENV)/.sdk          ## two people describe one picture, with the built-in model
 	$(BIN)/pydeper demo
@@ -33,6 +35,11 @@ lint: $(VENV)/.dev          ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+lint-deploy: $(DEPLOY_VENV)/.done ## the Dockerfile, the compose file and the Kubernetes files
+	$(DEPLOY_VENV)/bin/hadolint deploy/Dockerfile
+	POSTGRES_PASSWORD=a VLLM_API_KEY=b PYDEPER_MODEL=c $(DEPLOY_VENV)/bin/docker-compose --file deploy/compose.yaml config --quiet
+	$(DEPLOY_VENV)/bin/kubernetes-validate --strict $(KUBERNETES_OBJECTS)
+
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -55,7 +62,7 @@ tiny: $(VENV)/.dev          ## makes the built-in model from nothing, in under a
 	$(RUN) -m export tiny --bundle pydeper/builtin/tiny --report docs/results
 
 clean:
-	rm -rf $(VENV) $(RAY_VENV) build dist site
+	rm -rf $(VENV) $(RAY_VENV) $(DEPLOY_VENV) build dist site
 
 $(VENV)/.venv:
 	$(PYTHON) -m venv $(VENV)
@@ -80,4 +87,9 @@ $(VENV)/.docs: $(VENV)/.dev
 $(RAY_VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(RAY_VENV)
 	$(RAY_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,ray]" pytest pytest-timeout
+	touch $@
+
+$(DEPLOY_VENV)/.done: requirements-deploy.txt
+	$(PYTHON) -m venv $(DEPLOY_VENV)
+	$(DEPLOY_VENV)/bin/python -m pip install --quiet --requirement requirements-deploy.txt
 	touch $@

@@ -25,11 +25,11 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 
-from pydeper.bulk.images import ImageRequest, describe_images
+from pydeper.bulk.images import ImageRequest, check_request, describe_images
 from pydeper.errors import InvalidArgumentError, InvalidImageError, PersonaError, PydeperError
 from pydeper.images import ImageLike
 from pydeper.model.model import DeperModel
-from pydeper.model.options import DescribeOptions, split_options
+from pydeper.model.options import DescribeOptions
 from pydeper.persona.file import parse_persona
 from pydeper.persona.persona import Persona
 from pydeper.untrusted import shown, shown_path
@@ -86,9 +86,7 @@ class Describer:
         self._image = image
         self._options: DescribeOptions = options or {}
         self._personas = {name: _persona(persona) for name, persona in (personas or {}).items()}
-        split_options(self._options, self._model.styles, self._model.model_id)
-        for persona in self._personas.values():
-            self._model.check_persona(persona)
+        check_request(self._model, self._personas.values(), self._options)
 
     def __call__(self, batch: Batch) -> Batch:
         """Describes the images of a batch.

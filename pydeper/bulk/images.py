@@ -1,6 +1,6 @@
 """Images described together, each for any number of people; an image that cannot be described keeps no other one up."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -16,8 +16,8 @@ IMAGES_AT_ONCE = 8
 """As many images as a decoder takes rows: with the built-in model that is 1.7 times as fast as one image at a time
 (55 descriptions a second against 32, one core), and more of them gain little."""
 
-# With options and personas that were checked before, an argument that is refused is the image: it takes more tokens
-# than the context of the model has.
+# Options and personas were checked before, so an argument that is refused is the image: it takes more tokens than the
+# context of the model has.
 _OF_THE_IMAGE = (InvalidImageError, InvalidArgumentError, OutOfMemoryError)
 
 
@@ -29,6 +29,18 @@ class ImageRequest:
     personas: Sequence[Persona] = ()
 
 
+def check_request(model: DeperModel, personas: Iterable[Persona], options: DescribeOptions) -> None:
+    """Refuses personas and options that no image can be described with.
+
+    Raises:
+        IncompatiblePersonaError: A persona was made by another persona encoder than the model's.
+        InvalidArgumentError: An option is out of its range, or not one of the model's.
+    """
+    for persona in personas:
+        model.check_persona(persona)
+    model.describe_batch([], **options)
+
+
 def describe_images(
     model: DeperModel, requests: Sequence[ImageRequest], options: DescribeOptions
 ) -> list[list[str] | PydeperError]:
@@ -37,17 +49,15 @@ def describe_images(
     Args:
         model: Describes.
         requests: The images.
-        options: Those of `DeperModel.describe`, which are in their range; see `pydeper.model.options.split_options`.
+        options: Those of `DeperModel.describe`; they and the personas have passed `check_request`.
 
     Returns:
         For each image one description a persona (or a single one without persona), or the error that is its own: it
         cannot be read, has more tokens than the context, or needs more memory than there is.
 
     Raises:
-        PydeperError: Something that is wrong with all images, such as a persona of another encoder.
+        PydeperError: Something that concerns all images, such as a model elsewhere that cannot be reached.
     """
-    for persona in {id(persona): persona for request in requests for persona in request.personas}.values():
-        model.check_persona(persona)
     outcomes: dict[int, list[str] | PydeperError] = {}
     encoded: dict[int, EncodedImage] = {}
     for place, request in enumerate(requests):

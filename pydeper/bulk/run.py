@@ -8,7 +8,7 @@ from typing import Unpack
 
 import attrs
 
-from pydeper.bulk.images import IMAGES_AT_ONCE, ImageRequest, describe_images
+from pydeper.bulk.images import IMAGES_AT_ONCE, ImageRequest, check_request, describe_images
 from pydeper.bulk.journal import Description
 from pydeper.bulk.output import Output
 from pydeper.bulk.settings import RunSettings
@@ -71,6 +71,7 @@ def describe_to_file(
     if isinstance(images_at_once, bool) or not isinstance(images_at_once, int) or images_at_once < 1:
         raise InvalidArgumentError(f"images_at_once: must be a whole number from 1 on, got {images_at_once!r}")
     started = time.monotonic()
+    check_request(model, personas.values(), options)
     names: list[str | None] = [*personas] or [None]
     # In file names, bytes that are no text are kept as lone surrogates, which no encoding can write.
     paths = {os.fspath(path).encode("utf-8", "backslashreplace").decode(): os.fspath(path) for path in images}

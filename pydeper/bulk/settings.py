@@ -41,11 +41,8 @@ class RunSettings:
 
         Raises:
             InvalidArgumentError: An option is out of its range.
-            IncompatiblePersonaError: A persona is of another persona encoder than the model's.
         """
         style, decoding = split_options(options, model.styles, model.model_id)
-        for persona in personas.values():
-            model.check_persona(persona)
         entries = read_manifest(model.persona_encoder.bundle.folder)
         files = [f"{name} {entry.sha256}\n" for name, entry in sorted(entries.items()) if name != CARD]
         return cls(

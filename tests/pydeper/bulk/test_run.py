@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 from pydeper import DeperModel, Persona
 from pydeper.bulk.images import ImageRequest, describe_images
 from pydeper.bulk.run import describe_to_file
-from pydeper.errors import InvalidArgumentError, InvalidImageError
+from pydeper.errors import IncompatiblePersonaError, InvalidArgumentError, InvalidImageError
 from pydeper.runtime.memory import OutOfMemoryError
 from tests.support.images import random_image
 
@@ -156,14 +157,19 @@ def test_descriptions_of_other_settings_are_not_mixed(model, ana, ben, images, t
     assert describe_to_file(model, images[:1], {}, path, max_new_tokens=5).described == 1
 
 
-def test_what_is_no_run_is_refused(model, images, tmp_path):
+def test_what_is_no_run_is_refused(model, ana, images, tmp_path):
     for output, arguments, complaint in (
         ("out.csv", {}, r"must end in \.jsonl or \.parquet"),
         ("out.jsonl", {"images_at_once": 0}, "images_at_once: must be a whole number from 1 on, got 0"),
         ("out.jsonl", {"style": "poem"}, "style"),
+        ("out.jsonl", {"max_new_tokens": 0}, "max_new_tokens"),
     ):
         with pytest.raises(InvalidArgumentError, match=complaint):
             describe_to_file(model, images, {}, tmp_path / output, **arguments)
+    stranger = attrs.evolve(ana, encoder_fingerprint="another")
+    with pytest.raises(IncompatiblePersonaError):
+        describe_to_file(model, images, {"ana": stranger}, tmp_path / "out.jsonl")
+    assert not [*tmp_path.glob("out*")]
     (tmp_path / "full.jsonl").symlink_to("/dev/null")
     with pytest.raises(InvalidArgumentError, match=r"full\.jsonl: is a pipe or a device"):
         describe_to_file(model, images, {}, tmp_path / "full.jsonl")

@@ -2,12 +2,11 @@
 
 import json
 
-import attrs
 import pytest
 
 from pydeper import DeperModel
 from pydeper.bulk.settings import RunSettings
-from pydeper.errors import IncompatiblePersonaError, InvalidArgumentError
+from pydeper.errors import InvalidArgumentError
 
 
 def test_settings_are_read_as_they_were_written(model, ana, ben, tmp_path):
@@ -36,13 +35,6 @@ def test_each_difference_is_named(model, other_folder, ana, ben):
     )
     assert model_id == "model id 'other' there, 'small' here"
     assert files.startswith("model files 'sha256:")
-
-
-def test_options_and_personas_are_checked(model, ana):
-    with pytest.raises(InvalidArgumentError, match="max_new_tokens"):
-        RunSettings.of(model, {}, {"max_new_tokens": 0})
-    with pytest.raises(IncompatiblePersonaError):
-        RunSettings.of(model, {"ana": attrs.evolve(ana, encoder_fingerprint="another")}, {})
 
 
 @pytest.mark.parametrize(
