@@ -1,5 +1,6 @@
 """Images described together, each for any number of people; an image that cannot be described keeps no other one up."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import attrs
@@ -12,9 +13,8 @@ from pydeper.persona.persona import Persona
 from pydeper.runtime.memory import OutOfMemoryError
 from pydeper.vlm import EncodedImage
 
-IMAGES_AT_ONCE = 8
-"""As many images as a decoder takes rows: with the built-in model that is 1.7 times as fast as one image at a time
-(55 descriptions a second against 32, one core), and more of them gain little."""
+DESCRIPTIONS_AT_ONCE = 8
+"""As many as `describe_batch` decodes together; about twice as fast as one at a time (`python -m benchmarks.bulk`)."""
 
 # Options and personas were checked before, so an argument that is refused is the image: it takes more tokens than the
 # context of the model has.
@@ -27,6 +27,11 @@ class ImageRequest:
 
     image: ImageLike
     personas: Sequence[Persona] = ()
+
+
+def images_at_once(people: int) -> int:
+    """Returns the fewest images whose descriptions fill the decoder's batches, for so many people."""
+    return DESCRIPTIONS_AT_ONCE // math.gcd(DESCRIPTIONS_AT_ONCE, max(1, people))
 
 
 def check_request(model: DeperModel, personas: Iterable[Persona], options: DescribeOptions) -> None:

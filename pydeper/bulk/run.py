@@ -8,7 +8,7 @@ from typing import Unpack
 
 import attrs
 
-from pydeper.bulk.images import IMAGES_AT_ONCE, ImageRequest, check_request, describe_images
+from pydeper.bulk.images import ImageRequest, check_request, describe_images, images_at_once
 from pydeper.bulk.journal import Description
 from pydeper.bulk.output import Output
 from pydeper.bulk.settings import RunSettings
@@ -41,7 +41,7 @@ def describe_to_file(
     personas: Mapping[str, Persona],
     output: str | os.PathLike[str],
     *,
-    images_at_once: int = IMAGES_AT_ONCE,
+    batch_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     **options: Unpack[DescribeOptions],
 ) -> RunSummary:
@@ -57,8 +57,8 @@ def describe_to_file(
         personas: The people, by what to call them; without any, the vision-language model alone describes.
         output: Ends in ``.jsonl`` or ``.parquet`` (extra `parquet`). JSON Lines grow from batch to batch; a Parquet
             file appears at the end. Beside it lies a ``.run.json`` with the settings of the run.
-        images_at_once: How many images are encoded, and then decoded together. More of them take more memory, and a
-            process that is killed loses what it has of them.
+        batch_size: How many images are encoded, and then decoded together; None is as many as fill the batches of the
+            decoder. More of them take more memory, and a process that is killed loses those that it was at.
         progress: Called with how many descriptions are done, or cannot be done, and of how many that were missing.
         **options: Those of `DeperModel.describe`.
 
@@ -68,19 +68,24 @@ def describe_to_file(
         IncompatiblePersonaError: A persona was made by another persona encoder.
         OSError: The file cannot be written.
     """
-    if isinstance(images_at_once, bool) or not isinstance(images_at_once, int) or images_at_once < 1:
-        raise InvalidArgumentError(f"images_at_once: must be a whole number from 1 on, got {images_at_once!r}")
+    if not isinstance(personas, Mapping):
+        raise InvalidArgumentError(
+            f"personas: must be a mapping from what to call people to their personas, got {type(personas).__name__}"
+        )
+    if batch_size is None:
+        batch_size = images_at_once(len(personas))
+    elif isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise InvalidArgumentError(f"batch_size: must be a whole number from 1 on, got {batch_size!r}")
     started = time.monotonic()
     check_request(model, personas.values(), options)
     names: list[str | None] = [*personas] or [None]
-    # In file names, bytes that are no text are kept as lone surrogates, which no encoding can write.
-    paths = {os.fspath(path).encode("utf-8", "backslashreplace").decode(): os.fspath(path) for path in images}
+    paths = _by_name(images)
     failed: dict[str, str] = {}
     described = seen = 0
     with Output(Path(output), RunSettings.of(model, personas, options)) as file:
         missing = {image: wanted for image in paths if (wanted := [n for n in names if (image, n) not in file.done])}
         total = sum(map(len, missing.values()))
-        for batch in _batches([*missing], images_at_once):
+        for batch in _batches([*missing], batch_size):
             requests = [
                 ImageRequest(paths[image], [personas[name] for name in missing[image] if name is not None])
                 for image in batch
@@ -103,6 +108,20 @@ def describe_to_file(
         failed=failed,
         seconds=time.monotonic() - started,
     )
+
+
+def _by_name(images: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
+    """Returns what each image is called in the file -> its path."""
+    if isinstance(images, str | bytes | os.PathLike):
+        raise InvalidArgumentError(f"images: must be a list of paths, got {type(images).__name__}")
+    paths: dict[str, str] = {}
+    for number, image in enumerate(images, 1):
+        if not isinstance(image, str | os.PathLike):
+            raise InvalidArgumentError(f"images: number {number} must be a path, got {type(image).__name__}")
+        path = os.fspath(image)
+        # Bytes of a file name that are no text are lone surrogates in Python, which no encoding can write.
+        paths[path.encode("utf-8", "backslashreplace").decode()] = path
+    return paths
 
 
 def _batches(images: list[str], size: int) -> Iterator[list[str]]:

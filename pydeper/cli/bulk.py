@@ -49,22 +49,18 @@ def describe(
     personas: "Mapping[str, Persona]",
     output: Path,
     *,
-    images_at_once: int | None,
+    batch_size: int | None,
     **options: "Unpack[DescribeOptions]",
 ) -> int:
     """Describes images into a file, says on stderr what came of it, and returns the exit status: 1 where some failed.
 
-    The arguments are those of `pydeper.bulk.run.describe_to_file`; as many images at once as it likes are None.
+    The arguments are those of `pydeper.bulk.run.describe_to_file`.
     """
-    from pydeper.bulk.images import IMAGES_AT_ONCE
     from pydeper.bulk.run import describe_to_file
 
-    images_at_once = IMAGES_AT_ONCE if images_at_once is None else images_at_once
     try:
         with progress_bar("descriptions") as advance:
-            done = describe_to_file(
-                model, images, personas, output, images_at_once=images_at_once, progress=advance, **options
-            )
+            done = describe_to_file(model, images, personas, output, batch_size=batch_size, progress=advance, **options)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"{output}: interrupted; the same command goes on") from stop
     rate = f" ({done.described / done.seconds:.1f} a second)" if done.described else ""

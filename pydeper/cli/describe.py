@@ -58,7 +58,10 @@ def add_to(commands: Any) -> None:
         "command is given again, after Ctrl-C, kill -9 or with more images (exit status 1: some images failed)",
     )
     describe.add_argument(
-        "--batch-size", type=int, metavar="N", help="images described together into .jsonl or .parquet (default: 8)"
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="images described together into .jsonl or .parquet (default: what is fast)",
     )
     describe.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="default: %(default)s")
     describe.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 (default) does not sample")
@@ -105,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
             [name for name, _ in images],
             personas,
             options.output,
-            images_at_once=options.batch_size,
+            batch_size=options.batch_size,
             **decoding,
         )
     pairs = [(image, persona) for _, image in images for _, persona in people]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pydeper import DeperModel, Persona
-from pydeper.bulk.images import ImageRequest, describe_images
+from pydeper.bulk.images import ImageRequest, describe_images, images_at_once
 from pydeper.bulk.run import describe_to_file
 from pydeper.errors import IncompatiblePersonaError, InvalidArgumentError, InvalidImageError
 from pydeper.runtime.memory import OutOfMemoryError
@@ -46,7 +46,7 @@ def expected(model: DeperModel, images: list[Path], personas: dict[str, Persona]
 def test_every_image_is_described_by_everybody_once(model, ana, ben, images, tmp_path, suffix):
     path, personas, calls = tmp_path / f"out{suffix}", {"ana": ana, "ben": ben}, []
     done = describe_to_file(
-        model, [*images, images[0]], personas, path, images_at_once=2, max_new_tokens=4,
+        model, [*images, images[0]], personas, path, batch_size=2, max_new_tokens=4,
         progress=lambda *call: calls.append(call),
     )  # fmt: skip
     assert rows(path) == expected(model, images, personas)
@@ -91,7 +91,7 @@ def test_an_interrupted_run_is_gone_on_with(model, ana, ben, images, tmp_path, s
     for stop, kept in ((images[2], 4), (images[4], 8)):
         with pytest.raises(KeyboardInterrupt):
             describe_to_file(
-                Watched(model, [], str(stop)), images, personas, path, images_at_once=1, max_new_tokens=4
+                Watched(model, [], str(stop)), images, personas, path, batch_size=1, max_new_tokens=4
             )  # fmt: skip
         journal = path if suffix == ".jsonl" else tmp_path / "out.parquet.part.jsonl"
         assert len(rows(journal)) == kept
@@ -119,7 +119,7 @@ def test_a_parquet_file_and_what_it_was_made_from_are_one_set_of_descriptions(mo
 def test_images_that_fail_are_passed_over_named_and_tried_again(model, images, tmp_path, suffix):
     images[1].write_bytes(b"no image")
     missing, path = tmp_path / "missing.png", tmp_path / f"out{suffix}"
-    done = describe_to_file(model, [missing, *images], {}, path, images_at_once=3, max_new_tokens=4)
+    done = describe_to_file(model, [missing, *images], {}, path, batch_size=3, max_new_tokens=4)
     assert {*done.failed} == {str(missing), str(images[1])}
     assert "does not exist" in done.failed[str(missing)]
     assert "not an image file" in done.failed[str(images[1])]
@@ -160,12 +160,20 @@ def test_descriptions_of_other_settings_are_not_mixed(model, ana, ben, images, t
 def test_what_is_no_run_is_refused(model, ana, images, tmp_path):
     for output, arguments, complaint in (
         ("out.csv", {}, r"must end in \.jsonl or \.parquet"),
-        ("out.jsonl", {"images_at_once": 0}, "images_at_once: must be a whole number from 1 on, got 0"),
+        ("out.jsonl", {"batch_size": 0}, "batch_size: must be a whole number from 1 on, got 0"),
         ("out.jsonl", {"style": "poem"}, "style"),
         ("out.jsonl", {"max_new_tokens": 0}, "max_new_tokens"),
     ):
         with pytest.raises(InvalidArgumentError, match=complaint):
             describe_to_file(model, images, {}, tmp_path / output, **arguments)
+    for pictures, people, complaint in (
+        (str(images[0]), {}, "images: must be a list of paths, got str"),
+        ([images[0], b"image"], {}, "images: number 2 must be a path, got bytes"),
+        (images, [ana], "personas: must be a mapping .*, got list"),
+        (images, {"ana": "ana.safetensors"}, "persona: must be a pydeper.Persona, got str"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=complaint):
+            describe_to_file(model, pictures, people, tmp_path / "out.jsonl")
     stranger = attrs.evolve(ana, encoder_fingerprint="another")
     with pytest.raises(IncompatiblePersonaError):
         describe_to_file(model, images, {"ana": stranger}, tmp_path / "out.jsonl")
@@ -206,6 +214,11 @@ def test_a_file_name_that_is_no_text_is_described_once(model, tmp_path, suffix):
 
 
 # --- images described together
+
+
+@pytest.mark.parametrize(("people", "images"), [(0, 8), (1, 8), (2, 4), (3, 8), (4, 2), (8, 1), (12, 2), (80, 1)])
+def test_batches_are_filled_by_the_fewest_images(people: int, images: int) -> None:
+    assert images_at_once(people) == images
 
 
 def test_each_image_has_its_own_people(model, ana, ben):
