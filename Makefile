@@ -5,11 +5,14 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python
 # vLLM has an environment of its own: it pins what it needs, and pydeper speaks to it over HTTP alone.
 VLLM ?= .venv-vllm
+RAY_VENV := .venv-ray
+DEPLOY_VENV := .venv-deploy
+KUBERNETES_OBJECTS := $(addprefix deploy/kubernetes/,namespace.yaml gateway.yaml autoscaler.yaml vllm.yaml network-policy.yaml)
 
 # Tests are handed out to as many processes as there are cores; each of them makes the shared models once.
 PYTEST := $(RUN) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-random test-slow test-browser test-vllm lint format bench bench-2b docs tiny clean
+.PHONY: demo test test-random test-slow test-browser test-ray test-vllm lint lint-deploy format bench bench-2b docs tiny clean
 
 demo: $(VENV)/.sdk          ## two people describe one picture, with the built-in model
 	$(BIN)/pydeper demo
@@ -29,10 +32,18 @@ test-browser: $(VENV)/.dev  ## the capture page in a real Chromium ($$CHROMIUM, 
 test-vllm: $(VENV)/.dev $(VLLM)/.installed  ## descriptions from a real vLLM server; installs 3 GB, then takes minutes
 	PYDEPER_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(RUN) -m pytest -m vllm
 
+test-ray: $(RAY_VENV)/.done ## Ray Data on a cluster of two nodes on this machine
+	$(RAY_VENV)/bin/python -m pytest -m ray --confcutdir tests/pydeper tests/pydeper/test_ray_cluster.py
+
 lint: $(VENV)/.dev          ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+lint-deploy: $(DEPLOY_VENV)/.done ## the Dockerfile, the compose file and the Kubernetes files
+	$(DEPLOY_VENV)/bin/hadolint deploy/Dockerfile
+	POSTGRES_PASSWORD=a VLLM_API_KEY=b PYDEPER_MODEL=c $(DEPLOY_VENV)/bin/docker-compose --file deploy/compose.yaml config --quiet
+	$(DEPLOY_VENV)/bin/kubernetes-validate --strict $(KUBERNETES_OBJECTS)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
@@ -56,7 +67,7 @@ tiny: $(VENV)/.dev          ## makes the built-in model from nothing, in under a
 	$(RUN) -m export tiny --bundle pydeper/builtin/tiny --report docs/results
 
 clean:
-	rm -rf $(VENV) $(VLLM) build dist site
+	rm -rf $(VENV) $(VLLM) $(RAY_VENV) $(DEPLOY_VENV) build dist site
 
 $(VENV)/.venv:
 	$(PYTHON) -m venv $(VENV)
@@ -81,4 +92,15 @@ $(VENV)/.dev: $(VENV)/.venv pyproject.toml constraints.txt requirements-spacy-mo
 
 $(VENV)/.docs: $(VENV)/.dev
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
+# Ray is large, and only its own tests need it; they need nothing of training.
+$(RAY_VENV)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(RAY_VENV)
+	$(RAY_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[cpu,ray]" pytest pytest-timeout
+	touch $@
+
+$(DEPLOY_VENV)/.done: requirements-deploy.txt
+	$(PYTHON) -m venv $(DEPLOY_VENV)
+	$(DEPLOY_VENV)/bin/python -m pip install --quiet --requirement requirements-deploy.txt
 	touch $@

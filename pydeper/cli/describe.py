@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 import pydeper
 from pydeper.atomic import atomic_path, check_output
+from pydeper.cli import bulk
 from pydeper.cli.command import add_command, add_model, add_runtime, add_servers, written
 from pydeper.cli.progress import progress_bar
 from pydeper.errors import InvalidArgumentError
@@ -32,6 +33,14 @@ def add_to(commands: Any) -> None:
         metavar="FILE",
         help="give it again for more people; without it, the vision-language model alone",
     )
+    describe.add_argument(
+        "--personas",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="several files at once, or folders of them (*.safetensors)",
+    )
     add_model(describe)
     add_runtime(describe)
     add_servers(describe)
@@ -41,7 +50,20 @@ def add_to(commands: Any) -> None:
     describe.add_argument("--style", default="description", help="which of the model's prompts (default: %(default)s)")
     describe.add_argument("--stream", action="store_true", help="print the text while it is written")
     describe.add_argument("--json", action="store_true", help="one line of JSON a description: image, persona, text")
-    describe.add_argument("-o", "--output", type=Path, metavar="FILE", help="write there instead of on stdout")
+    describe.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write there instead of on stdout; a file that ends in .jsonl or .parquet is gone on with when the same "
+        "command is given again, after Ctrl-C, kill -9 or with more images (exit status 1: some images failed)",
+    )
+    describe.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="images described together into .jsonl or .parquet (default: what is fast)",
+    )
     describe.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="default: %(default)s")
     describe.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 (default) does not sample")
     describe.add_argument("--top-p", type=float, default=1.0, metavar="P", help="of sampling; default: %(default)s")
@@ -59,9 +81,15 @@ def run(options: argparse.Namespace) -> int:
     if options.stream and (options.json or options.output):
         raise InvalidArgumentError("--stream: prints text while it is written; leave out --json and --output with it")
     images = _images(options.images)
-    people: list[Person] = [_person(path) for path in options.persona] or [(None, None)]
+    persona_files = [*options.persona, *_persona_files(options.personas)]
+    people: list[Person] = [_person(path) for path in persona_files] or [(None, None)]
     if options.output is not None:
-        check_output(options.output, [*(name for name, _ in images), *options.persona])
+        check_output(options.output, [*(name for name, _ in images), *persona_files])
+    resumable = options.output is not None and bulk.is_resumable(options.output)
+    if resumable:
+        bulk.check(options.output, [name for name, _ in images], [name for name, _ in people])
+    elif options.batch_size is not None:
+        raise InvalidArgumentError("--batch-size: is for an --output that ends in .jsonl or .parquet")
     model = pydeper.DeperModel.from_pretrained(
         options.model,
         device=options.device,
@@ -78,6 +106,16 @@ def run(options: argparse.Namespace) -> int:
         "seed": options.seed,
         "strength": options.strength,
     }
+    if resumable:
+        personas = {name: persona for name, persona in people if name is not None and persona is not None}
+        return bulk.describe(
+            model,
+            [name for name, _ in images],
+            personas,
+            options.output,
+            batch_size=options.batch_size,
+            **decoding,
+        )
     pairs = [(image, persona) for _, image in images for _, persona in people]
     names = [(image, person) for image, _ in images for person, _ in people]
     if options.stream:
@@ -117,6 +155,19 @@ def _images(arguments: Sequence[str]) -> list[tuple[str, str | bytes]]:
         else:
             images.append((argument, argument))  # as it is: an address keeps its slashes
     return images
+
+
+def _persona_files(arguments: Sequence[str]) -> list[str]:
+    """Returns the persona files that are named, and those of the folders that are."""
+    files: list[str] = []
+    for argument in arguments:
+        if not Path(argument).is_dir():
+            files.append(argument)
+        elif found := sorted(Path(argument).glob("*.safetensors")):
+            files += map(str, found)
+        else:
+            raise InvalidArgumentError(f"{argument}: the folder holds no personas (*.safetensors); name another")
+    return files
 
 
 def _person(path: str) -> Person:

@@ -12,7 +12,7 @@ from docs.figures.import_graph import PACKAGES, Graph, Row, import_graph, module
 from tests.support.paths import ROOT
 
 LIGHT_LIBRARIES = {
-    "PIL", "attrs", "httpx", "huggingface_hub", "numpy", "onnxruntime", "safetensors", "shtab", "starlette",
+    "PIL", "attrs", "fsspec", "httpx", "huggingface_hub", "numpy", "onnxruntime", "safetensors", "shtab", "starlette",
     "tokenizers", "tqdm", "uvicorn",
 }  # fmt: skip
 FOLDERS_OF_CODE = (*PACKAGES, "tests", "docs", "benchmarks", "examples")
