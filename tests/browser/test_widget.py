@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import BrowserContext, Page
@@ -24,7 +25,7 @@ POLICY = "default-src 'none'; script-src 'self'; img-src 'self'; style-src 'self
 HOST = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>A page of an app</title><link rel="icon" href="/icon.svg">
 <script type="module" src="/pydeper-capture.js"></script><script type="module" src="/host.js"></script>
-<main><h1>An app</h1><pydeper-capture src="/picture.png" {attributes}></pydeper-capture></main></html>"""
+<main><h1>An app</h1><pydeper-capture {attributes}></pydeper-capture></main></html>"""
 HOST_SCRIPT = """
 window.events = [];
 for (const name of ["start", "draft", "done", "error"])
@@ -38,6 +39,14 @@ def picture(size: tuple[int, int] = (800, 600)) -> bytes:
     return file.getvalue()
 
 
+def stripes() -> bytes:
+    """Black and white, 20 pixels each: whatever is sharp is steep, and what is blurred is grey."""
+    file = io.BytesIO()
+    columns = np.arange(800) // 20 % 2 * 255
+    Image.fromarray(np.tile(columns.astype(np.uint8), (600, 1))).save(file, "PNG")
+    return file.getvalue()
+
+
 @pytest.fixture(scope="module")
 def origin() -> Iterator[str]:
     """A site with an app's page; what follows the ? are the element's attributes."""
@@ -47,12 +56,14 @@ def origin() -> Iterator[str]:
         "/icon.svg": ("image/svg+xml", (PAGE_FILES / "icon.svg").read_bytes()),
         "/picture.png": ("image/png", picture()),
         "/large.png": ("image/png", picture((4000, 3000))),
+        "/stripes.png": ("image/png", stripes()),
     }
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path, _, attributes = self.path.partition("?")
-            page = ("text/html", HOST.format(attributes=attributes.replace("&", " ")).encode())
+            given = attributes if "src=" in attributes else f"src=/picture.png&{attributes}"
+            page = ("text/html", HOST.format(attributes=given.replace("&", " ")).encode())
             kind, body = page if path == "/" else files.get(path, ("text/plain", b""))
             self.send_response(200 if path == "/" or path in files else 404)
             for name, value in {"Content-Type": kind, "Content-Security-Policy": POLICY}.items():
@@ -123,6 +134,24 @@ def test_the_stops_of_a_mouse_are_recorded(show: Callable[..., Capture], mode: s
     assert recording["image_size"] == [800, 600]
     trajectory = sample_from_recording(recording, "picture.png").trajectory
     assert len(trajectory) >= 3
+
+
+def steepest(capture: Capture) -> int:
+    """The largest difference between neighbouring pixels of the picture that lies below the window."""
+    steepest: int = capture.page.evaluate(
+        """() => {
+          const canvas = document.querySelector("pydeper-capture").shadowRoot.querySelector(".back");
+          const { data } = canvas.getContext("2d").getImageData(0, canvas.height >> 1, canvas.width, 1);
+          return Math.max(...data.slice(4).map((value, i) => Math.abs(value - data[i])));
+        }"""
+    )
+    return steepest
+
+
+def test_the_picture_is_blurred_up_to_its_edges_in_one_mode_and_plain_in_the_other(show: Callable[..., Capture]):
+    plain, blurred = steepest(show("src=/stripes.png&mode=trace")), steepest(show("src=/stripes.png"))
+    assert plain > 200
+    assert blurred < 20
 
 
 def test_only_a_circle_around_the_pointer_is_sharp(show: Callable[..., Capture]):

@@ -192,8 +192,15 @@ function drawBlurred(target, source, blur) {
   if (blur <= 0) {
     context.drawImage(source, 0, 0);
   } else if ("filter" in context) {
+    // A margin that goes on with the picture's edges, which would be half transparent without it.
+    const margin = Math.ceil(3 * blur);
+    const wide = document.createElement("canvas");
+    [wide.width, wide.height] = [width + 2 * margin, height + 2 * margin];
+    const around = wide.getContext("2d");
+    around.drawImage(source, 0, 0, wide.width, wide.height);
+    around.drawImage(source, margin, margin);
     context.filter = `blur(${blur}px)`;
-    for (let i = 0; i < 6; i += 1) context.drawImage(source, 0, 0); // once leaves the edges half transparent
+    context.drawImage(wide, -margin, -margin);
     context.filter = "none";
   } else {
     // Browsers without canvas filters: down and up again, by which details go.
@@ -515,7 +522,7 @@ export class PydeperCapture extends HTMLElement {
   #draw() {
     if (!this.#image || !this.clientWidth) return;
     this.#drawnWidth = this.clientWidth;
-    const blur = this.mode === "trace" || this.#replay ? 0 : this.blurRadiusRadius;
+    const blur = this.mode === "trace" || this.#replay ? 0 : this.blurRadius;
     const height = Math.max(220, 0.62 * innerHeight);
     this.#view.draw(this.#image, this.clientWidth, height, blur, this.radius);
     this.#view.show(...this.#position);
