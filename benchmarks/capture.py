@@ -101,11 +101,12 @@ def main() -> None:
     write_any_text()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60, help="for each way and picture (default: %(default)s)")
+    parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS, help="default: all")
     parser.add_argument("--report", type=Path, metavar="FOLDER", help="also write capture.json and .md there")
     options = parser.parse_args()
     results = {}
     with serve() as address, browser() as chromium:
-        for side, way in itertools.product(SIDES, WAYS):
+        for side, way in itertools.product(SIDES, options.ways):
             print(f"{way}, {side} pixels: {options.seconds:g} s", flush=True)
             results[f"{way}, {side} pixels"] = measure(chromium, address, way, side, options.seconds)
         version = chromium.version

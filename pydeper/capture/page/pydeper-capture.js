@@ -197,8 +197,9 @@ function drawBlurred(target, source, blur) {
     const wide = document.createElement("canvas");
     [wide.width, wide.height] = [width + 2 * margin, height + 2 * margin];
     const around = wide.getContext("2d");
-    around.drawImage(source, 0, 0, wide.width, wide.height);
-    around.drawImage(source, margin, margin);
+    const bands = (size) => [[0, 1, 0, margin], [0, size, margin, size], [size - 1, 1, margin + size, margin]];
+    for (const [x, w, left, across] of bands(width))
+      for (const [y, h, top, down] of bands(height)) around.drawImage(source, x, y, w, h, left, top, across, down);
     context.filter = `blur(${blur}px)`;
     context.drawImage(wide, -margin, -margin);
     context.filter = "none";
