@@ -12,8 +12,8 @@ const IDLE = 5;
 const HOLD = 0.3;
 /** Shorter sides of the picture that a held arrow key passes in a second. */
 const KEY_SPEED = 0.5;
-/** Seconds between two points at least: 60 a second, also on faster screens. */
-const POINT_EVERY = 0.0155;
+/** Seconds between two points at least: every frame of a usual screen, every second one of a faster screen. */
+const POINT_EVERY = 0.0125;
 const DRAFT_EVERY = 1;
 /** Milliseconds after the last key until a screen reader hears the place. */
 const ANNOUNCE_AFTER = 600;
