@@ -161,6 +161,39 @@ def describe_rows(
         return [generation.text for generation in vlm.generate(encoded, style, soft_tokens, options)]
 
 
+def stream_together(
+    pairs: Sequence[Pair],
+    *,
+    encode: Callable[[Pair], EncodedImage],
+    stream: Callable[
+        [Sequence[Persona], Sequence[EncodedImage], Callable[[int], bool]], Iterator[tuple[int, str | None]]
+    ],
+    wanted: Callable[[int], bool],
+) -> Iterator[tuple[int, str | None]]:
+    """Describes pairs together: those with a persona, and then those without one, whose prompts differ.
+
+    Args:
+        pairs: What is described.
+        encode: Encodes a pair's image.
+        stream: Describes encoded images for as many personas, or all without one where there are none, as long as
+            rows are wanted; yields (row, piece), and (row, None) at the end of a row.
+        wanted: Whether a pair, by its place, is still wanted.
+
+    Yields:
+        (place, piece) for every piece, and (place, None) at the end of every pair's description.
+    """
+    for alike in _with_and_without_persona(pairs):
+        encoded = []
+        for pair in alike:
+            with named_pairs([pair]):
+                encoded.append(encode(pair))
+        personas = [pair.persona for pair in alike if pair.persona is not None]
+        places = [pair.place for pair in alike]
+        with named_pairs(alike), memory_explained(f"computing {len(alike)} descriptions at once"):
+            for row, piece in stream(personas, encoded, lambda row, places=places: wanted(places[row])):  # type: ignore[misc]
+                yield places[row], piece
+
+
 @contextmanager
 def named_pairs(pairs: Sequence[Pair]) -> Iterator[None]:
     """Puts the pairs' numbers before the message of an error."""

@@ -1,7 +1,7 @@
 """A model in use: a bundle's persona encoder, adapter and vision-language model behind one face."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from os import PathLike
 from typing import Final, Unpack
@@ -21,6 +21,7 @@ from pydeper.model.batch import (
     describe_rows,
     image_key,
     read_pairs,
+    stream_together,
 )
 from pydeper.model.image_cache import ImageCache
 from pydeper.model.loading import find_bundle, load_vlm
@@ -33,7 +34,7 @@ from pydeper.runtime.memory import memory_explained
 from pydeper.runtime.session import check_threads
 from pydeper.samples.sample import Sample, checked_samples
 from pydeper.vlm import EncodedImage
-from pydeper.vlm.decoding import DecodingOptions
+from pydeper.vlm.decoding import DecodingOptions, every_row
 from pydeper.vlm.vllm.settings import VLLMServers
 
 
@@ -62,13 +63,7 @@ class DeperModel(Reopenable):
     ) -> None:
         """Loads a bundle that `pydeper.model.loading.find_bundle` has found and checked; see `from_pretrained`.
 
-        Args:
-            opened: The bundle; where `vlm` is None, a `Bundle`.
-            device: As in `from_pretrained`.
-            threads: As there.
-            image_cache: As there.
-            persona_encoder: One that is open already; it is used where it is of the same bundle.
-            vlm: As there.
+        A persona encoder that is open already is used where it is of the same bundle.
         """
         check_threads(threads)
         self._images: ImageCache[EncodedImage] = ImageCache(image_cache)
@@ -131,15 +126,8 @@ class DeperModel(Reopenable):
     ) -> str:
         """Publishes the model's bundle in a Hugging Face Hub repository, in all its precisions and in one commit.
 
-        The files are verified first, every one read; what the Hub has already is not sent again, so a call that was
-        interrupted is simply repeated. See `pydeper.publish.push`, and `python -m export push --dry-run` for what
-        would go up.
-
-        Args:
-            repo_id: The repository, as in ``"org/name"``; it is made if it does not exist.
-            private: Whether a repository that has to be made is private; one that exists must be so already.
-            revision: The branch to publish on, made where it does not exist; None is the main branch.
-            message: What the commit says.
+        The files are verified first; a call that was interrupted is simply repeated. The arguments are those of
+        `pydeper.publish.push`, which says more.
 
         Returns:
             The address of the commit.
@@ -261,10 +249,7 @@ class DeperModel(Reopenable):
         return describe_rows(self._vlm, self.encode_image(image), style, soft_tokens, decoding)[0]
 
     def stream(
-        self,
-        image: ImageLike | EncodedImage,
-        persona: Persona | None = None,
-        **options: Unpack[DescribeOptions],
+        self, image: ImageLike | EncodedImage, persona: Persona | None = None, **options: Unpack[DescribeOptions]
     ) -> Generator[str, None, None]:
         """Describes as `describe` does, and yields the text piece by piece while it is written.
 
@@ -283,10 +268,7 @@ class DeperModel(Reopenable):
         return pieces()
 
     def astream(
-        self,
-        image: ImageLike | EncodedImage,
-        persona: Persona | None = None,
-        **options: Unpack[DescribeOptions],
+        self, image: ImageLike | EncodedImage, persona: Persona | None = None, **options: Unpack[DescribeOptions]
     ) -> AsyncGenerator[str, None]:
         """Streams as `stream` does, for ``async for``, without blocking the event loop.
 
@@ -305,10 +287,7 @@ class DeperModel(Reopenable):
         return pieces()
 
     def describe_each(
-        self,
-        image: ImageLike | EncodedImage,
-        personas: Sequence[Persona],
-        **options: Unpack[DescribeOptions],
+        self, image: ImageLike | EncodedImage, personas: Sequence[Persona], **options: Unpack[DescribeOptions]
     ) -> list[str]:
         """Describes one image as each of several people would; the image is read once.
 
@@ -367,13 +346,33 @@ class DeperModel(Reopenable):
             progress=progress,
         )
 
-    def check_persona(self, persona: Persona) -> None:
-        """Refuses what this model cannot be steered by.
+    def stream_batch(
+        self,
+        pairs: Iterable[tuple[ImageLike | EncodedImage, Persona | None]],
+        *,
+        wanted: Callable[[int], bool] = every_row,
+        **options: Unpack[DescribeOptions],
+    ) -> Iterator[tuple[int, str | None]]:
+        """Describes all pairs at once, and yields (place, piece) as pieces are written, (place, None) at a pair's end.
 
-        Raises:
-            InvalidArgumentError: It is not a persona.
-            IncompatiblePersonaError: It was made by another persona encoder; names both.
+        Args:
+            pairs: As in `describe_batch`; those without a persona come last. Each has a KV cache of its own: how many
+                are computed together is the caller's choice.
+            wanted: Asked before every step whether the pair of a place (from 0) is still wanted; if not, it ends there.
+            **options: Those of `describe`; options and personas are checked at the call.
         """
+        style, decoding = self._asked(options)
+        return stream_together(
+            read_pairs(pairs, self.check_persona),
+            encode=lambda pair: self.encode_image(pair.image),
+            stream=lambda personas, encoded, still_wanted: self._vlm.stream_rows(
+                encoded, style, self._soft_tokens(personas) if personas else None, decoding, wanted=still_wanted
+            ),
+            wanted=wanted,
+        )
+
+    def check_persona(self, persona: Persona) -> None:
+        """Refuses what is no persona, and one that another persona encoder made (`IncompatiblePersonaError`)."""
         check_persona(persona, self.persona_encoder)
 
     def __repr__(self) -> str:

@@ -3,7 +3,7 @@
 import math
 import numbers
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import attrs
@@ -209,6 +209,40 @@ class IncrementalText:
     def _advance(self, text: str) -> str:
         piece, self._emitted = text[self._emitted :], len(text)
         return piece
+
+
+def every_row(row: int) -> bool:
+    """Says that a row of a batch is still wanted."""
+    return True
+
+
+def pieces_of_rows(
+    steps: Iterator[tuple[int, int | None]], rows: int, tokenizer: Tokenizer
+) -> Iterator[tuple[int, str | None]]:
+    """Turns the tokens that rows of a batch choose into text.
+
+    Args:
+        steps: (row, token) as tokens are chosen, None for the end of a row; rows that a limit ends have no end.
+        rows: How many there are.
+        tokenizer: Of the model.
+
+    Yields:
+        (row, piece) as pieces are sure, and (row, None) once for every row, at its end.
+    """
+    texts = {row: IncrementalText(tokenizer) for row in range(rows)}
+
+    def end(row: int) -> Iterator[tuple[int, str | None]]:
+        if rest := texts.pop(row).finish():
+            yield row, rest
+        yield row, None
+
+    for row, token in steps:
+        if token is None:
+            yield from end(row)
+        elif piece := texts[row].push(token):
+            yield row, piece
+    for row in list(texts):
+        yield from end(row)
 
 
 def _log_softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:

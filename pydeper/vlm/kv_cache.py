@@ -189,5 +189,6 @@ class GrowingCache:
 
 
 def _on_cpu(buffers: Sequence[Array]) -> list[Any]:
+    value = import_onnxruntime().OrtValue.ortvalue_from_numpy
     # Of an array in the computer's memory ONNX Runtime makes a view, not a copy.
-    return [import_onnxruntime().OrtValue.ortvalue_from_numpy(buffer) for buffer in buffers]
+    return [value(buffer) for buffer in buffers]

@@ -1,7 +1,7 @@
 """What a frozen vision-language model has to do, wherever it runs."""
 
 import abc
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from typing import Literal, Protocol
 
 import attrs
@@ -11,7 +11,7 @@ from PIL import Image
 from pydeper.bundle.config import VLMConfig
 from pydeper.errors import InvalidArgumentError
 from pydeper.runtime.memory import readable_bytes
-from pydeper.vlm.decoding import DecodingOptions
+from pydeper.vlm.decoding import DecodingOptions, every_row
 
 
 @attrs.frozen
@@ -123,6 +123,21 @@ class VisionLanguageModel(Protocol):
         options: DecodingOptions | None = None,
     ) -> AsyncGenerator[str, None]:
         """Describes as `stream` does, for ``async for``, without blocking the event loop."""
+
+    def stream_rows(
+        self,
+        encoded: Sequence[EncodedImage],
+        style: str,
+        soft_tokens: npt.ArrayLike | None,
+        options: DecodingOptions | None = None,
+        *,
+        wanted: Callable[[int], bool] = every_row,
+    ) -> Iterator[tuple[int, str | None]]:
+        """Describes an image a row, all at once, and yields (row, piece) as pieces are written, (row, None) at its end.
+
+        All arguments are checked at the call. Before every step, `wanted` says of each row whether it is still wanted;
+        one that is not ends there.
+        """
 
     def report(self) -> dict[str, str]:
         """Facts about what was opened, for people: name -> value."""

@@ -1,8 +1,9 @@
 """Qwen2-VL on ONNX Runtime: vision encoder, embedding table, and a decoder that many personas share."""
 
 import threading
-from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pydeper.bundle.config import Precision, Prompts, VLMConfig
 from pydeper.bundle.vlm_files import find_files
 from pydeper.runtime.session import CPU
 from pydeper.vlm.decoder import Decoder, Floats
-from pydeper.vlm.decoding import DecodingOptions, IncrementalText, TokenChooser, guide
+from pydeper.vlm.decoding import DecodingOptions, TokenChooser, every_row, guide, pieces_of_rows
 from pydeper.vlm.embeddings import open_embeddings
 from pydeper.vlm.image_patches import image_patches
 from pydeper.vlm.inputs import image_token_count, one_row, room_for, rows_of
@@ -149,17 +150,14 @@ class Qwen2VLRuntime:
                 there are no soft tokens, an image that another model encoded, or a prompt longer than the model's
                 context.
         """
-        options = options or DecodingOptions()
-        images, soft = self._rows(encoded, soft_tokens)
-        tokens: list[list[int]] = [[] for _ in images]
-        stopped = [False] * len(images)
-        for rows in self._batches(images):
-            soft_rows = None if soft is None else soft[rows]
-            for row, token in self._decode([images[i] for i in rows], style, soft_rows, options):
-                if token is None:
-                    stopped[rows[row]] = True
-                else:
-                    tokens[rows[row]].append(token)
+        count, steps = self._decode(encoded, style, soft_tokens, options)
+        tokens: list[list[int]] = [[] for _ in range(count)]
+        stopped = [False] * count
+        for row, token in steps:
+            if token is None:
+                stopped[row] = True
+            else:
+                tokens[row].append(token)
         return [
             Generation(self._tokenizer.decode(ids), tuple(ids), "stop" if done else "length")
             for ids, done in zip(tokens, stopped, strict=True)
@@ -185,8 +183,8 @@ class Qwen2VLRuntime:
         Raises:
             InvalidArgumentError: As for `generate`.
         """
-        images, soft = self._rows(encoded, one_row(soft_token))
-        return self._pieces(self._decode(images, style, soft, options or DecodingOptions()))
+        rows = self.stream_rows([encoded], style, one_row(soft_token), options)
+        return (piece for _, piece in rows if piece is not None)
 
     def astream(
         self,
@@ -198,18 +196,38 @@ class Qwen2VLRuntime:
         """Describes as `stream` does, for ``async for``: each piece is computed in a worker thread, none ahead."""
         return in_worker_threads(self.stream(encoded, style, soft_token, options))
 
-    def _rows(
-        self, encoded: EncodedImage | Sequence[EncodedImage], soft_tokens: npt.ArrayLike | None
-    ) -> tuple[list[ImageFeatures], Floats | None]:
-        return rows_of(encoded, soft_tokens, kind=ImageFeatures, model=self, config=self.config)
+    def stream_rows(
+        self,
+        encoded: Sequence[EncodedImage],
+        style: str,
+        soft_tokens: npt.ArrayLike | None,
+        options: DecodingOptions | None = None,
+        *,
+        wanted: Callable[[int], bool] = every_row,
+    ) -> Iterator[tuple[int, str | None]]:
+        """See `VisionLanguageModel`; the arguments are those of `generate`, an image a row, checked at the call."""
+        count, steps = self._decode(encoded, style, soft_tokens, options, wanted)
+        return pieces_of_rows(steps, count, self._tokenizer)
 
-    def _pieces(self, steps: Iterator[tuple[int, int | None]]) -> Generator[str, None, None]:
-        text = IncrementalText(self._tokenizer)
-        for _, token in steps:
-            if token is not None and (piece := text.push(token)):
-                yield piece
-        if rest := text.finish():
-            yield rest
+    def _decode(
+        self,
+        encoded: EncodedImage | Sequence[EncodedImage],
+        style: str,
+        soft_tokens: npt.ArrayLike | None,
+        options: DecodingOptions | None,
+        wanted: Callable[[int], bool] = every_row,
+    ) -> tuple[int, Iterator[tuple[int, int | None]]]:
+        """Checks, and returns how many rows there are, and (row, token) as they choose tokens; None for one's end."""
+        images, soft = rows_of(encoded, soft_tokens, kind=ImageFeatures, model=self, config=self.config)
+        batches = [
+            (rows, self._decode_batch([images[i] for i in rows], style, None if soft is None else soft[rows], options))
+            for rows in self._batches(images)
+        ]
+        return len(images), (
+            (rows[row], token)
+            for rows, steps in batches
+            for row, token in steps(lambda row, rows=rows: wanted(rows[row]))  # type: ignore[misc]
+        )
 
     def _batches(self, images: Sequence[ImageFeatures]) -> Iterable[list[int]]:
         """Rows that can be decoded at once: all, where the cache takes rows of any length, else those of one length."""
@@ -218,10 +236,11 @@ class Qwen2VLRuntime:
         by_length = sorted(range(len(images)), key=lambda i: len(images[i].features))
         return [list(rows) for _, rows in groupby(by_length, key=lambda i: len(images[i].features))]
 
-    def _decode(
-        self, images: Sequence[ImageFeatures], style: str, soft: Floats | None, options: DecodingOptions
-    ) -> Iterator[tuple[int, int | None]]:
-        """Checks, then yields (row, token) as rows choose tokens; None for a row that has ended."""
+    def _decode_batch(
+        self, images: Sequence[ImageFeatures], style: str, soft: Floats | None, options: DecodingOptions | None
+    ) -> Callable[[Callable[[int], bool]], Iterator[tuple[int, int | None]]]:
+        """Checks, and returns what decodes rows as long as they are wanted."""
+        options = options or DecodingOptions()
         plain = self._template.without_persona(style)
         steered = soft is not None and options.strength != 0
         guided = steered and options.strength != 1
@@ -231,7 +250,7 @@ class Qwen2VLRuntime:
             lengths.append(len(prompt.before) + 1 + len(prompt.after))
         longest = max((len(self._template.image_ids(len(image.features))) for image in images), default=0)
         limit = min(options.max_new_tokens, room_for(longest + max(lengths), self.config.max_positions))
-        return self._steps(images, style, soft if steered else None, guided, limit, options)
+        return partial(self._steps, images, style, soft if steered else None, guided, limit, options)
 
     def _steps(
         self,
@@ -241,6 +260,7 @@ class Qwen2VLRuntime:
         guided: bool,
         limit: int,
         options: DecodingOptions,
+        wanted: Callable[[int], bool],
     ) -> Iterator[tuple[int, int | None]]:
         if not images:
             return
@@ -256,10 +276,11 @@ class Qwen2VLRuntime:
         logits = [found for found, _ in streams]
         caches = [cache for _, cache in streams]
         alive = np.arange(len(images))
+        ends = set(self.config.tokens.end)
         for step in range(limit):
             scores = guide(logits[0], logits[1], options.strength) if guided else logits[0]
             tokens = chooser.choose(scores, alive)
-            ended = np.isin(tokens, self.config.tokens.end)
+            ended = np.array([token in ends or not wanted(int(row)) for row, token in zip(alive, tokens, strict=True)])
             yield from (
                 (int(row), None if end else int(token)) for row, token, end in zip(alive, tokens, ended, strict=True)
             )

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import io
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing
 
 import attrs
@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from pydeper.bundle.config import SUBJECT_TOKEN, Prompts, VLMConfig
 from pydeper.errors import InvalidArgumentError
-from pydeper.vlm.decoding import DecodingOptions, IncrementalText
+from pydeper.vlm.decoding import DecodingOptions, IncrementalText, every_row
 from pydeper.vlm.image_patches import resized_shape
 from pydeper.vlm.inputs import image_token_count, one_row, room_for, rows_of
 from pydeper.vlm.prompt import PromptTemplate
@@ -162,6 +162,49 @@ class VLLMRuntime:
     ) -> AsyncGenerator[str, None]:
         """Describes as `stream` does, for ``async for``; cancelling the task closes the request."""
         return self._loop.aiterate(self._pieces(self._request(encoded, style, soft_token, options)))
+
+    def stream_rows(
+        self,
+        encoded: Sequence[EncodedImage],
+        style: str,
+        soft_tokens: npt.ArrayLike | None,
+        options: DecodingOptions | None = None,
+        *,
+        wanted: Callable[[int], bool] = every_row,
+    ) -> Iterator[tuple[int, str | None]]:
+        """See `VisionLanguageModel`; all requests are open at once, and one that is not wanted any more is closed."""
+        requests = self._requests(encoded, style, soft_tokens, options or DecodingOptions())
+        return self._loop.iterate(self._interleaved(requests, wanted))
+
+    async def _interleaved(
+        self, requests: Sequence[Request], wanted: Callable[[int], bool]
+    ) -> AsyncGenerator[tuple[int, str | None], None]:
+        arrived: asyncio.Queue[tuple[int, str | Exception | None]] = asyncio.Queue()
+
+        async def receive(row: int) -> None:
+            try:
+                async with aclosing(self._pieces(requests[row])) as pieces:
+                    async for piece in pieces:
+                        if not wanted(row):
+                            break
+                        arrived.put_nowait((row, piece))
+                arrived.put_nowait((row, None))
+            except Exception as error:
+                arrived.put_nowait((row, error))
+
+        receiving = [asyncio.ensure_future(receive(row)) for row in range(len(requests))]
+        try:
+            running = len(requests)
+            while running:
+                row, piece = await arrived.get()
+                if isinstance(piece, Exception):
+                    raise piece
+                running -= piece is None
+                yield row, piece
+        finally:
+            for task in receiving:
+                task.cancel()
+            await asyncio.gather(*receiving, return_exceptions=True)
 
     def _request(
         self, encoded: EncodedImage, style: str, soft_token: npt.ArrayLike | None, options: DecodingOptions | None
