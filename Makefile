@@ -12,7 +12,7 @@ KUBERNETES_OBJECTS := $(addprefix deploy/kubernetes/,namespace.yaml gateway.yaml
 # Tests are handed out to as many processes as there are cores; each of them makes the shared models once.
 PYTEST := $(RUN) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-random test-slow test-browser test-ray test-vllm lint lint-deploy format bench bench-2b docs tiny clean
+.PHONY: demo test test-random test-slow test-browser test-ray test-vllm test-postgres lint lint-deploy format bench bench-2b docs tiny clean
 
 demo: $(VENV)/.sdk          ## two people describe one picture, with the built-in model
 	$(BIN)/pydeper demo
@@ -34,6 +34,9 @@ test-vllm: $(VENV)/.dev $(VLLM)/.installed  ## descriptions from a real vLLM ser
 
 test-ray: $(RAY_VENV)/.done ## Ray Data on a cluster of two nodes on this machine
 	$(RAY_VENV)/bin/python -m pytest -m ray --confcutdir tests/pydeper tests/pydeper/test_ray_cluster.py
+
+test-postgres: $(VENV)/.dev  ## the gateway on PostgreSQL, which Debian's package `postgresql` brings
+	$(RUN) -m pytest -m postgres tests/pydeper/serve
 
 lint: $(VENV)/.dev          ## style and types
 	$(BIN)/ruff check .

@@ -1,4 +1,6 @@
-"""The command `pydeper`: demo; capture; persona create, show, list, fetch, push, delete; describe; doctor; completion.
+"""The command `pydeper`.
+
+demo; capture; persona create, show, list, fetch, push, delete; describe; serve, serve keys; doctor; completion.
 
 Exit status: 0; 1 where `doctor` finds something wrong, or `describe` passed over images that failed; 2 for a mistake in
 what was asked for, with one message on stderr; 130 after Ctrl-C; 141 where the reader of a pipe has gone.

@@ -3,7 +3,7 @@
 import argparse
 
 import pydeper
-from pydeper.cli import capture, completion, demo, describe, doctor, persona
+from pydeper.cli import capture, completion, demo, describe, doctor, persona, serve
 
 
 def parser() -> argparse.ArgumentParser:
@@ -13,7 +13,7 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"pydeper {pydeper.__version__}")
     commands = whole.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (demo, capture, persona, describe, doctor):
+    for command in (demo, capture, persona, describe, serve, doctor):
         command.add_to(commands)
     completion.add_to(commands, whole)
     return whole

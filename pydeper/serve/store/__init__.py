@@ -1,0 +1,1 @@
+"""Keys and personas in a database: SQLite, or PostgreSQL for several gateways."""
