@@ -9,6 +9,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from pydeper.errors import InvalidArgumentError
@@ -61,7 +62,7 @@ def _digest(salt: bytes, secret: str) -> bytes:
 _bearer = HTTPBearer(auto_error=False, description="an API key, from `pydeper serve keys create TENANT`")
 
 
-def authenticate(
+async def authenticate(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> str:
     """Returns the tenant that a request is of.
@@ -74,7 +75,9 @@ def authenticate(
         _check_same_site(request)
         request.state.tenant = LOCAL_TENANT
         return LOCAL_TENANT
-    tenant = tenant_of_key(request.app.state.store, credentials.credentials) if credentials else None
+    tenant = None
+    if credentials is not None:
+        tenant = await run_in_threadpool(tenant_of_key, request.app.state.store, credentials.credentials)
     if tenant is None:
         raise Problem(
             "no-key",

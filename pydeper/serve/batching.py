@@ -1,8 +1,8 @@
 """Descriptions that are asked for at the same moment, computed as one batch.
 
-Requests wait in a queue of bounded length. A worker thread takes those that wait and are asked for with the same
-options, and computes them through `DeperModel.stream_batch`. Whoever waits for one gets its pieces as they are written;
-one whose client has gone, or whose time is over, is dropped from its batch before the next step.
+Requests wait in a queue of bounded length. One thread encodes their images, ahead of the batches. Another takes those
+that are asked for with the same options, and computes them through `DeperModel.stream_batch`. Whoever waits for one
+gets its pieces as they are written; one whose client has gone, or whose time is over, is dropped before the next step.
 """
 
 import asyncio
@@ -24,8 +24,9 @@ from pydeper.serve.metrics import Metrics
 from pydeper.serve.problems import Problem, problem_of
 from pydeper.vlm import EncodedImage
 
-# Clients that were answered together ask again together: the first of them waits so long for the others.
-_GATHER_SECONDS = 0.004
+# Clients that were answered together ask again together: the first of them waits for the others, so long in all and so
+# long for the next.
+_GATHER_SECONDS, _NEXT_SECONDS = 0.04, 0.006
 
 
 @attrs.define(eq=False)
@@ -33,11 +34,12 @@ class Request:
     """One description that is asked for.
 
     Attributes:
-        image: The bytes of its file.
+        image: The bytes of its file, until it is encoded.
         persona: Whose description, or None.
         options: How.
         deadline: When it is of no use any more, by `time.monotonic`.
         by_piece: Whether pieces go out as they are written; otherwise the text goes out as one piece.
+        encoded: The image, once it is encoded.
     """
 
     image: bytes
@@ -45,6 +47,7 @@ class Request:
     options: DescribeOptions
     deadline: float
     by_piece: bool = False
+    encoded: EncodedImage | None = attrs.field(default=None, init=False)
     _queued: float = attrs.field(factory=time.monotonic, init=False)
     _loop: asyncio.AbstractEventLoop = attrs.field(factory=asyncio.get_running_loop, init=False)
     _answers: "asyncio.Queue[str | Problem | None]" = attrs.field(factory=asyncio.Queue, init=False)
@@ -134,11 +137,13 @@ class Batcher:
         """
         self._model, self._metrics = model, metrics
         self._rows, self._most = rows, queue_length
-        self._waiting: deque[Request] = deque()
+        self._new: deque[Request] = deque()
+        self._encoding = 0
+        self._encoded: deque[Request] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._seconds_each = 0.1  # of a description, the mean of late
-        self._threads = [
+        self._threads = [threading.Thread(target=self._encode, name="pydeper-encode", daemon=True)] + [
             threading.Thread(target=self._work, name=f"pydeper-batch-{number}", daemon=True)
             for number in range(workers)
         ]
@@ -148,7 +153,7 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """How many requests wait."""
-        return len(self._waiting)
+        return len(self._new) + self._encoding + len(self._encoded)
 
     @property
     def alive(self) -> bool:
@@ -161,11 +166,11 @@ class Batcher:
         Raises:
             Problem: As many wait as may.
         """
-        if len(self._waiting) >= self._most:
-            seconds = math.ceil(self._seconds_each * len(self._waiting))
+        if (waiting := self.waiting) >= self._most:
+            seconds = math.ceil(self._seconds_each * waiting)
             raise Problem(
                 "queue-full",
-                f"{len(self._waiting)} descriptions wait already, which is the most",
+                f"{waiting} descriptions wait already, which is the most",
                 "try again after the seconds that Retry-After says",
                 retry_after=min(max(seconds, 1), 60),
             )
@@ -178,8 +183,8 @@ class Batcher:
         """
         with self._changed:
             self.check_room()
-            self._waiting.append(request)
-            self._changed.notify()
+            self._new.append(request)
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Computes what waits, and ends the threads."""
@@ -192,51 +197,70 @@ class Batcher:
     def _work(self) -> None:
         while requests := self._taken():
             began = time.monotonic()
+            self._metrics.batch_rows.observe(len(requests))
             try:
                 self._compute(requests)
             except Exception:
                 LOGGER.error("batch failed", exc_info=True)
-                self._fail(requests, Problem("failure", "the description could not be computed", "try again later"))
+                self._fail(requests)
             each = (time.monotonic() - began) / len(requests)
             self._seconds_each += 0.2 * (each - self._seconds_each)
+
+    def _encode(self) -> None:
+        """Encodes images as requests come, and ends those that have none or are not wanted any more."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._new or self._closed)
+                if not self._new:
+                    return
+                request = self._new.popleft()
+                self._encoding = 1
+            try:
+                if request.wanted:
+                    request.encoded = self._model().encode_image(request.image)
+                else:
+                    self._end(request, "dropped", too_late())
+            except PydeperError as error:
+                self._end(request, "failed", problem_of(error))
+            except Exception:
+                LOGGER.error("encoding failed", exc_info=True)
+                self._fail([request])
+            with self._changed:
+                self._encoding = 0
+                if request.encoded is not None:
+                    request.image = b""
+                    self._encoded.append(request)
+                self._changed.notify_all()
 
     def _taken(self) -> list[Request]:
         """Waits for requests, and takes those that can be one batch; none once the queue is closed and empty."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            count = 0
-            while len(self._waiting) > count and len(self._waiting) < self._rows and not self._closed:
-                count = len(self._waiting)
-                self._changed.wait(_GATHER_SECONDS)
-            if not self._waiting:
-                return []
-            key = _alike(self._waiting[0])
-            taken = [request for request in self._waiting if _alike(request) == key][: self._rows]
+            while True:
+                self._changed.wait_for(lambda: self._encoded or (self._closed and not self.waiting))
+                self._gather()
+                if self._encoded:
+                    break
+                if self._closed and not self.waiting:
+                    return []
+            key = _alike(self._encoded[0])
+            taken = [request for request in self._encoded if _alike(request) == key][: self._rows]
             for request in taken:
-                self._waiting.remove(request)
+                self._encoded.remove(request)
         return taken
 
-    def _compute(self, requests: Sequence[Request]) -> None:
-        rows: list[tuple[Request, EncodedImage]] = []
-        for request in requests:
-            if not request.wanted:
-                self._end(request, "dropped", too_late())
-                continue
-            try:
-                rows.append((request, self._model().encode_image(request.image)))
-            except PydeperError as error:
-                self._end(request, "failed", problem_of(error))
-        if rows:
-            self._metrics.batch_rows.observe(len(rows))
-            self._stream(rows)
+    def _gather(self) -> None:
+        """Waits a little for more requests, as long as some are on their way."""
+        until = time.monotonic() + _GATHER_SECONDS
+        while 0 < len(self._encoded) < self._rows and not self._closed and (left := until - time.monotonic()) > 0:
+            if not self._changed.wait(min(left, _NEXT_SECONDS)) and not self._new and not self._encoding:
+                return
 
-    def _stream(self, rows: Sequence[tuple[Request, EncodedImage]]) -> None:
+    def _compute(self, requests: Sequence[Request]) -> None:
         """Computes a batch; one that fails before its first piece is computed again in halves, to spare the others."""
-        requests = [request for request, _ in rows]
-        running = set(range(len(rows)))
+        running = set(range(len(requests)))
         try:
             pieces = self._model().stream_batch(
-                [(image, request.persona) for request, image in rows],
+                [(request.encoded, request.persona) for request in requests if request.encoded is not None],
                 wanted=lambda place: requests[place].wanted,
                 **requests[0].options,
             )
@@ -250,15 +274,16 @@ class Batcher:
                     self._metrics.first_piece_seconds.observe(request.waited)
                 request.add(piece)
         except PydeperError as error:
-            if len(rows) > 1 and not any(request.begun for request in requests):
-                half = len(rows) // 2
-                self._stream(rows[:half])
-                self._stream(rows[half:])
+            if len(requests) > 1 and not any(request.begun for request in requests):
+                half = len(requests) // 2
+                self._compute(requests[:half])
+                self._compute(requests[half:])
                 return
-            LOGGER.log(logging.WARNING, "batch failed", exc_info=True, extra={"fields": {"rows": len(rows)}})
+            LOGGER.log(logging.WARNING, "batch failed", exc_info=True, extra={"fields": {"rows": len(requests)}})
             self._fail([requests[place] for place in running], problem_of(error))
 
-    def _fail(self, requests: Sequence[Request], problem: Problem) -> None:
+    def _fail(self, requests: Sequence[Request], problem: Problem | None = None) -> None:
+        problem = problem or Problem("failure", "the description could not be computed", "try again later")
         for request in requests:
             self._end(request, "failed", problem)
 

@@ -64,7 +64,7 @@ class Settings:
     upload_seconds: float = attrs.field(default=30.0, converter=float, validator=_between(0.1, 3600))
     deadline_seconds: float = attrs.field(default=60.0, converter=float, validator=_between(0.1, 3600))
     queue_length: int = attrs.field(default=64, validator=_count())
-    batch_rows: int = attrs.field(default=8, validator=_count(1, 1024))
+    batch_rows: int = attrs.field(default=16, validator=_count(1, 1024))
     batch_workers: int = attrs.field(default=1, validator=_count(1, 1024))
 
 

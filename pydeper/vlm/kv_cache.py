@@ -1,5 +1,6 @@
 """The decoder's keys and values: a prefix that any number of rows share, and the cache that rows write into."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, Self
 
@@ -146,8 +147,7 @@ class GrowingCache:
         self._set([np.concatenate(layers) for layers in zip(*(prefix.layers for prefix in prefixes), strict=True)])
 
     def _set(self, arrays: Sequence[Array]) -> None:
-        value = import_onnxruntime().OrtValue.ortvalue_from_numpy
-        self._values = [value(np.ascontiguousarray(array), self._device, 0) for array in arrays]
+        self._values = [_ort_value()(np.ascontiguousarray(array), self._device, 0) for array in arrays]
 
     def bind(self, binding: Any, past: Sequence[str], present: Sequence[str]) -> None:
         """See `KVCache`."""
@@ -189,6 +189,10 @@ class GrowingCache:
 
 
 def _on_cpu(buffers: Sequence[Array]) -> list[Any]:
-    value = import_onnxruntime().OrtValue.ortvalue_from_numpy
     # Of an array in the computer's memory ONNX Runtime makes a view, not a copy.
-    return [value(buffer) for buffer in buffers]
+    return [_ort_value()(buffer) for buffer in buffers]
+
+
+@functools.cache
+def _ort_value() -> Any:
+    return import_onnxruntime().OrtValue.ortvalue_from_numpy

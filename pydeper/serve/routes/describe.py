@@ -46,7 +46,7 @@ _EVENTS = {
 }
 
 
-def _has_room(request: Request, _: Tenant) -> None:
+async def _has_room(request: Request, _: Tenant) -> None:
     """Refuses a request before its body is read, where there would be no place for it."""
     engine: Engine = request.app.state.engine
     engine.model()
@@ -90,10 +90,15 @@ async def describe(
     engine: Engine = request.app.state.engine
     model = engine.model()
     options = _options(body, model, settings)
-    await run_in_threadpool(check_image, body.image, settings)
-    persona = await run_in_threadpool(_persona, body, tenant, request.app.state.store)
-    if persona is not None:
-        model.check_persona(persona)
+
+    def checked_persona() -> Persona | None:
+        check_image(body.image, settings)
+        persona = _persona(body, tenant, request.app.state.store)
+        if persona is not None:
+            model.check_persona(persona)
+        return persona
+
+    persona = await run_in_threadpool(checked_persona)
     seconds = min(body.deadline_seconds or settings.deadline_seconds, settings.deadline_seconds)
     asked = Asked(body.image, persona, options, time.monotonic() + seconds, by_piece=body.stream)
     engine.batcher.submit(asked)
