@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
-from starlette.datastructures import FormData, Headers
+import attrs
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -45,7 +46,16 @@ async def read_body(request: Request, settings: Settings) -> bytes:
     return bytes(body)
 
 
-async def read_form(content_type: str, body: bytes, *, max_files: int) -> FormData:
+@attrs.frozen
+class Part:
+    """A part of a form: a text, or a file's name and its bytes."""
+
+    name: str
+    value: str | bytes
+    file_name: str | None = None
+
+
+async def read_form(content_type: str, body: bytes, *, max_files: int) -> list[Part]:
     """Parses a multipart body, in memory: nothing of it is written to a disk.
 
     Raises:
@@ -60,7 +70,7 @@ async def read_form(content_type: str, body: bytes, *, max_files: int) -> FormDa
     )
     parser.spool_max_size = len(body) + 1
     try:
-        return await parser.parse()
+        form = await parser.parse()
     except (MultiPartException, UnicodeError, ValueError) as error:
         reason = getattr(error, "message", "its parts cannot be told apart")
         raise Problem(
@@ -68,6 +78,13 @@ async def read_form(content_type: str, body: bytes, *, max_files: int) -> FormDa
             f"the multipart body cannot be read: {reason}",
             "send multipart/form-data as curl -F or a browser's FormData does",
         ) from error
+    try:
+        return [
+            Part(name, value.file.read(), value.filename) if isinstance(value, UploadFile) else Part(name, value)
+            for name, value in form.multi_items()
+        ]
+    finally:
+        await form.close()
 
 
 class FinishUploads:

@@ -15,7 +15,6 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic.json_schema import models_json_schema
-from starlette.datastructures import FormData, UploadFile
 
 from pydeper.errors import InvalidSampleError
 from pydeper.readers.records import parse_object
@@ -23,7 +22,7 @@ from pydeper.samples.sample import Sample
 from pydeper.samples.trajectory import Fixation, Trajectory
 from pydeper.serve.problems import Problem
 from pydeper.serve.settings import Settings
-from pydeper.serve.uploads import read_body, read_form
+from pydeper.serve.uploads import Part, read_body, read_form
 
 REF = "#/components/schemas/{model}"
 
@@ -44,7 +43,7 @@ def _decoded(value: object) -> object:
 File = Annotated[
     bytes, BeforeValidator(_decoded), WithJsonSchema({"type": "string", "contentEncoding": "base64", "minLength": 1})
 ]
-Part = Annotated[bytes, WithJsonSchema({"type": "string", "contentMediaType": "application/octet-stream"})]
+FilePart = Annotated[bytes, WithJsonSchema({"type": "string", "contentMediaType": "application/octet-stream"})]
 PersonaId = Annotated[str, Field(pattern="^[0-9a-f]{32}$", examples=["5f0c3e2b9d8a4c6f8e7d6c5b4a392817"])]
 
 
@@ -79,8 +78,8 @@ class DescribeRequest(Options):
 class DescribeForm(Options):
     """A description that is asked for, as a form."""
 
-    image: Part = Field(description="an image file")
-    persona: Part | None = Field(None, description="a persona's file, in place of persona_id")
+    image: FilePart = Field(description="an image file")
+    persona: FilePart | None = Field(None, description="a persona's file, in place of persona_id")
 
 
 class FixationIn(_Strict):
@@ -122,8 +121,10 @@ class PersonaForm(_Strict):
     """A persona that is to be made of samples of one person, as a form."""
 
     name: str | None = Field(None, min_length=1, max_length=256, description="what to call the person")
-    samples: Part = Field(description="a samples file (JSON Lines), whose images are the names of the files sent along")
-    images: list[Part] = Field(description="the image files")
+    samples: FilePart = Field(
+        description="a samples file (JSON Lines), whose images are the names of the files sent along"
+    )
+    images: list[FilePart] = Field(description="the image files")
 
 
 class Description(BaseModel):
@@ -188,7 +189,7 @@ async def read_describe_request(request: Request) -> DescribeRequest:
     if kind == "application/json":
         return await run_in_threadpool(_parsed, DescribeRequest, body)
     form = await read_form(request.headers["content-type"], body, max_files=2)
-    fields: dict[str, Any] = dict(_unique(form))
+    fields = _unique(form)
     for name in ("image", "persona"):
         if isinstance(fields.get(name), str):
             raise _not_a_file(name)
@@ -207,9 +208,10 @@ async def read_persona_request(request: Request) -> PersonaRequest:
         found = await run_in_threadpool(_parsed, PersonaRequest, body)
     else:
         form = await read_form(request.headers["content-type"], body, max_files=settings.max_samples + 1)
-        images = {file.filename: await file.read() for file in form.getlist("images") if isinstance(file, UploadFile)}
-        rest = FormData([(name, value) for name, value in form.multi_items() if name != "images"])
-        fields = dict(_unique(rest))
+        images = {
+            part.file_name: part.value for part in form if part.name == "images" and isinstance(part.value, bytes)
+        }
+        fields = _unique([part for part in form if part.name != "images"])
         if not isinstance(fields.get("samples"), bytes):
             raise _not_a_file("samples")
         fields["samples"] = _samples_of(fields["samples"], images)
@@ -252,11 +254,13 @@ async def _body(request: Request, settings: Settings) -> tuple[str, bytes]:
     return kind, await read_body(request, settings)
 
 
-def _unique(form: FormData) -> Sequence[tuple[str, Any]]:
-    names = [name for name, _ in form.multi_items()]
-    if repeated := next((name for name in names if names.count(name) > 1), None):
-        raise Problem("invalid-request", f"the part {repeated[:80]!r} comes twice", "send it once")
-    return [(name, value.file.read() if isinstance(value, UploadFile) else value) for name, value in form.multi_items()]
+def _unique(form: Sequence[Part]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for part in form:
+        if part.name in fields:
+            raise Problem("invalid-request", f"the part {part.name[:80]!r} comes twice", "send it once")
+        fields[part.name] = part.value
+    return fields
 
 
 def _not_a_file(name: str) -> Problem:
