@@ -16,7 +16,7 @@ from pydeper.serve.metrics import Metrics
 from pydeper.serve.problems import Problem
 from pydeper.serve.settings import Settings
 
-_RETRY_SECONDS = 5.0
+RETRY_SECONDS = 5.0
 # What trying again does not mend.
 _LASTING = (BundleError, InvalidArgumentError, RuntimeMissingError)
 
@@ -69,7 +69,7 @@ class Engine:
                 "model-unavailable",
                 f"the model is not ready: {self._reason}",
                 "try again after the seconds that Retry-After says; /readyz tells when it is there",
-                retry_after=round(_RETRY_SECONDS),
+                retry_after=round(RETRY_SECONDS),
             )
         return self._model
 
@@ -128,7 +128,7 @@ class Engine:
         log("model loaded", model=self._model.model_id, provider=self._model.providers[0])
 
     def _retry(self) -> None:
-        while not self._closing.wait(_RETRY_SECONDS):
+        while not self._closing.wait(RETRY_SECONDS):
             try:
                 self._load()
                 return

@@ -4,6 +4,7 @@ import logging
 
 import uvicorn
 
+from pydeper.bundle.bundle import open_bundle
 from pydeper.serve.access import LOCAL_TENANT
 from pydeper.serve.app import make_app
 from pydeper.serve.logs import log, log_to_stderr
@@ -20,9 +21,11 @@ def serve(settings: Settings, host: str, port: int) -> int:
         The exit status: 0, or 3 where it could not start.
 
     Raises:
+        BundleError: There is no such model.
         InvalidArgumentError: The database cannot be used.
         StoreUnavailableError: It cannot be reached.
     """
+    open_bundle(settings.model, precision=settings.precision)  # type: ignore[arg-type]  # checked there
     log_to_stderr()
     _check_store(settings)
     config = uvicorn.Config(

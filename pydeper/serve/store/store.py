@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from sqlalchemy import Connection, Engine, create_engine, delete, event, func, insert, select, update
@@ -70,6 +70,9 @@ class Store:
     """The database of one gateway or several; thread-safe.
 
     Every persona is found by its tenant and its id together, so there is no way to another tenant's.
+
+    Attributes:
+        engine: SQLAlchemy's, with the connections.
     """
 
     def __init__(self, url: str, *, max_personas: int = 10_000) -> None:
@@ -83,7 +86,7 @@ class Store:
             InvalidArgumentError: The URL is none, or its driver is not installed.
         """
         self._max_personas = max_personas
-        self._engine = _open(_checked(url))
+        self.engine: Final = _open(_checked(url))
 
     def migrate(self) -> None:
         """Brings the schema up to this version.
@@ -93,11 +96,11 @@ class Store:
             StoreUnavailableError: The database cannot be reached.
         """
         with _explained():
-            migrate(self._engine)
+            migrate(self.engine)
 
     def close(self) -> None:
         """Closes all connections."""
-        self._engine.dispose()
+        self.engine.dispose()
 
     def ping(self) -> None:
         """Asks the database for nothing.
@@ -184,7 +187,7 @@ class Store:
         with self._connected() as connection:
             statement = delete(personas).where(personas.c.tenant == tenant, personas.c.id == persona_id)
             found = connection.execute(statement).rowcount == 1
-        if found and self._engine.dialect.name == "sqlite":
+        if found and self.engine.dialect.name == "sqlite":
             with self._connected() as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         return found
@@ -192,7 +195,7 @@ class Store:
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Connection]:
         """A transaction, committed at the end of the block."""
-        with _explained(), self._engine.begin() as connection:
+        with _explained(), self.engine.begin() as connection:
             yield connection
 
 
