@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from pydeper import DeperModel, Persona
-from tests.support.gateway import Gateway, make_personas, running_gateway
+from tests.pydeper.serve.running import Gateway, make_personas, running_gateway
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pydeper import DeperModel, Persona
 from pydeper.vlm.qwen2_vl import Qwen2VLRuntime
-from tests.support.gateway import SCENE, Gateway, running_gateway
+from tests.pydeper.serve.running import SCENE, Gateway, running_gateway
 from tests.support.images import random_image
 
 

@@ -12,7 +12,7 @@ from schemathesis.specs.openapi.checks import (
 
 from pydeper.serve.app import make_app
 from pydeper.serve.settings import Settings
-from tests.support.gateway import Gateway
+from tests.pydeper.serve.running import Gateway
 
 SCHEMA = schemathesis.openapi.from_dict(make_app(Settings(model="tiny")).openapi())
 CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance, status_code_conformance]

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from pydeper import DeperModel
-from tests.support.gateway import SCENE, Gateway, running_gateway
+from tests.pydeper.serve.running import SCENE, Gateway, running_gateway
 
 
 @pytest.fixture(scope="module")

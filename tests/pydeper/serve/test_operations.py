@@ -16,7 +16,7 @@ from pydeper.serve import engine
 from pydeper.serve.logs import JsonLines
 from pydeper.serve.settings import Settings, check_host, from_environment
 from pydeper.vlm.qwen2_vl import Qwen2VLRuntime
-from tests.support.gateway import SCENE, Gateway, running_gateway
+from tests.pydeper.serve.running import SCENE, Gateway, running_gateway
 
 
 def test_health_and_metrics_need_no_key(gateway: Gateway) -> None:

@@ -12,7 +12,7 @@ import pytest
 from pydeper import DeperModel, Persona
 from pydeper.bundle.layout import BUILTIN
 from pydeper.persona.file import parse_persona
-from tests.support.gateway import SCENE, Gateway, running_gateway
+from tests.pydeper.serve.running import SCENE, Gateway, running_gateway
 
 DEMO = BUILTIN / "tiny" / "demo"
 

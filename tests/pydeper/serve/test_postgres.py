@@ -8,8 +8,8 @@ import pytest
 from pydeper import DeperModel, Persona
 from pydeper.serve.store.store import Store
 from tests.pydeper.serve import store_promises
-from tests.support.gateway import SCENE, running_gateway
-from tests.support.postgres import Postgres, programs
+from tests.pydeper.serve.postgres import Postgres, programs
+from tests.pydeper.serve.running import SCENE, running_gateway
 
 pytestmark = [
     pytest.mark.postgres,

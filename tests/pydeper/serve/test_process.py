@@ -16,7 +16,7 @@ import pytest
 
 from pydeper import DeperModel
 from pydeper.cli.main import main
-from tests.support.gateway import SCENE, running_gateway
+from tests.pydeper.serve.running import SCENE, running_gateway
 from tests.support.paths import ROOT
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
