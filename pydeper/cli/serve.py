@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from pydeper.cli.command import add_command, add_model, add_runtime
+from pydeper.cli.command import add_command, add_model, add_runtime, add_servers
 from pydeper.errors import InvalidArgumentError, PydeperError
 from pydeper.serve.settings import Settings, check_host, from_environment
 
@@ -34,6 +34,7 @@ def add_to(commands: Any) -> None:
     serve = add_command(commands, "serve", run, "serve descriptions and personas over HTTP")
     add_model(serve)
     add_runtime(serve)
+    add_servers(serve)
     serve.set_defaults(device=None)
     serve.add_argument("--precision", metavar="P", help="of the model: fp32, fp16, int8 or int4")
     serve.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
@@ -126,6 +127,8 @@ def _store(options: argparse.Namespace) -> "Iterator[Store]":
 def _settings(options: argparse.Namespace) -> Settings:
     """What was said on the command line, else in the environment, else the default."""
     given = {name: value for name, value in vars(options).items() if value is not None}
+    if "vlm" in given:
+        given["vlm"] = ",".join(given["vlm"])
     return attrs.evolve(
         from_environment(), **{name: given[name] for name in attrs.fields_dict(Settings) if name in given}
     )

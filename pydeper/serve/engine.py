@@ -31,6 +31,7 @@ def open_model(settings: Settings) -> DeperModel:
         threads=settings.threads,
         precision=settings.precision,  # type: ignore[arg-type]  # checked there
         image_cache=settings.image_cache,
+        vlm=settings.servers,
     )
 
 

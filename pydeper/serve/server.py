@@ -4,12 +4,13 @@ import logging
 
 import uvicorn
 
-from pydeper.bundle.bundle import open_bundle
+from pydeper.model.loading import find_bundle
 from pydeper.serve.access import LOCAL_TENANT
 from pydeper.serve.app import make_app
 from pydeper.serve.logs import log, log_to_stderr
 from pydeper.serve.settings import Settings
 from pydeper.serve.store.store import Store
+from pydeper.vlm.vllm.settings import VLLMServers
 
 _GRACE_SECONDS = 5
 
@@ -25,7 +26,8 @@ def serve(settings: Settings, host: str, port: int) -> int:
         InvalidArgumentError: The database cannot be used.
         StoreUnavailableError: It cannot be reached.
     """
-    open_bundle(settings.model, precision=settings.precision)  # type: ignore[arg-type]  # checked there
+    servers = None if settings.servers is None else VLLMServers.of(settings.servers)
+    find_bundle(settings.model, None, False, settings.precision, servers)  # type: ignore[arg-type]  # checked there
     log_to_stderr()
     _check_store(settings)
     config = uvicorn.Config(

@@ -34,6 +34,8 @@ class Settings:
         device: As in `DeperModel.from_pretrained`.
         threads: As in `DeperModel.from_pretrained`.
         precision: As in `DeperModel.from_pretrained`.
+        vlm: The addresses of vLLM servers that the vision-language model runs on, with commas between; None: it runs
+            here.
         image_cache: How many encoded images the model keeps, whichever tenant sent them.
         database: SQLAlchemy's URL of the database with keys and personas.
         keys: Whether clients need an API key; without keys, everybody is the tenant "local".
@@ -53,6 +55,7 @@ class Settings:
     device: str = "auto"
     threads: int | None = None
     precision: str | None = None
+    vlm: str | None = None
     image_cache: int = attrs.field(default=16, validator=_count(0))
     database: str = "sqlite:///pydeper-gateway.db"
     keys: bool = True
@@ -66,6 +69,11 @@ class Settings:
     queue_length: int = attrs.field(default=64, validator=_count())
     batch_rows: int = attrs.field(default=16, validator=_count(1, 1024))
     batch_workers: int = attrs.field(default=1, validator=_count(1, 1024))
+
+    @property
+    def servers(self) -> list[str] | None:
+        """The addresses of vLLM servers, or None."""
+        return None if self.vlm is None else [address.strip() for address in self.vlm.split(",")]
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
