@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext
 
-from tests.support.browser import Watch, chromium
-from tests.support.capture import command
-from tests.support.capture_visitor import Visitor, demo_pictures
+from tests.support.capture.browser import Watch, chromium
+from tests.support.capture.command import command
+from tests.support.capture.visitor import Visitor, demo_pictures
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ import pytest
 from playwright.sync_api import BrowserContext, Route
 
 import pydeper
-from tests.support.browser import Watch, until
-from tests.support.capture import command, make_pictures
-from tests.support.capture_visitor import STOPS, Visitor, demo_pictures
+from tests.support.capture.browser import Watch, until
+from tests.support.capture.command import command, make_pictures
+from tests.support.capture.visitor import STOPS, Visitor, demo_pictures
 
 pytestmark = pytest.mark.browser
 

@@ -8,9 +8,9 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext
 
 import pydeper
-from tests.support.browser import Watch, until, violations
-from tests.support.capture import command
-from tests.support.capture_visitor import Visitor, demo_pictures
+from tests.support.capture.browser import Watch, until, violations
+from tests.support.capture.command import command
+from tests.support.capture.visitor import Visitor, demo_pictures
 
 pytestmark = pytest.mark.browser
 

@@ -16,7 +16,7 @@ from playwright.sync_api import BrowserContext, Page
 import pydeper.capture
 from pydeper.gaze import find_fixations
 from pydeper.readers import sample_from_recording
-from tests.support.browser import Capture, Watch, until, violations
+from tests.support.capture.browser import Capture, Watch, until, violations
 
 pytestmark = pytest.mark.browser
 

@@ -1,6 +1,5 @@
 """The files in deploy/ fit together, the gateway, and the clone; `make lint-deploy` lints them."""
 
-import importlib.util
 import json
 import os
 import re
@@ -28,10 +27,6 @@ DEPLOY = ROOT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
-
-needs_the_gateway = pytest.mark.skipif(
-    importlib.util.find_spec("pydeper.serve") is None, reason="this version has no gateway"
-)
 
 
 def lines(instruction: str) -> list[str]:
@@ -93,7 +88,6 @@ def test_the_image_runs_as_nobody_in_particular_and_checks_its_health() -> None:
     assert start_command()[-2:] == ["--port", port]
 
 
-@needs_the_gateway
 def test_the_image_installs_extras_that_exist_and_starts_a_command_that_does() -> None:
     from pydeper.cli.parser import parser
 
@@ -127,7 +121,6 @@ def without_python() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
-@needs_the_gateway
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the image is one of Linux")
 def test_the_start_command_serves_in_an_empty_environment_and_ends_when_told(installed: Path, tmp_path: Path) -> None:
@@ -171,7 +164,6 @@ def answers_of(address: str, process: "subprocess.Popen[bytes]") -> Iterator[tup
 # --- several machines
 
 
-@needs_the_gateway
 @pytest.mark.parametrize("environment", gateway_environments(), ids=["compose", "kubernetes"])
 def test_the_gateway_knows_every_setting(environment: dict[str, str]) -> None:
     from pydeper.serve.settings import Settings, from_environment
@@ -185,7 +177,6 @@ def test_the_gateway_knows_every_setting(environment: dict[str, str]) -> None:
     assert min(grace) >= Settings().deadline_seconds + Settings().upload_seconds
 
 
-@needs_the_gateway
 def test_probes_and_scaling_ask_for_what_the_gateway_has() -> None:
     from pydeper.serve.app import make_app
     from pydeper.serve.metrics import Metrics

@@ -17,7 +17,7 @@ from pydeper.capture.journal import Journal
 from pydeper.capture.pictures import find_pictures
 from pydeper.readers import read_recordings
 from pydeper.readers.journal_lines import SkipLine
-from tests.support.capture import agree, client, command, make_pictures, recording, serving, started
+from tests.support.capture.command import agree, client, command, make_pictures, recording, serving, started
 
 
 @pytest.fixture

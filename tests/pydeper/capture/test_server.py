@@ -12,7 +12,7 @@ from PIL import Image
 
 import pydeper
 from pydeper.readers import read_recordings
-from tests.support.capture import agree, client, make_pictures, recording, serving, started
+from tests.support.capture.command import agree, client, make_pictures, recording, serving, started
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from pydeper import InvalidSampleError
 from pydeper.gaze import IDT, FixedWindows
 from pydeper.readers import sample_from_recording
-from tests.support.capture import recording
+from tests.support.capture.command import recording
 
 
 def test_a_recording_that_an_app_received_is_a_sample():

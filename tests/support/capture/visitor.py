@@ -6,7 +6,7 @@ from pathlib import Path
 from playwright.sync_api import BrowserContext, Page
 
 from pydeper.bundle.layout import BUILTIN
-from tests.support.browser import Capture, Watch
+from tests.support.capture.browser import Capture, Watch
 
 DEMO = BUILTIN / "tiny" / "demo"
 STOPS = ((0.2, 0.3, 0.5), (0.7, 0.5, 0.5))
