@@ -83,13 +83,12 @@ def origin() -> Iterator[str]:
 
 @pytest.fixture
 def show(context: BrowserContext, origin: str, watch: Watch) -> Callable[..., Capture]:
-    def show(attributes: str = "", *, page: Page | None = None, ready: bool = True) -> Capture:
+    def show(attributes: str = "", *, page: Page | None = None) -> Capture:
         page = page or context.new_page()
         watch.on(page, origin)
         page.goto(f"{origin}/?{attributes}")
         capture = Capture(page)
-        if ready:
-            capture.is_ready()
+        capture.is_ready()
         return capture
 
     return show
@@ -284,7 +283,7 @@ def test_an_empty_description_is_said_at_its_field(show: Callable[..., Capture])
 
 
 def test_a_picture_that_cannot_be_loaded_is_said(show: Callable[..., Capture]):
-    capture = show("src=/none.png", ready=False)
+    capture = show()
     capture.page.evaluate("document.querySelector('pydeper-capture').src = '/none.png'")
     until(capture.page, "events.some(([kind]) => kind === 'pydeper-error')")
     assert capture.part(".message").text_content() == "The picture cannot be loaded."
