@@ -3,6 +3,7 @@
 Personas and bundles come from the Hub. Whatever pydeper reads of them goes through here before anything else sees it.
 """
 
+import ipaddress
 import json
 import math
 import re
@@ -57,6 +58,14 @@ def legible(text: str) -> str:
 def is_address(path: object) -> bool:
     """Whether what was given as a path is an address, such as ``https://…`` or ``data:…``, or one that lost a slash."""
     return re.match(r"(https?|ftp|s3|gs|hf|file):/|data:[\w/+.-]*[;,]", str(path), re.IGNORECASE) is not None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine alone."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def shown(value: object) -> str:

@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pydeper.capture.refusal import RefusalError
+from pydeper.untrusted import is_loopback
 
 MAX_BODY = 8 * 2**20
 """The largest body of a request, in bytes, whether its size is announced or not."""
@@ -32,16 +33,6 @@ _HEADERS = {
 _ENTER = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/"><title>pydeper</title>'
 
 _WRITES = {"POST", "PUT", "DELETE", "PATCH"}
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this computer alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def problem(refusal: RefusalError) -> Response:

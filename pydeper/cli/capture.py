@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydeper.cli.command import add_command, add_model
 from pydeper.cli.progress import progress_bar
 from pydeper.errors import InvalidArgumentError
+from pydeper.untrusted import is_loopback
 
 if TYPE_CHECKING:
     from pydeper.capture.session import CaptureSession
@@ -81,7 +82,6 @@ def run(options: argparse.Namespace) -> int:
     try:
         import uvicorn
 
-        from pydeper.capture.access import is_loopback
         from pydeper.capture.app import make_app
     except ImportError as error:
         library = (error.name or "").partition(".")[0]

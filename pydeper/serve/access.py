@@ -14,8 +14,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from pydeper.errors import InvalidArgumentError
 from pydeper.serve.problems import Problem
-from pydeper.serve.settings import Settings, is_loopback
+from pydeper.serve.settings import Settings
 from pydeper.serve.store.store import ApiKey, Store
+from pydeper.untrusted import is_loopback
 
 LOCAL_TENANT = "local"
 """Everybody, where the gateway serves this machine without keys."""

@@ -1,6 +1,5 @@
 """The settings of a gateway, checked, from the command line or from the environment."""
 
-import ipaddress
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -9,6 +8,7 @@ from typing import Any
 import attrs
 
 from pydeper.errors import InvalidArgumentError
+from pydeper.untrusted import is_loopback
 
 PREFIX = "PYDEPER_SERVE_"
 
@@ -121,11 +121,3 @@ def check_host(host: str, settings: Settings) -> None:
             f"--no-keys: everybody who reaches {host} could read and delete every persona; serve on 127.0.0.1, or "
             "leave out --no-keys and give each client a key (`pydeper serve keys create TENANT`)"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine alone."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
