@@ -69,8 +69,8 @@ class Ours:
     def __init__(self, work: Path, threads: int) -> None:
         from benchmarks.qwen2_vl_2b import described
         from pydeper.bundle.vlm_files import find_files
-        from pydeper.vlm.decoder import Decoder
-        from pydeper.vlm.embeddings import open_embeddings
+        from pydeper.vlm.onnx.decoder import Decoder
+        from pydeper.vlm.onnx.embeddings import open_embeddings
 
         config, _, _ = described(work, "int4")
         files = find_files(work / "int4", "int4")

@@ -21,7 +21,7 @@ from export.graphs.operators import (
     shape_of,
 )
 from export.graphs.trace import trace
-from pydeper.vlm.decoder import IN_PLACE, KV_CACHE
+from pydeper.vlm.onnx.decoder import IN_PLACE, KV_CACHE
 
 
 class Decoder(nn.Module):

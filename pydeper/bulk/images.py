@@ -13,9 +13,6 @@ from pydeper.persona.persona import Persona
 from pydeper.runtime.memory import OutOfMemoryError
 from pydeper.vlm import EncodedImage
 
-DESCRIPTIONS_AT_ONCE = 8
-"""As many as `describe_batch` decodes together; about twice as fast as one at a time (`python -m benchmarks.bulk`)."""
-
 # Options and personas were checked before, so an argument that is refused is the image: it takes more tokens than the
 # context of the model has.
 _OF_THE_IMAGE = (InvalidImageError, InvalidArgumentError, OutOfMemoryError)
@@ -29,9 +26,15 @@ class ImageRequest:
     personas: Sequence[Persona] = ()
 
 
-def images_at_once(people: int) -> int:
-    """Returns the fewest images whose descriptions fill the decoder's batches, for so many people."""
-    return DESCRIPTIONS_AT_ONCE // math.gcd(DESCRIPTIONS_AT_ONCE, max(1, people))
+def images_at_once(people: int, rows_at_once: int) -> int:
+    """Returns the fewest images whose descriptions fill the decoder's batches.
+
+    Args:
+        people: How many describe each image.
+        rows_at_once: How many descriptions the model computes together; batches of eight are about twice as fast as
+            single descriptions (`python -m benchmarks.bulk`).
+    """
+    return rows_at_once // math.gcd(rows_at_once, max(1, people))
 
 
 def check_request(model: DeperModel, personas: Iterable[Persona], options: DescribeOptions) -> None:

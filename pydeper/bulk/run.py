@@ -73,7 +73,7 @@ def describe_to_file(
             f"personas: must be a mapping from what to call people to their personas, got {type(personas).__name__}"
         )
     if batch_size is None:
-        batch_size = images_at_once(len(personas))
+        batch_size = images_at_once(len(personas), model.rows_at_once)
     elif isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise InvalidArgumentError(f"batch_size: must be a whole number from 1 on, got {batch_size!r}")
     started = time.monotonic()

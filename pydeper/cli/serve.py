@@ -24,7 +24,6 @@ _LIMITS = {
     "deadline_seconds": "time for an answer once the body is there",
     "queue_length": "descriptions that may wait",
     "batch_rows": "descriptions that are computed together",
-    "batch_workers": "batches at the same time",
     "image_cache": "encoded images to keep",
 }
 
@@ -51,9 +50,10 @@ def add_to(commands: Any) -> None:
     fields = attrs.fields_dict(Settings)
     for name, text in _LIMITS.items():
         default = fields[name].default
-        limits.add_argument(
-            f"--{name.replace('_', '-')}", type=type(default), metavar="N", help=f"{text} (default: {default:g})"
+        kind, told = (
+            (int, "16, or as many as vLLM servers take") if default is None else (type(default), f"{default:g}")
         )
+        limits.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=f"{text} (default: {told})")
     keys = serve.add_subparsers(title="commands", metavar="COMMAND").add_parser(
         "keys", help="make, list and revoke API keys", description="Make, list and revoke API keys."
     )

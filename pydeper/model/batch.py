@@ -72,7 +72,7 @@ def check_persona(persona: Persona, encoder: PersonaEncoder) -> None:
     encoder.check_fingerprint(persona.encoder_fingerprint, name=persona.name, model_id=persona.model_id)
 
 
-def checked_personas(personas: Iterable[Persona]) -> list[Persona]:
+def read_personas(personas: Iterable[Persona]) -> list[Persona]:
     """Returns the personas as a list.
 
     Raises:
@@ -159,39 +159,6 @@ def describe_rows(
     rows = max(*(len(array) for array in (encoded, soft_tokens) if isinstance(array, Sequence | np.ndarray)), 0, 1)
     with memory_explained(f"computing {rows} descriptions at once" if rows > 1 else "describing an image"):
         return [generation.text for generation in vlm.generate(encoded, style, soft_tokens, options)]
-
-
-def stream_together(
-    pairs: Sequence[Pair],
-    *,
-    encode: Callable[[Pair], EncodedImage],
-    stream: Callable[
-        [Sequence[Persona], Sequence[EncodedImage], Callable[[int], bool]], Iterator[tuple[int, str | None]]
-    ],
-    wanted: Callable[[int], bool],
-) -> Iterator[tuple[int, str | None]]:
-    """Describes pairs together: those with a persona, and then those without one, whose prompts differ.
-
-    Args:
-        pairs: What is described.
-        encode: Encodes a pair's image.
-        stream: Describes encoded images for as many personas, or all without one where there are none, as long as
-            rows are wanted; yields (row, piece), and (row, None) at the end of a row.
-        wanted: Whether a pair, by its place, is still wanted.
-
-    Yields:
-        (place, piece) for every piece, and (place, None) at the end of every pair's description.
-    """
-    for alike in _with_and_without_persona(pairs):
-        encoded = []
-        for pair in alike:
-            with named_pairs([pair]):
-                encoded.append(encode(pair))
-        personas = [pair.persona for pair in alike if pair.persona is not None]
-        places = [pair.place for pair in alike]
-        with named_pairs(alike), memory_explained(f"computing {len(alike)} descriptions at once"):
-            for row, piece in stream(personas, encoded, lambda row, places=places: wanted(places[row])):  # type: ignore[misc]
-                yield places[row], piece
 
 
 @contextmanager

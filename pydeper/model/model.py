@@ -12,21 +12,15 @@ import numpy.typing as npt
 from pydeper.bundle.bundle import Bundle, EncoderBundle
 from pydeper.bundle.config import Precision
 from pydeper.bundle.reopen import Reopenable
+from pydeper.errors import PydeperError
 from pydeper.images import ImageLike, open_image
 from pydeper.model.adapter import Adapter
-from pydeper.model.batch import (
-    check_persona,
-    checked_personas,
-    describe_in_groups,
-    describe_rows,
-    image_key,
-    read_pairs,
-    stream_together,
-)
+from pydeper.model.batch import check_persona, describe_in_groups, describe_rows, image_key, read_pairs, read_personas
 from pydeper.model.image_cache import ImageCache
 from pydeper.model.loading import find_bundle, load_vlm
 from pydeper.model.options import DescribeOptions, split_options
 from pydeper.model.report import ModelReport, report_of
+from pydeper.model.requests import CheckedRequest, DescriptionRequest, nothing_more, parts_of, stream_requests
 from pydeper.persona.encoder import PersonaEncoder, short_fingerprint
 from pydeper.persona.persona import Persona
 from pydeper.publish import push
@@ -144,6 +138,11 @@ class DeperModel(Reopenable):
         return self.persona_encoder.providers
 
     @property
+    def rows_at_once(self) -> int:
+        """The most descriptions that are worth computing together."""
+        return self._vlm.rows_at_once
+
+    @property
     def styles(self) -> list[str]:
         """The styles that `describe` takes."""
         return list(self.config.prompts.styles)
@@ -235,15 +234,8 @@ class DeperModel(Reopenable):
             InvalidImageError: The image cannot be read.
             OutOfMemoryError: Memory ran out; says while what, and what helps.
         """
-        options = DescribeOptions(
-            style=style,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-            strength=strength,
-        )
+        options: DescribeOptions = {"style": style, "max_new_tokens": max_new_tokens, "temperature": temperature}
+        options |= {"top_p": top_p, "repetition_penalty": repetition_penalty, "seed": seed, "strength": strength}
         style, decoding = self._asked(options)
         soft_tokens = None if persona is None else self._soft_tokens([persona])
         return describe_rows(self._vlm, self.encode_image(image), style, soft_tokens, decoding)[0]
@@ -297,11 +289,11 @@ class DeperModel(Reopenable):
             One description a persona, in their order.
         """
         style, decoding = self._asked(options)
-        if not (personas := checked_personas(personas)):
+        if not (personas := read_personas(personas)):
             return []
         soft_tokens = self._soft_tokens(personas)
         encoded = self.encode_image(image)
-        rows = self._vlm.rows_at_once
+        rows = self.rows_at_once
         batches = (soft_tokens[start : start + rows] for start in range(0, len(soft_tokens), rows))
         return [text for batch in batches for text in describe_rows(self._vlm, encoded, style, batch, decoding)]
 
@@ -338,7 +330,7 @@ class DeperModel(Reopenable):
         return describe_in_groups(
             batch,
             keys,
-            rows_at_once=self._vlm.rows_at_once,
+            rows_at_once=self.rows_at_once,
             encode=lambda pair: self.encode_image(pair.image),
             describe=lambda personas, encoded: describe_rows(
                 self._vlm, encoded, style, self._soft_tokens(personas) if personas else None, decoding
@@ -348,27 +340,25 @@ class DeperModel(Reopenable):
 
     def stream_batch(
         self,
-        pairs: Iterable[tuple[ImageLike | EncodedImage, Persona | None]],
+        requests: Iterable[DescriptionRequest],
         *,
+        more: Callable[[int], Iterable[DescriptionRequest]] = nothing_more,
         wanted: Callable[[int], bool] = every_row,
-        **options: Unpack[DescribeOptions],
-    ) -> Iterator[tuple[int, str | None]]:
-        """Describes all pairs at once, and yields (place, piece) as pieces are written, (place, None) at a pair's end.
+    ) -> Iterator[tuple[int, str | PydeperError | None]]:
+        """Describes images together, while requests come and go: what a server needs (continuous batching).
 
         Args:
-            pairs: As in `describe_batch`; those without a persona come last. Each has a KV cache of its own: how many
-                are computed together is the caller's choice.
-            wanted: Asked before every step whether the pair of a place (from 0) is still wanted; if not, it ends there.
-            **options: Those of `describe`; options and personas are checked at the call.
+            requests: What is asked for first: (image, persona or None, options of `describe`).
+            more: Called between steps with how many descriptions are running; returns further requests, which join
+                them, and does not wait. How many are computed together is the caller's choice (see `rows_at_once`).
+            wanted: Asked between steps whether a description is still wanted; one that is not ends there.
+
+        Yields:
+            (number, piece) as pieces are written; and once for every request, at its end, (number, None), or
+            (number, error) where it failed alone. Requests are numbered from 0 on, in the order in which they came.
         """
-        style, decoding = self._asked(options)
-        return stream_together(
-            read_pairs(pairs, self.check_persona),
-            encode=lambda pair: self.encode_image(pair.image),
-            stream=lambda personas, encoded, still_wanted: self._vlm.stream_rows(
-                encoded, style, self._soft_tokens(personas) if personas else None, decoding, wanted=still_wanted
-            ),
-            wanted=wanted,
+        return stream_requests(
+            self._vlm, requests, check=self._checked, encode=self.encode_image, more=more, wanted=wanted
         )
 
     def check_persona(self, persona: Persona) -> None:
@@ -388,6 +378,11 @@ class DeperModel(Reopenable):
         style, decoding = split_options(options, self.styles, self.model_id)
         self._vlm.check_options(decoding)
         return style, decoding
+
+    def _checked(self, request: DescriptionRequest) -> CheckedRequest:
+        image, persona, options = parts_of(request)
+        style, decoding = self._asked(options)
+        return CheckedRequest(image, self._soft_token(persona), style, decoding)
 
     def _soft_token(self, persona: Persona | None) -> npt.NDArray[np.float32] | None:
         return None if persona is None else self._soft_tokens([persona])[0]

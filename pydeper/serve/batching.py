@@ -1,8 +1,8 @@
-"""Descriptions that are asked for at the same moment, computed as one batch.
+"""Descriptions that are asked for at the same time, computed together.
 
-Requests wait in a queue of bounded length. One thread encodes their images, ahead of the batches. Another takes those
-that are asked for with the same options, and computes them through `DeperModel.stream_batch`. Whoever waits for one
-gets its pieces as they are written; one whose client has gone, or whose time is over, is dropped before the next step.
+Requests wait in a queue of bounded length. One thread encodes their images. Another computes them through
+`DeperModel.stream_batch`: a request joins those that are running before their next step. Whoever waits for one gets its
+pieces as they are written; one whose client has gone, or whose time is over, is dropped before the next step.
 """
 
 import asyncio
@@ -11,22 +11,21 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
 import attrs
 
 from pydeper.errors import PydeperError
 from pydeper.model.model import DeperModel
 from pydeper.model.options import DescribeOptions
+from pydeper.model.requests import DescriptionRequest
 from pydeper.persona.persona import Persona
 from pydeper.serve.logs import LOGGER
 from pydeper.serve.metrics import Metrics
 from pydeper.serve.problems import Problem, problem_of
 from pydeper.vlm import EncodedImage
 
-# Clients that were answered together ask again together: the first of them waits for the others, so long in all and so
-# long for the next.
-_GATHER_SECONDS, _NEXT_SECONDS = 0.04, 0.006
+_ROWS = 16
 
 
 @attrs.define(eq=False)
@@ -34,26 +33,25 @@ class Request:
     """One description that is asked for.
 
     Attributes:
-        image: The bytes of its file, until it is encoded.
+        image: The bytes of its file; then what the model has encoded it into.
         persona: Whose description, or None.
         options: How.
         deadline: When it is of no use any more, by `time.monotonic`.
         by_piece: Whether pieces go out as they are written; otherwise the text goes out as one piece.
-        encoded: The image, once it is encoded.
+        ended: Whether it has been answered, well or not.
     """
 
-    image: bytes
+    image: bytes | EncodedImage
     persona: Persona | None
     options: DescribeOptions
     deadline: float
     by_piece: bool = False
-    encoded: EncodedImage | None = attrs.field(default=None, init=False)
     _queued: float = attrs.field(factory=time.monotonic, init=False)
     _loop: asyncio.AbstractEventLoop = attrs.field(factory=asyncio.get_running_loop, init=False)
     _answers: "asyncio.Queue[str | Problem | None]" = attrs.field(factory=asyncio.Queue, init=False)
     _text: list[str] = attrs.field(factory=list, init=False)
     _gone: bool = attrs.field(default=False, init=False)
-    _ended: bool = attrs.field(default=False, init=False)
+    ended: bool = attrs.field(default=False, init=False)
 
     @property
     def wanted(self) -> bool:
@@ -64,6 +62,15 @@ class Request:
     def begun(self) -> bool:
         """Whether a piece has been written."""
         return bool(self._text)
+
+    @property
+    def can_be_repeated(self) -> bool:
+        """Whether nobody would notice if it were computed anew."""
+        return not (self.begun and self.by_piece)
+
+    def repeat(self) -> None:
+        """Forgets what has been written."""
+        self._text.clear()
 
     @property
     def waited(self) -> float:
@@ -78,9 +85,9 @@ class Request:
 
     def end(self, problem: Problem | None = None) -> None:
         """Ends it, well or with a problem; called by the worker. Nothing ends twice."""
-        if self._ended:
+        if self.ended:
             return
-        self._ended = True
+        self.ended = True
         if problem is None and not self.by_piece:
             self._send("".join(self._text))
         self._send(problem)
@@ -124,16 +131,15 @@ class Batcher:
     """A bounded queue of requests, and the threads that compute them; thread-safe."""
 
     def __init__(
-        self, model: Callable[[], DeperModel], metrics: Metrics, *, rows: int, queue_length: int, workers: int = 1
+        self, model: Callable[[], DeperModel], metrics: Metrics, *, rows: int | None, queue_length: int
     ) -> None:
         """Starts the threads.
 
         Args:
             model: Returns the model, once it is loaded.
-            metrics: Told of every batch.
-            rows: The most requests of a batch.
+            metrics: Told of every step.
+            rows: The most requests that are computed together; None: 16, or more where the model takes more.
             queue_length: The most requests that wait.
-            workers: Batches at the same time.
         """
         self._model, self._metrics = model, metrics
         self._rows, self._most = rows, queue_length
@@ -142,10 +148,10 @@ class Batcher:
         self._encoded: deque[Request] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._seconds_each = 0.1  # of a description, the mean of late
-        self._threads = [threading.Thread(target=self._encode, name="pydeper-encode", daemon=True)] + [
-            threading.Thread(target=self._work, name=f"pydeper-batch-{number}", daemon=True)
-            for number in range(workers)
+        self._seconds_each = 0.1  # from one answer to the next while there is something to do, the mean of late
+        self._threads = [
+            threading.Thread(target=work, name=f"pydeper-{name}", daemon=True)
+            for name, work in (("encode", self._encode), ("describe", self._describe))
         ]
         for thread in self._threads:
             thread.start()
@@ -194,20 +200,8 @@ class Batcher:
         for thread in self._threads:
             thread.join()
 
-    def _work(self) -> None:
-        while requests := self._taken():
-            began = time.monotonic()
-            self._metrics.batch_rows.observe(len(requests))
-            try:
-                self._compute(requests)
-            except Exception:
-                LOGGER.error("batch failed", exc_info=True)
-                self._fail(requests)
-            each = (time.monotonic() - began) / len(requests)
-            self._seconds_each += 0.2 * (each - self._seconds_each)
-
     def _encode(self) -> None:
-        """Encodes images as requests come, and ends those that have none or are not wanted any more."""
+        """Encodes images as requests come, and ends those that have none."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._new or self._closed)
@@ -217,70 +211,94 @@ class Batcher:
                 self._encoding = 1
             try:
                 if request.wanted:
-                    request.encoded = self._model().encode_image(request.image)
-                else:
-                    self._end(request, "dropped", too_late())
+                    request.image = self._model().encode_image(request.image)
             except PydeperError as error:
-                self._end(request, "failed", problem_of(error))
+                self._fail([request], problem_of(error))
             except Exception:
                 LOGGER.error("encoding failed", exc_info=True)
                 self._fail([request])
             with self._changed:
                 self._encoding = 0
-                if request.encoded is not None:
-                    request.image = b""
+                if not request.ended:
                     self._encoded.append(request)
                 self._changed.notify_all()
 
-    def _taken(self) -> list[Request]:
-        """Waits for requests, and takes those that can be one batch; none once the queue is closed and empty."""
-        with self._changed:
-            while True:
+    def _describe(self) -> None:
+        """Computes requests whose images are encoded."""
+        while requests := self._first():
+            try:
+                self._compute(requests, self._more)
+            except Exception:
+                LOGGER.error("descriptions failed", exc_info=True)
+                self._fail(requests)
+
+    def _first(self) -> list[Request]:
+        """Waits for requests, and takes as many as are computed together; none once the queue is closed and empty."""
+        while True:
+            with self._changed:
                 self._changed.wait_for(lambda: self._encoded or (self._closed and not self.waiting))
-                self._gather()
-                if self._encoded:
-                    break
-                if self._closed and not self.waiting:
+                if not self._encoded:
                     return []
-            key = _alike(self._encoded[0])
-            taken = [request for request in self._encoded if _alike(request) == key][: self._rows]
-            for request in taken:
-                self._encoded.remove(request)
+            if taken := self._taken(0):
+                return taken
+
+    def _more(self, running: int) -> list[Request]:
+        """Takes those for which there is room beside so many that are running."""
+        taken = self._taken(running)
+        self._metrics.batch_rows.observe(running + len(taken))
         return taken
 
-    def _gather(self) -> None:
-        """Waits a little for more requests, as long as some are on their way."""
-        until = time.monotonic() + _GATHER_SECONDS
-        while 0 < len(self._encoded) < self._rows and not self._closed and (left := until - time.monotonic()) > 0:
-            if not self._changed.wait(min(left, _NEXT_SECONDS)) and not self._new and not self._encoding:
-                return
+    def _taken(self, running: int) -> list[Request]:
+        taken: list[Request] = []
+        most = self._rows or max(_ROWS, self._model().rows_at_once)
+        while self._encoded and running + len(taken) < most:
+            request = self._encoded.popleft()
+            if request.wanted:
+                taken.append(request)
+            else:
+                self._end(request, "dropped", too_late())
+        return taken
 
-    def _compute(self, requests: Sequence[Request]) -> None:
-        """Computes a batch; one that fails before its first piece is computed again in halves, to spare the others."""
-        running = set(range(len(requests)))
+    def _compute(self, requests: list[Request], more: Callable[[int], list[Request]]) -> None:
+        """Computes requests and those that join them, which it adds to the list.
+
+        Where all fail at once, as when memory runs out, those of which nothing has gone out are computed again in
+        halves.
+        """
+
+        def joining(running: int) -> Iterator[DescriptionRequest]:
+            taken = more(running)
+            requests.extend(taken)
+            return map(_asked, taken)
+
+        pieces = self._model().stream_batch(
+            map(_asked, [*requests]), more=joining, wanted=lambda number: requests[number].wanted
+        )
+        began = time.monotonic()
         try:
-            pieces = self._model().stream_batch(
-                [(request.encoded, request.persona) for request in requests if request.encoded is not None],
-                wanted=lambda place: requests[place].wanted,
-                **requests[0].options,
-            )
-            for place, piece in pieces:
-                request = requests[place]
-                if piece is None:
-                    running.discard(place)
-                    self._end(request, *(("done",) if request.wanted else ("dropped", too_late())))
+            for number, piece in pieces:
+                request = requests[number]
+                if isinstance(piece, str):
+                    if not request.begun:
+                        self._metrics.first_piece_seconds.observe(request.waited)
+                    request.add(piece)
                     continue
-                if not request.begun:
-                    self._metrics.first_piece_seconds.observe(request.waited)
-                request.add(piece)
+                if piece is None:
+                    self._end(request, *(("done",) if request.wanted else ("dropped", too_late())))
+                else:
+                    self._fail([request], problem_of(piece))
+                self._seconds_each += 0.1 * (time.monotonic() - began - self._seconds_each)
+                began = time.monotonic()
         except PydeperError as error:
-            if len(requests) > 1 and not any(request.begun for request in requests):
-                half = len(requests) // 2
-                self._compute(requests[:half])
-                self._compute(requests[half:])
-                return
             LOGGER.log(logging.WARNING, "batch failed", exc_info=True, extra={"fields": {"rows": len(requests)}})
-            self._fail([requests[place] for place in running], problem_of(error))
+            running = [request for request in requests if not request.ended]
+            again = [request for request in running if request.can_be_repeated] if len(running) > 1 else []
+            self._fail([request for request in running if request not in again], problem_of(error))
+            for request in again:
+                request.repeat()
+            for half in (again[: len(again) // 2], again[len(again) // 2 :]):
+                if half:
+                    self._compute(half, lambda running: [])
 
     def _fail(self, requests: Sequence[Request], problem: Problem | None = None) -> None:
         problem = problem or Problem("failure", "the description could not be computed", "try again later")
@@ -292,6 +310,5 @@ class Batcher:
         request.end(problem)
 
 
-def _alike(request: Request) -> tuple[object, ...]:
-    """What requests of one batch have in common; those without a persona have another prompt."""
-    return request.persona is None, *sorted(request.options.items())
+def _asked(request: Request) -> DescriptionRequest:
+    return request.image, request.persona, request.options

@@ -17,6 +17,7 @@ from pydeper.serve.problems import Problem
 from pydeper.serve.settings import Settings
 
 RETRY_SECONDS = 5.0
+PERSONAS_WAITING = 16
 # What trying again does not mend.
 _LASTING = (BundleError, InvalidArgumentError, RuntimeMissingError)
 
@@ -51,7 +52,6 @@ class Engine:
             metrics,
             rows=settings.batch_rows,
             queue_length=settings.queue_length,
-            workers=settings.batch_workers,
         )
 
     @property
@@ -100,7 +100,7 @@ class Engine:
         Raises:
             Problem: As many wait as may, or the time is over; work that has begun goes on to its end.
         """
-        if self._personas_waiting >= self._settings.batch_rows:
+        if self._personas_waiting >= PERSONAS_WAITING:
             raise Problem(
                 "queue-full",
                 f"{self._personas_waiting} personas are being made already, which is the most",

@@ -34,7 +34,7 @@ class Metrics:
         )
         self.batch_rows = Histogram(
             "pydeper_batch_rows",
-            "Descriptions that were computed together.",
+            "Descriptions that a step computed together.",
             buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=self._registry,
         )
@@ -45,7 +45,7 @@ class Metrics:
             registry=self._registry,
         )
         self._queue_length = Gauge(
-            "pydeper_queue_length", "Descriptions that wait for a batch.", registry=self._registry
+            "pydeper_queue_length", "Descriptions that wait to be computed.", registry=self._registry
         )
         self._model_ready = Gauge("pydeper_model_ready", "1 once the model is loaded.", registry=self._registry)
 

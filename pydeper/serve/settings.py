@@ -47,8 +47,7 @@ class Settings:
         upload_seconds: How long a request body may take to arrive.
         deadline_seconds: How long a request may take once its body is there; clients may ask for less.
         queue_length: Descriptions that may wait; further ones are refused with status 429.
-        batch_rows: The most descriptions that are computed together.
-        batch_workers: Batches that are computed at the same time; more than one helps where the model is elsewhere.
+        batch_rows: The most descriptions that are computed together; None: 16, or as many as vLLM servers take.
     """
 
     model: str | None = None
@@ -67,8 +66,7 @@ class Settings:
     upload_seconds: float = attrs.field(default=30.0, converter=float, validator=_between(0.1, 3600))
     deadline_seconds: float = attrs.field(default=60.0, converter=float, validator=_between(0.1, 3600))
     queue_length: int = attrs.field(default=64, validator=_count())
-    batch_rows: int = attrs.field(default=16, validator=_count(1, 1024))
-    batch_workers: int = attrs.field(default=1, validator=_count(1, 1024))
+    batch_rows: int | None = attrs.field(default=None, validator=attrs.validators.optional(_count(1, 1024)))
 
     @property
     def servers(self) -> list[str] | None:

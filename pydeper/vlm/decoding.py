@@ -3,8 +3,9 @@
 import math
 import numbers
 import re
-from collections.abc import Callable, Iterator
-from typing import cast
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Literal, cast
 
 import attrs
 import numpy as np
@@ -92,44 +93,59 @@ class TokenChooser:
     counts the prompt in, but here the prompt is the same few words for every image and persona, and says what is asked
     ("a description of this photo"), not what has been said: a description may well use the word "photo".
 
-    What is kept for a row, its random generator and its tokens so far, goes by the row's number, so rows may end,
-    or be left out of a step, in any order. A chooser serves one batch, once.
+    What is kept for a row, its options, its random generator and its tokens so far, goes by the row's number, so rows
+    may come, end, or be left out of a step, in any order.
     """
 
-    def __init__(self, rows: int, options: DecodingOptions, suppressed: tuple[int, ...]) -> None:
-        self._options = options
+    def __init__(self, suppressed: tuple[int, ...]) -> None:
         self._suppressed = np.array(suppressed, dtype=np.intp)
-        self._generators = [np.random.default_rng(options.seed) for _ in range(rows)]
-        self._chosen: list[dict[int, None]] = [{} for _ in range(rows)]
+        self._rows: dict[int, _RowState] = {}
 
-    def choose(self, logits: npt.NDArray[np.floating], rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
-        """Returns (R,) token ids.
+    def add(self, row: int, options: DecodingOptions) -> None:
+        """Begins a row, to be decoded so."""
+        self._rows[row] = _RowState(options, np.random.default_rng(options.seed))
+
+    def drop(self, row: int) -> None:
+        """Forgets a row."""
+        del self._rows[row]
+
+    def choose(self, logits: npt.NDArray[np.floating], rows: Sequence[int]) -> list[int]:
+        """Returns R token ids.
 
         Args:
             logits: (R, V), handed over: they are changed in place where the array may be written to.
-            rows: (R,) which rows of the batch these are.
+            rows: R numbers of rows.
 
         Raises:
             PydeperError: The logits hold NaN or infinity.
         """
         logits = np.require(logits, requirements="W")
-        if self._options.repetition_penalty != 1:
-            for row, i in zip(logits, rows, strict=True):
-                _penalise(row, list(self._chosen[i]), self._options.repetition_penalty)
+        states = [self._rows[row] for row in rows]
+        for scores, state in zip(logits, states, strict=True):
+            if state.options.repetition_penalty != 1:
+                _penalise(scores, list(state.chosen), state.options.repetition_penalty)
         logits[:, self._suppressed] = -np.inf
-        tokens = logits.argmax(axis=-1)
-        _check_numbers(logits[np.arange(len(logits)), tokens])
-        if self._options.temperature != 0:
-            tokens = np.array([self._sample(row, self._generators[i]) for row, i in zip(logits, rows, strict=True)])
-        for i, token in zip(rows, tokens.tolist(), strict=True):
-            self._chosen[i][token] = None
-        return np.asarray(tokens, dtype=np.int64)
+        likeliest = logits.argmax(axis=-1)
+        _check_numbers(logits[np.arange(len(logits)), likeliest])
+        tokens: list[int] = likeliest.tolist()
+        for place, state in enumerate(states):
+            if state.options.temperature != 0:
+                tokens[place] = state.sample(logits[place])
+            state.chosen[tokens[place]] = None
+        return tokens
 
-    def _sample(self, logits: npt.NDArray[np.floating], generator: np.random.Generator) -> int:
-        tokens, probabilities = nucleus(logits, self._options.temperature, self._options.top_p)
+
+@attrs.frozen(eq=False)
+class _RowState:
+    options: DecodingOptions
+    generator: np.random.Generator
+    chosen: dict[int, None] = attrs.field(factory=dict, init=False)  # its tokens so far, as a set in their order
+
+    def sample(self, logits: npt.NDArray[np.floating]) -> int:
+        tokens, probabilities = nucleus(logits, self.options.temperature, self.options.top_p)
         cumulative = np.cumsum(probabilities)
         # Drawing below the whole sum renormalises; a token of probability 0 spans nothing and is never drawn.
-        drawn = generator.random() * cumulative[-1]
+        drawn = self.generator.random() * cumulative[-1]
         return int(tokens[np.searchsorted(cumulative, drawn, side="right")])
 
 
@@ -216,33 +232,47 @@ def every_row(row: int) -> bool:
     return True
 
 
+Token = int | Literal["stop", "length"] | PydeperError
+"""What a row of a batch comes to next: a token, its end by itself or by a limit, or an error that ends it."""
+
+
 def pieces_of_rows(
-    steps: Iterator[tuple[int, int | None]], rows: int, tokenizer: Tokenizer
-) -> Iterator[tuple[int, str | None]]:
+    steps: Iterator[tuple[int, Token]], tokenizer: Tokenizer
+) -> Iterator[tuple[int, str | PydeperError | None]]:
     """Turns the tokens that rows of a batch choose into text.
 
     Args:
-        steps: (row, token) as tokens are chosen, None for the end of a row; rows that a limit ends have no end.
-        rows: How many there are.
+        steps: (row, token) as tokens are chosen, and what ends a row, once for every row.
         tokenizer: Of the model.
 
     Yields:
-        (row, piece) as pieces are sure, and (row, None) once for every row, at its end.
+        (row, piece) as pieces are sure; and once for every row, at its end, (row, None) or (row, what went wrong).
     """
-    texts = {row: IncrementalText(tokenizer) for row in range(rows)}
-
-    def end(row: int) -> Iterator[tuple[int, str | None]]:
-        if rest := texts.pop(row).finish():
-            yield row, rest
-        yield row, None
-
+    texts: dict[int, IncrementalText] = defaultdict(lambda: IncrementalText(tokenizer))
     for row, token in steps:
-        if token is None:
-            yield from end(row)
-        elif piece := texts[row].push(token):
-            yield row, piece
-    for row in list(texts):
-        yield from end(row)
+        if isinstance(token, int):
+            if piece := texts[row].push(token):
+                yield row, piece
+        elif isinstance(token, PydeperError):
+            texts.pop(row, None)
+            yield row, token
+        else:
+            if rest := texts.pop(row).finish() if row in texts else "":
+                yield row, rest
+            yield row, None
+
+
+def only_row(pieces: Iterator[tuple[int, str | PydeperError | None]]) -> Generator[str, None, None]:
+    """Yields the pieces of a batch of one row.
+
+    Raises:
+        PydeperError: The row failed.
+    """
+    for _, piece in pieces:
+        if isinstance(piece, PydeperError):
+            raise piece
+        if piece is not None:
+            yield piece
 
 
 def _log_softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pydeper.bundle.config import VLMConfig
-from pydeper.errors import InvalidArgumentError
+from pydeper.errors import InvalidArgumentError, PydeperError
 from pydeper.runtime.memory import readable_bytes
 from pydeper.vlm.decoding import DecodingOptions, every_row
 
@@ -77,6 +77,28 @@ class EncodedImage(abc.ABC):
             raise InvalidArgumentError("this image was encoded by another model; encode it with this one")
 
 
+@attrs.frozen(eq=False)
+class Row:
+    """One description of a batch.
+
+    Attributes:
+        image: What the model's `encode_image` returned.
+        soft_token: (hidden,), the persona; None asks without one.
+        style: Name of one of the model's styles.
+        options: How to decode.
+    """
+
+    image: EncodedImage
+    soft_token: npt.ArrayLike | None
+    style: str
+    options: DecodingOptions = attrs.Factory(DecodingOptions)
+
+
+def no_more(running: int) -> Sequence[Row]:
+    """Adds no row to a batch."""
+    return ()
+
+
 class VisionLanguageModel(Protocol):
     """A frozen VLM that one soft token steers; it reads the images that it has encoded itself."""
 
@@ -126,17 +148,21 @@ class VisionLanguageModel(Protocol):
 
     def stream_rows(
         self,
-        encoded: Sequence[EncodedImage],
-        style: str,
-        soft_tokens: npt.ArrayLike | None,
-        options: DecodingOptions | None = None,
+        rows: Sequence[Row],
         *,
+        more: Callable[[int], Sequence[Row]] = no_more,
         wanted: Callable[[int], bool] = every_row,
-    ) -> Iterator[tuple[int, str | None]]:
-        """Describes an image a row, all at once, and yields (row, piece) as pieces are written, (row, None) at its end.
+    ) -> Iterator[tuple[int, str | PydeperError | None]]:
+        """Computes rows together, each of which may have another image, style, and way of decoding.
 
-        All arguments are checked at the call. Before every step, `wanted` says of each row whether it is still wanted;
-        one that is not ends there.
+        Args:
+            rows: What the batch begins with; checked at the call.
+            more: Called between steps with how many rows are running; returns rows that join them, and does not wait.
+            wanted: Asked between steps whether a row is still wanted; one that is not ends there.
+
+        Yields:
+            (row, piece) as pieces are written; and once for every row, at its end, (row, None), or (row, error) where
+            it failed alone. Rows are numbered from 0 on, in the order in which they were given.
         """
 
     def report(self) -> dict[str, str]:

@@ -1,8 +1,10 @@
-"""Qwen2-VL on vLLM servers: what `pydeper.vlm.qwen2_vl` computes on this machine, by chat completions."""
+"""Qwen2-VL on vLLM servers: what `pydeper.vlm.onnx.runtime` computes on this machine, by chat completions."""
 
 import asyncio
 import base64
+import contextlib
 import io
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing
 
@@ -13,17 +15,20 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from pydeper.bundle.config import SUBJECT_TOKEN, Prompts, VLMConfig
-from pydeper.errors import InvalidArgumentError
+from pydeper.errors import InvalidArgumentError, PydeperError
 from pydeper.vlm.decoding import DecodingOptions, IncrementalText, every_row
 from pydeper.vlm.image_patches import resized_shape
 from pydeper.vlm.inputs import image_token_count, one_row, room_for, rows_of
 from pydeper.vlm.prompt import PromptTemplate
-from pydeper.vlm.protocol import EncodedImage, Generation
+from pydeper.vlm.protocol import EncodedImage, Generation, Row, no_more
 from pydeper.vlm.vllm.background import BackgroundLoop
 from pydeper.vlm.vllm.client import Request, VLLMClient
 from pydeper.vlm.vllm.events import Tokens
 from pydeper.vlm.vllm.settings import VLLMServers
 from pydeper.vlm.vllm.torch_file import torch_file
+
+# How often new rows and rows that are not wanted any more are looked for, while no piece arrives.
+_LOOK_SECONDS = 0.02
 
 _NEVER = -100.0  # the lowest bias that vLLM adds to a logit
 
@@ -125,7 +130,7 @@ class VLLMRuntime:
     ) -> list[Generation]:
         """Describes images for a batch of personas, or without one; all requests are open at once.
 
-        The arguments are those of `pydeper.vlm.qwen2_vl.Qwen2VLRuntime.generate`.
+        The arguments are those of `pydeper.vlm.onnx.runtime.Qwen2VLRuntime.generate`.
 
         Raises:
             InvalidArgumentError: As there; or the servers cannot decode so: `strength` other than 0 and 1, or a
@@ -165,46 +170,67 @@ class VLLMRuntime:
 
     def stream_rows(
         self,
-        encoded: Sequence[EncodedImage],
-        style: str,
-        soft_tokens: npt.ArrayLike | None,
-        options: DecodingOptions | None = None,
+        rows: Sequence[Row],
         *,
+        more: Callable[[int], Sequence[Row]] = no_more,
         wanted: Callable[[int], bool] = every_row,
-    ) -> Iterator[tuple[int, str | None]]:
+    ) -> Iterator[tuple[int, str | PydeperError | None]]:
         """See `VisionLanguageModel`; all requests are open at once, and one that is not wanted any more is closed."""
-        requests = self._requests(encoded, style, soft_tokens, options or DecodingOptions())
-        return self._loop.iterate(self._interleaved(requests, wanted))
+        return self._loop.iterate(self._interleaved([self._request_of_row(row) for row in rows], more, wanted))
 
     async def _interleaved(
-        self, requests: Sequence[Request], wanted: Callable[[int], bool]
-    ) -> AsyncGenerator[tuple[int, str | None], None]:
-        arrived: asyncio.Queue[tuple[int, str | Exception | None]] = asyncio.Queue()
+        self, first: Sequence[Request], more: Callable[[int], Sequence[Row]], wanted: Callable[[int], bool]
+    ) -> AsyncGenerator[tuple[int, str | PydeperError | None], None]:
+        arrived: deque[tuple[int, str | Exception | None]] = deque()
+        something = asyncio.Event()
+        tasks: dict[int, asyncio.Task[None]] = {}
+        running: set[int] = set()
 
-        async def receive(row: int) -> None:
+        def arrive(row: int, piece: str | Exception | None) -> None:
+            arrived.append((row, piece))
+            something.set()
+
+        async def receive(row: int, asked: Request | Row) -> None:
             try:
-                async with aclosing(self._pieces(requests[row])) as pieces:
+                request = asked if isinstance(asked, Request) else self._request_of_row(asked)
+                async with aclosing(self._pieces(request)) as pieces:
                     async for piece in pieces:
-                        if not wanted(row):
-                            break
-                        arrived.put_nowait((row, piece))
-                arrived.put_nowait((row, None))
+                        arrive(row, piece)
+                arrive(row, None)
             except Exception as error:
-                arrived.put_nowait((row, error))
+                arrive(row, error)
 
-        receiving = [asyncio.ensure_future(receive(row)) for row in range(len(requests))]
+        joining: Sequence[Request | Row] = first
         try:
-            running = len(requests)
-            while running:
-                row, piece = await arrived.get()
-                if isinstance(piece, Exception):
-                    raise piece
-                running -= piece is None
-                yield row, piece
+            while joining or running:
+                for row, asked in enumerate(joining, len(tasks)):
+                    tasks[row] = asyncio.ensure_future(receive(row, asked))
+                    running.add(row)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(something.wait(), _LOOK_SECONDS)
+                something.clear()
+                for row in [row for row in running if not wanted(row)]:
+                    tasks[row].cancel()
+                    running.remove(row)
+                    yield row, None
+                while arrived:
+                    row, piece = arrived.popleft()
+                    if row not in running:
+                        continue
+                    if isinstance(piece, Exception) and not isinstance(piece, PydeperError):
+                        raise piece
+                    if not isinstance(piece, str):
+                        running.remove(row)
+                    yield row, piece
+                # It encodes images, which takes milliseconds each.
+                joining = await asyncio.to_thread(more, len(running))
         finally:
-            for task in receiving:
+            for task in tasks.values():
                 task.cancel()
-            await asyncio.gather(*receiving, return_exceptions=True)
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+    def _request_of_row(self, row: Row) -> Request:
+        return self._request(row.image, row.style, row.soft_token, row.options)
 
     def _request(
         self, encoded: EncodedImage, style: str, soft_token: npt.ArrayLike | None, options: DecodingOptions | None

@@ -17,8 +17,8 @@ from pydeper.bundle.config import Precision, VLMConfig
 from pydeper.bundle.vlm_files import find_files
 from pydeper.runtime.session import CPU
 from pydeper.vlm import VisionLanguageModel, open_vlm
-from pydeper.vlm.decoder import Decoder
-from pydeper.vlm.kv_cache import Prefix
+from pydeper.vlm.onnx.decoder import Decoder
+from pydeper.vlm.onnx.kv_cache import Prefix
 from tests.export.onnx_graphs import rounded
 from tests.support.small_vlm import PROMPTS, SmallVLM
 from training.vlm.steered_vlm import vlm_config

@@ -218,7 +218,7 @@ def test_a_file_name_that_is_no_text_is_described_once(model, tmp_path, suffix):
 
 @pytest.mark.parametrize(("people", "images"), [(0, 8), (1, 8), (2, 4), (3, 8), (4, 2), (8, 1), (12, 2), (80, 1)])
 def test_batches_are_filled_by_the_fewest_images(people: int, images: int) -> None:
-    assert images_at_once(people) == images
+    assert images_at_once(people, 8) == images
 
 
 def test_each_image_has_its_own_people(model, ana, ben):

@@ -22,7 +22,14 @@ ALL_IDS = st.integers(0, BUILT_IN_TOKENIZER.get_vocab_size() + 5)  # and some th
 
 
 def choose(chooser: TokenChooser, logits: np.ndarray, rows: Sequence[int] | None = None) -> list[int]:
-    return chooser.choose(logits, np.arange(len(logits)) if rows is None else np.array(rows)).tolist()
+    return chooser.choose(logits, range(len(logits)) if rows is None else rows)
+
+
+def chooser_of(rows: int, options: DecodingOptions, suppressed: tuple[int, ...]) -> TokenChooser:
+    chooser = TokenChooser(suppressed)
+    for row in range(rows):
+        chooser.add(row, options)
+    return chooser
 
 
 def random_logits(shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -73,15 +80,15 @@ def test_the_suppressed_are_never_chosen_and_the_array_is_used_as_it_is(temperat
     logits[0, [9, 7]] = 100, 1
     read_only = logits.copy()
     read_only.flags.writeable = False
-    assert choose(TokenChooser(1, options, (9, 3)), read_only) == [7]
+    assert choose(chooser_of(1, options, (9, 3)), read_only) == [7]
     assert read_only[0, 9] == 100
-    assert choose(TokenChooser(1, options, (9, 3)), logits) == [7]
+    assert choose(chooser_of(1, options, (9, 3)), logits) == [7]
     assert np.isneginf(logits[0, [9, 3]]).all()
 
 
 def test_the_first_of_equals_wins() -> None:
     logits = np.array([[0, 3, 1, 3], [2, 2, 2, 2]], dtype=np.float32)
-    assert choose(TokenChooser(2, DecodingOptions(), ()), logits) == [1, 0]
+    assert choose(chooser_of(2, DecodingOptions(), ()), logits) == [1, 0]
     assert nucleus(logits[1], 1.0, 0.5)[0].tolist() == [0, 1]
 
 
@@ -95,7 +102,7 @@ def test_the_penalty_is_that_of_transformers_however_rows_end(
     seed: int, penalty: float, suppressed: set[int], lengths: list[int]
 ) -> None:
     """Each row ends at a step of its own; the others go on with their own tokens."""
-    chooser = TokenChooser(len(lengths), DecodingOptions(repetition_penalty=penalty), tuple(suppressed))
+    chooser = chooser_of(len(lengths), DecodingOptions(repetition_penalty=penalty), tuple(suppressed))
     penalise = RepetitionPenaltyLogitsProcessor(penalty)
     suppress = SuppressTokensLogitsProcessor(sorted(suppressed), device="cpu")
     generated: list[list[int]] = [[] for _ in lengths]
@@ -117,13 +124,13 @@ def test_a_row_draws_as_it_would_alone(seed: int, lengths: list[int], backwards:
     options = DecodingOptions(temperature=1.0, top_p=0.9, repetition_penalty=1.3, seed=4)
     logits = random_logits((max(lengths), len(lengths), 30), seed)
     together: list[list[int]] = [[] for _ in lengths]
-    chooser = TokenChooser(len(lengths), options, (2,))
+    chooser = chooser_of(len(lengths), options, (2,))
     for step in range(max(lengths)):
         alive = [row for row, length in enumerate(lengths) if step < length][:: -1 if backwards else 1]
         for row, token in zip(alive, choose(chooser, logits[step, alive], alive), strict=True):
             together[row].append(token)
     for row, length in enumerate(lengths):
-        alone = TokenChooser(1, options, (2,))
+        alone = chooser_of(1, options, (2,))
         assert together[row] == [choose(alone, logits[step, [row]])[0] for step in range(length)]
 
 
@@ -173,8 +180,8 @@ def test_sampling_draws_from_the_nucleus_by_probability() -> None:
         (0.49, np.array([0, 1, 0, 0])),
         (1e-9, np.array([0, 1, 0, 0])),
     ):
-        chooser = TokenChooser(1, DecodingOptions(temperature=1.0, top_p=top_p, seed=0), ())
-        drawn = chooser.choose(logits, np.zeros(len(logits), dtype=int))
+        chooser = chooser_of(1, DecodingOptions(temperature=1.0, top_p=top_p, seed=0), ())
+        drawn = np.array(chooser.choose(logits, [0] * len(logits)))
         counts = np.bincount(drawn, minlength=4) / len(drawn)
         np.testing.assert_allclose(counts, expected, atol=0.03)
         assert ((counts > 0) == (expected > 0)).all()
@@ -183,8 +190,8 @@ def test_sampling_draws_from_the_nucleus_by_probability() -> None:
 def test_temperature_flattens_or_sharpens() -> None:
     logits = np.repeat(np.log([[0.2, 0.8]]), 4_000, axis=0)
     for temperature, share in ((0.5, 0.64 / 0.68), (2.0, 2 / 3), (5e-324, 1.0), (1e300, 0.5)):
-        chooser = TokenChooser(1, DecodingOptions(temperature=temperature, seed=0), ())
-        drawn = chooser.choose(logits, np.zeros(len(logits), dtype=int))
+        chooser = chooser_of(1, DecodingOptions(temperature=temperature, seed=0), ())
+        drawn = np.array(chooser.choose(logits, [0] * len(logits)))
         assert drawn.mean() == pytest.approx(share, abs=0.03)
 
 
@@ -193,7 +200,7 @@ def test_temperature_flattens_or_sharpens() -> None:
 def test_extremes_and_all_widths_of_numbers_choose_what_is_allowed(
     extreme: dict[str, float], dtype: type[np.floating]
 ) -> None:
-    chooser = TokenChooser(1, DecodingOptions(seed=0, **extreme), (1, 2))  # type: ignore[arg-type]
+    chooser = chooser_of(1, DecodingOptions(seed=0, **extreme), (1, 2))  # type: ignore[arg-type]
     tokens = [choose(chooser, (random_logits((1, 8), step) - 20).astype(dtype))[0] for step in range(6)]
     assert not {1, 2} & set(tokens)
     if "repetition_penalty" in extreme:
@@ -206,10 +213,10 @@ def test_what_is_no_number_is_an_error_with_its_remedy(value: float, temperature
     logits = random_logits((2, 9), 0)
     logits[1, 5] = value
     with pytest.raises(PydeperError, match=r"NaN or infinity.*another `precision`"):
-        choose(TokenChooser(2, DecodingOptions(temperature=temperature), (0,)), logits)
+        choose(chooser_of(2, DecodingOptions(temperature=temperature), (0,)), logits)
     logits[1, 5] = 0
     logits[1, 0] = value  # suppressed anyway
-    assert len(choose(TokenChooser(2, DecodingOptions(temperature=temperature), (0,)), logits)) == 2
+    assert len(choose(chooser_of(2, DecodingOptions(temperature=temperature), (0,)), logits)) == 2
 
 
 @given(st.integers(0, 2**32), st.floats(0, 5))

@@ -1,7 +1,7 @@
 """Both caches against a list of arrays that only ever grows, and what the model makes of them."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pydeper import InvalidArgumentError
 from pydeper.runtime.session import import_onnxruntime
 from pydeper.vlm import DecodingOptions, EncodedImage, Qwen2VLRuntime
-from pydeper.vlm.kv_cache import GrowingCache, InPlaceCache, KVCache, Prefix
+from pydeper.vlm.onnx.kv_cache import GrowingCache, InPlaceCache, KVCache, Prefix
+from pydeper.vlm.protocol import Row as RowAsked
 from tests.support.images import random_image
 from tests.support.small_vlm import SmallVLM
 
@@ -100,12 +102,23 @@ class Row:
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.integers(1, 3)),
-        st.tuples(st.just("apart"), st.integers(1, 3)),
+        st.tuples(st.just("join"), st.integers(1, 3)),
         st.tuples(st.just("keep"), st.integers(0, 2**6 - 1)),
         st.tuples(st.just("place"), st.integers(0, 99)),
     ),
     max_size=8,
 )
+
+
+def begun(kind: str, prefixes: Sequence[Prefix], room: int) -> KVCache:
+    """A cache with a row of each prefix."""
+    caches: list[KVCache] = [
+        InPlaceCache(prefix, room) if kind == "in place" else GrowingCache(prefix) for prefix in prefixes
+    ]
+    for other in caches[1:]:
+        assert caches[0].joins(other)
+        caches[0].join(other)
+    return caches[0]
 
 
 @pytest.mark.parametrize("kind", ["in place", "growing"])
@@ -115,9 +128,8 @@ def test_a_cache_holds_what_was_added(kind: str, lengths: list[int], steps: list
     rng = np.random.default_rng(seed)
     lengths = lengths if kind == "in place" else [lengths[0]] * len(lengths)
     prefixes = [prefix_of(rng, length) for length in lengths]
-    frozen = [[layer.copy() for layer in prefix.layers] for prefix in prefixes]
-    room = sum(number for step, number in steps if step in ("add", "apart"))
-    cache: KVCache = InPlaceCache(prefixes, room) if kind == "in place" else GrowingCache(prefixes)
+    room = sum(number for step, number in steps if step == "add")
+    cache = begun(kind, prefixes, room)
     rows = [Row([layer[0] for layer in prefix.layers], prefix.next_position) for prefix in prefixes]
     for step, number in steps:
         if step == "keep":
@@ -129,35 +141,32 @@ def test_a_cache_holds_what_was_added(kind: str, lengths: list[int], steps: list
             cache.positions[:] = number
             for row in rows:
                 row.position = number
+        elif step == "join":
+            lengths = [int(rng.integers(0, 6)) if kind == "in place" else int(cache.lengths[0]) for _ in range(number)]
+            new = [prefix_of(rng, length) for length in lengths]
+            prefixes += new
+            cache.join(begun(kind, new, room))
+            rows += [Row([layer[0] for layer in prefix.layers], prefix.next_position) for prefix in new]
         else:
-            new = [tokens_of(rng, len(rows), number) for _ in PAST]
-            if step == "add":
-                add(cache, new)
-            else:
-                for i, one in enumerate(cache.rows_apart()):
-                    assert one.lengths.shape == one.positions.shape == (1,)
-                    add(one, [layer[i : i + 1] for layer in new])
+            tokens = [tokens_of(rng, len(rows), number) for _ in PAST]
+            add(cache, tokens)
             for i, row in enumerate(rows):
-                row.add([layer[i] for layer in new])
+                row.add([layer[i] for layer in tokens])
         assert cache.lengths.tolist() == [row.layers[0].shape[1] for row in rows]
         assert cache.positions.tolist() == [row.position for row in rows]
         for i, row in enumerate(rows):
             for found, expected in zip(held(cache, i), row.layers, strict=True):
                 np.testing.assert_array_equal(found, expected)
-    for prefix, before in zip(prefixes, frozen, strict=True):  # other rows start from it, too
-        for found, expected in zip(prefix.layers, before, strict=True):
-            np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("make", [lambda p: InPlaceCache(p, ROOM), GrowingCache], ids=["in place", "growing"])
+@pytest.mark.parametrize("kind", ["in place", "growing"])
 @given(st.integers(0, 4), st.integers(1, 4), st.data())
 @settings(max_examples=30)
-def test_a_prefix_is_a_copy_of_the_first_row(
-    make: Callable[[list[Prefix]], KVCache], length: int, more: int, data: st.DataObject
-) -> None:
+def test_a_prefix_is_a_copy_of_the_first_row(kind: str, length: int, more: int, data: st.DataObject) -> None:
     rng = np.random.default_rng(0)
     first = prefix_of(rng, length)
-    cache = make([first, prefix_of(rng, length)])
+    before = [layer.copy() for layer in first.layers]
+    cache = begun(kind, [first, prefix_of(rng, length)], ROOM)
     new = [tokens_of(rng, 2, more) for _ in PAST]
     add(cache, new)
     whole = [np.concatenate([old, layer[:1]], axis=2) for old, layer in zip(first.layers, new, strict=True)]
@@ -169,23 +178,34 @@ def test_a_prefix_is_a_copy_of_the_first_row(
     cache.keep(np.array([False, True]))
     for found, expected in zip(prefix.layers, whole, strict=True):
         np.testing.assert_array_equal(found, expected[:, :, :cut])
+    for found, expected in zip(first.layers, before, strict=True):  # other rows start from it, too
+        np.testing.assert_array_equal(found, expected)
     shorter = prefix.cut(cut // 2, 3)
     assert (shorter.length, shorter.next_position) == (cut // 2, 3)
     assert all(np.shares_memory(a, b) for a, b in zip(shorter.layers, prefix.layers, strict=True) if a.size)
 
 
-def test_what_is_bound_in_place_is_the_memory_of_the_buffers() -> None:
-    """Also after rows have gone: what a run writes must be what the cache keeps."""
+def test_rows_of_a_growing_cache_are_of_one_length() -> None:
     rng = np.random.default_rng(0)
-    cache = InPlaceCache([prefix_of(rng, 3), prefix_of(rng, 5)], 4)
+    cache = GrowingCache(prefix_of(rng, 3))
+    assert cache.joins(GrowingCache(prefix_of(rng, 3)))
+    assert not cache.joins(GrowingCache(prefix_of(rng, 4)))
+
+
+def test_what_is_bound_in_place_is_the_memory_of_the_buffers() -> None:
+    """Also after rows have gone and come: what a run writes must be what the cache keeps."""
+    rng = np.random.default_rng(0)
+    cache = InPlaceCache(prefix_of(rng, 3), 4)
+    cache.join(InPlaceCache(prefix_of(rng, 5), 4))
     assert [buffer.shape for buffer in cache.buffers] == [(2, HEADS, 9, WIDTH)] * len(PAST)
     cache.keep(np.array([False, True]))
-    for one in (cache, *cache.rows_apart()):
-        binding = Binding()
-        one.bind(binding, PAST, PRESENT)
-        for name, buffer in zip(PAST, one.buffers, strict=True):
-            assert binding.values[name].data_ptr() == buffer.ctypes.data  # type: ignore[attr-defined]
-    assert next(cache.rows_apart()).buffers[0].ctypes.data == cache.buffers[0].ctypes.data
+    before = [buffer.ctypes.data for buffer in cache.buffers]
+    cache.join(InPlaceCache(prefix_of(rng, 2), 4))
+    assert [buffer.ctypes.data for buffer in cache.buffers] == before  # there was room
+    binding = Binding()
+    cache.bind(binding, PAST, PRESENT)
+    for name, buffer in zip(PAST, cache.buffers, strict=True):
+        assert binding.values[name].data_ptr() == buffer.ctypes.data  # type: ignore[attr-defined]
 
 
 # The model
@@ -279,3 +299,66 @@ def test_any_images_in_any_order(vlm: Qwen2VLRuntime, images: list[EncodedImage]
     found = vlm.generate([images[i] for i in chosen], "description", soft, options)
     alone = [vlm.generate(images[i], "description", row[None], options)[0] for i, row in zip(chosen, soft, strict=True)]
     assert found == alone
+
+
+@pytest.mark.parametrize("kind", ["in place", "growing"])
+@given(data=st.data())
+@settings(max_examples=8)
+def test_a_row_is_as_it_would_be_alone_whenever_it_joins(
+    vlm: Qwen2VLRuntime, growing_vlm: Qwen2VLRuntime, kind: str, data: st.DataObject
+) -> None:
+    """Each row has an image, a style, a persona or none, and a way of decoding of its own, and joins at some step."""
+    model = vlm if kind == "in place" else growing_vlm
+    images = [model.encode_image(random_image(*size, seed=i)) for i, size in enumerate(SIZES[:4])]
+    kinds = st.tuples(
+        st.sampled_from(images),
+        st.one_of(st.none(), st.integers(0, 2)),
+        st.sampled_from(["description", "caption"]),
+        st.sampled_from([attrs.evolve(options, max_new_tokens=7) for options in OPTIONS.values()]),
+    )
+    rows = [
+        RowAsked(image, None if person is None else soft_tokens(3)[person], style, options)
+        for image, person, style, options in data.draw(st.lists(kinds, min_size=1, max_size=6))
+    ]
+    steps = sorted(data.draw(st.lists(st.integers(0, 12), min_size=len(rows) - 1, max_size=len(rows) - 1)))
+    unwanted = data.draw(st.sets(st.integers(0, len(rows) - 1), max_size=1))
+    joining, step, texts, ends = rows[1:], 0, [""] * len(rows), []
+
+    def more(running: int) -> list[RowAsked]:
+        nonlocal step
+        step += 1
+        found = []
+        while steps and (steps[0] < step or (not running and not found)):
+            steps.pop(0)
+            found.append(joining.pop(0))
+        return found
+
+    for row, piece in model.stream_rows(rows[:1], more=more, wanted=lambda row: row not in unwanted or not texts[row]):
+        assert row not in ends
+        if piece is None:
+            ends.append(row)
+        else:
+            assert isinstance(piece, str)
+            texts[row] += piece
+    assert sorted(ends) == list(range(len(rows)))
+    for number, row in enumerate(rows):
+        alone = "".join(model.stream(row.image, row.style, row.soft_token, row.options))
+        assert texts[number] == alone if number not in unwanted else alone.startswith(texts[number])
+
+
+def test_a_row_that_cannot_be_computed_fails_alone(vlm: Qwen2VLRuntime, images: list[EncodedImage]) -> None:
+    alone = vlm.generate(images[0], "description", None, OPTIONS["greedy"])[0].text
+    good = RowAsked(images[0], None, "description", OPTIONS["greedy"])
+    bad = [attrs.evolve(good, style="sonnet"), attrs.evolve(good, soft_token=np.zeros(3))]
+    batches = iter([bad, [good]])
+    texts, errors = ["", ""], {}
+    for row, piece in vlm.stream_rows([good], more=lambda running: next(batches, [])):
+        if isinstance(piece, InvalidArgumentError):
+            errors[row] = str(piece)
+        else:
+            texts[row == 3] += piece or ""
+    assert texts == [alone, alone]
+    assert list(errors) == [1, 2]
+    assert "no style 'sonnet'" in errors[1]
+    with pytest.raises(InvalidArgumentError, match="no style"):
+        vlm.stream_rows([good, *bad])

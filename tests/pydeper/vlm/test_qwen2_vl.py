@@ -12,8 +12,8 @@ from onnx import helper
 
 from pydeper.errors import BundleError, InvalidArgumentError
 from pydeper.vlm import DecodingOptions, EncodedImage, Qwen2VLRuntime, open_vlm
-from pydeper.vlm.decoder import Decoder
 from pydeper.vlm.image_patches import image_patches
+from pydeper.vlm.onnx.decoder import Decoder
 from pydeper.vlm.prompt import PromptTemplate
 from tests.support import reference
 from tests.support.images import random_image

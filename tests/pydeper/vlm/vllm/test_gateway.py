@@ -1,47 +1,69 @@
 """Batches of rows, and the gateway, on a vLLM server."""
 
+import time
 from pathlib import Path
 
-import pytest
-
 from pydeper import DeperModel, Persona, VLLMError
+from pydeper.model.requests import DescriptionRequest
 from tests.pydeper.serve.running import SCENE, running_gateway
 from tests.pydeper.vlm.vllm.conftest import Opened
 from tests.support.vllm.server import Fault, VLLMServer
 
 
-def test_rows_come_piece_by_piece_as_they_do_here(
+def test_requests_come_and_go_as_they_do_here(
     server: VLLMServer, opened: Opened, local: DeperModel, people: list[Persona], pictures: list[Path]
 ) -> None:
-    pairs = [(picture, persona) for picture in pictures for persona in (*people, None)]
-    texts, ended = [""] * len(pairs), []
-    for place, piece in opened(server).stream_batch(pairs):
+    requests: list[DescriptionRequest] = [
+        (picture, persona, {"max_new_tokens": 4 + number})
+        for picture in pictures
+        for number, persona in enumerate((*people, None))
+    ]
+    texts, ended, left = [""] * len(requests), [], iter(requests[2:])
+    more = [*zip(left, left, strict=False), *[(request,) for request in left]]
+    for number, piece in opened(server).stream_batch(requests[:2], more=lambda running: more.pop(0) if more else ()):
         if piece is None:
-            ended.append(place)
+            ended.append(number)
         else:
-            texts[place] += piece
-    assert sorted(ended) == list(range(len(pairs)))
-    assert texts == [local.describe(picture, persona) for picture, persona in pairs]
+            assert isinstance(piece, str)
+            texts[number] += piece
+    assert sorted(ended) == list(range(len(texts)))
+    assert texts == [local.describe(picture, persona, **options) for picture, persona, options in requests]
 
 
-def test_a_row_that_is_not_wanted_any_more_ends_alone(
+def test_one_that_is_not_wanted_any_more_ends_alone(
     server: VLLMServer, opened: Opened, local: DeperModel, pictures: list[Path]
 ) -> None:
     texts = ["", ""]
-    for place, piece in opened(server).stream_batch(
-        [(picture, None) for picture in pictures[:2]], wanted=lambda place: place != 1
+    for number, piece in opened(server).stream_batch(
+        [(picture, None, {}) for picture in pictures[:2]], wanted=lambda number: number != 1
     ):
-        texts[place] += piece or ""
+        assert piece is None or isinstance(piece, str)
+        texts[number] += piece or ""
     assert texts == [local.describe(pictures[0]), ""]
 
 
-def test_a_server_that_fails_ends_the_rows_with_its_error(
+def test_one_that_is_not_wanted_any_more_ends_before_its_first_piece(
     server: VLLMServer, opened: Opened, pictures: list[Path]
 ) -> None:
+    """The server is still reading the prompt: the request is closed all the same."""
+    server.script = [Fault(how="wait")]
+    until = time.monotonic() + 0.3
+    pieces = opened(server).stream_batch([(pictures[0], None, {})], wanted=lambda number: time.monotonic() < until)
+    assert list(pieces) == [(0, None)]
+    assert server.left.wait(20)
+
+
+def test_a_server_that_fails_ends_what_it_was_sent_alone(
+    server: VLLMServer, opened: Opened, local: DeperModel, pictures: list[Path]
+) -> None:
     model = opened(server, retries=0)
-    server.script = [Fault(status=503)] * 2
-    with pytest.raises(VLLMError, match="it is not available"):
-        list(model.stream_batch([(pictures[0], None), (pictures[1], None)]))
+    server.script = [Fault(status=503)]
+    joining = iter([[(pictures[1], None, {})]])
+    pieces = list(model.stream_batch([(pictures[0], None, {})], more=lambda running: next(joining, [])))
+    (error,) = [piece for number, piece in pieces if number == 0]
+    assert isinstance(error, VLLMError)
+    assert "it is not available" in str(error)
+    assert "".join(str(piece or "") for number, piece in pieces if number == 1) == local.describe(pictures[1])
 
 
 def test_the_gateway_gives_what_it_gives_here(

@@ -1,7 +1,7 @@
 """The decoder's keys and values: a prefix that any number of rows share, and the cache that rows write into."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, Self
 
 import attrs
@@ -57,8 +57,11 @@ class KVCache(Protocol):
     def advance(self, binding: Any, tokens: int) -> None:
         """Takes over what a run wrote: so many tokens more in every row."""
 
-    def rows_apart(self) -> Iterator["KVCache"]:
-        """Yields a cache of one row for every row; what is written into them is this cache's once all have ended."""
+    def joins(self, other: Self) -> bool:
+        """Whether the rows of another cache of this kind can be added."""
+
+    def join(self, other: Self) -> None:
+        """Adds the rows of another cache, which is not used any more."""
 
     def keep(self, rows: npt.NDArray[np.bool_]) -> None:
         """Drops the other rows."""
@@ -73,28 +76,22 @@ class InPlaceCache:
     For decoders that take one buffer as past and as present. Rows may differ in length.
     """
 
-    def __init__(self, prefixes: Sequence[Prefix], room: int) -> None:
-        """Makes a row of each prefix, with room for so many tokens more."""
-        self.lengths = np.array([prefix.length for prefix in prefixes], np.int64)
-        self.positions = np.array([prefix.next_position for prefix in prefixes], np.int64)
-        capacity = int(self.lengths.max()) + room
-        self._buffers = []
-        for layers in zip(*(prefix.layers for prefix in prefixes), strict=True):
-            _, heads, _, width = layers[0].shape
+    def __init__(self, prefix: Prefix, room: int) -> None:
+        """Makes one row that begins with a prefix, with room for so many tokens more."""
+        self.lengths = np.array([prefix.length], np.int64)
+        self.positions = np.array([prefix.next_position], np.int64)
+        self._allocated = [
             # Memory that is never written to is never taken: room for a long description costs nothing by itself.
-            buffer = np.empty((len(prefixes), heads, capacity, width), layers[0].dtype)
-            for row, layer in zip(buffer, layers, strict=True):
-                row[:, : layer.shape[2]] = layer[0]
-            self._buffers.append(buffer)
-        self._values = _on_cpu(self._buffers)
+            np.empty((1, layer.shape[1], prefix.length + room, layer.shape[3]), layer.dtype)
+            for layer in prefix.layers
+        ]
+        for buffer, layer in zip(self._allocated, prefix.layers, strict=True):
+            buffer[:, :, : prefix.length] = layer
+        self._use(1)
 
-    @classmethod
-    def _view(cls, whole: Self, row: int) -> Self:
-        view = cls.__new__(cls)
-        view.lengths, view.positions = whole.lengths[row : row + 1], whole.positions[row : row + 1]
-        view._buffers = [buffer[row : row + 1] for buffer in whole._buffers]
-        view._values = _on_cpu(view._buffers)
-        return view
+    def _use(self, rows: int) -> None:
+        self._buffers = [buffer[:rows] for buffer in self._allocated]
+        self._values = _on_cpu(self._buffers)
 
     @property
     def buffers(self) -> list[Array]:
@@ -113,10 +110,25 @@ class InPlaceCache:
         self.lengths += tokens
         self.positions += tokens
 
-    def rows_apart(self) -> "Iterator[InPlaceCache]":
-        """See `KVCache`."""
-        for row in range(len(self.lengths)):
-            yield self._view(self, row)
+    def joins(self, other: "InPlaceCache") -> bool:
+        """See `KVCache`; rows of any length can."""
+        return True
+
+    def join(self, other: "InPlaceCache") -> None:
+        """See `KVCache`; the buffers grow by doubling, so a row is copied a few times at most."""
+        kept, rows = len(self.lengths), len(self.lengths) + len(other.lengths)
+        allocated, _, capacity, _ = self._allocated[0].shape
+        needed = max(capacity, other._allocated[0].shape[2])
+        if rows > allocated or needed > capacity:
+            allocated = allocated if rows <= allocated else max(rows, 2 * allocated)
+            for place, buffer in enumerate(self._allocated):  # one at a time: no second set of buffers is needed
+                self._allocated[place] = np.empty((allocated, buffer.shape[1], needed, buffer.shape[3]), buffer.dtype)
+                _copy_rows(buffer, self.lengths, self._allocated[place])
+        for theirs, mine in zip(other._buffers, self._allocated, strict=True):
+            _copy_rows(theirs, other.lengths, mine[kept:])
+        self.lengths = np.concatenate([self.lengths, other.lengths])
+        self.positions = np.concatenate([self.positions, other.positions])
+        self._use(rows)
 
     def keep(self, rows: npt.NDArray[np.bool_]) -> None:
         """See `KVCache`; rows move to the front of their buffers, so that no second set of buffers is needed."""
@@ -125,8 +137,7 @@ class InPlaceCache:
                 for buffer in self._buffers:
                     buffer[place, :, : self.lengths[row]] = buffer[row, :, : self.lengths[row]]
         self.lengths, self.positions = self.lengths[rows], self.positions[rows]
-        self._buffers = [buffer[: len(self.lengths)] for buffer in self._buffers]
-        self._values = _on_cpu(self._buffers)
+        self._use(len(self.lengths))
 
     def prefix(self, length: int, next_position: int) -> Prefix:
         """See `KVCache`."""
@@ -139,12 +150,12 @@ class GrowingCache:
     For decoders of any kind, on any device. All rows must be of one length.
     """
 
-    def __init__(self, prefixes: Sequence[Prefix], device: str = "cpu") -> None:
-        """Makes a row of each prefix, on a device ("cpu" or "cuda")."""
-        self.lengths = np.array([prefix.length for prefix in prefixes], np.int64)
-        self.positions = np.array([prefix.next_position for prefix in prefixes], np.int64)
+    def __init__(self, prefix: Prefix, device: str = "cpu") -> None:
+        """Makes one row that begins with a prefix, on a device ("cpu" or "cuda")."""
+        self.lengths = np.array([prefix.length], np.int64)
+        self.positions = np.array([prefix.next_position], np.int64)
         self._device = device
-        self._set([np.concatenate(layers) for layers in zip(*(prefix.layers for prefix in prefixes), strict=True)])
+        self._set(prefix.layers)
 
     def _set(self, arrays: Sequence[Array]) -> None:
         self._values = [_ort_value()(np.ascontiguousarray(array), self._device, 0) for array in arrays]
@@ -162,21 +173,16 @@ class GrowingCache:
         self.lengths += tokens
         self.positions += tokens
 
-    def rows_apart(self) -> "Iterator[GrowingCache]":
+    def joins(self, other: "GrowingCache") -> bool:
+        """See `KVCache`; rows of the same length can."""
+        return bool(self.lengths[0] == other.lengths[0])
+
+    def join(self, other: "GrowingCache") -> None:
         """See `KVCache`."""
-        if len(self.lengths) == 1:
-            yield self
-            return
-        whole = [value.numpy() for value in self._values]
-        rows = []
-        for row in range(len(self.lengths)):
-            layers = tuple(layer[row : row + 1] for layer in whole)
-            rows.append(GrowingCache([Prefix(layers, int(self.positions[row]))], self._device))
-            yield rows[-1]
-        layers_of_rows = zip(*(row._values for row in rows), strict=True)
-        self._set([np.concatenate([value.numpy() for value in layer]) for layer in layers_of_rows])
-        self.lengths = np.concatenate([row.lengths for row in rows])
-        self.positions = np.concatenate([row.positions for row in rows])
+        pairs = zip(self._values, other._values, strict=True)
+        self._set([np.concatenate([mine.numpy(), theirs.numpy()]) for mine, theirs in pairs])
+        self.lengths = np.concatenate([self.lengths, other.lengths])
+        self.positions = np.concatenate([self.positions, other.positions])
 
     def keep(self, rows: npt.NDArray[np.bool_]) -> None:
         """See `KVCache`."""
@@ -186,6 +192,12 @@ class GrowingCache:
     def prefix(self, length: int, next_position: int) -> Prefix:
         """See `KVCache`."""
         return Prefix(tuple(value.numpy()[:1, :, :length].copy() for value in self._values), next_position)
+
+
+def _copy_rows(rows: Array, lengths: npt.NDArray[np.int64], into: Array) -> None:
+    """Copies the tokens that there are of each row."""
+    for row, length in enumerate(lengths):
+        into[row, :, :length] = rows[row, :, :length]
 
 
 def _on_cpu(buffers: Sequence[Array]) -> list[Any]:

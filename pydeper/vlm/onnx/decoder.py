@@ -8,8 +8,8 @@ import numpy.typing as npt
 from pydeper.bundle.config import VLMConfig
 from pydeper.bundle.vlm_files import VLMFiles
 from pydeper.runtime.session import check_names, check_shape, element_type, open_session
-from pydeper.vlm.kv_cache import GrowingCache, InPlaceCache, KVCache, Prefix
-from pydeper.vlm.prefill import StreamedLayers
+from pydeper.vlm.onnx.kv_cache import GrowingCache, InPlaceCache, KVCache, Prefix
+from pydeper.vlm.onnx.prefill import StreamedLayers
 
 KV_CACHE, IN_PLACE = "pydeper.kv_cache", "in place"
 """Key and value in a decoder file's metadata: one buffer may be given as past and as present."""
@@ -67,52 +67,41 @@ class Decoder:
         shape = (1, self._config.num_key_value_heads, 0, self._config.head_dim)
         return Prefix(tuple(np.empty(shape, self._cache_type) for _ in self._past), 0)
 
-    def start(self, prefixes: Sequence[Prefix], room: int) -> KVCache:
-        """Makes a cache with a row of each prefix.
+    def start(self, prefix: Prefix, room: int) -> KVCache:
+        """Makes a cache with one row that begins with a prefix.
 
         Args:
-            prefixes: At least one; unless the cache is written in place, all of one length.
-            room: Tokens that will be added to a row at most.
+            prefix: What the row begins with.
+            room: Tokens that will be added to it at most.
         """
         if self.in_place:
-            return InPlaceCache(prefixes, room)
-        return GrowingCache(prefixes, "cuda" if self._on_cuda else "cpu")
+            return InPlaceCache(prefix, room)
+        return GrowingCache(prefix, "cuda" if self._on_cuda else "cpu")
 
-    def extend(
-        self, cache: KVCache, embeddings: Floats, positions: npt.NDArray[np.int64] | None = None, *, logits: bool = True
-    ) -> Floats | None:
+    def extend(self, cache: KVCache, embeddings: Floats, positions: npt.NDArray[np.int64] | None = None) -> Floats:
         """Adds tokens to every row.
 
         Args:
             cache: What `start` made.
-            embeddings: (rows, S, hidden).
+            embeddings: (rows, S, hidden); S is 1 where there are several rows, since attention over several rows
+                takes one token at a time (GroupQueryAttention).
             positions: (3, S + 1) rotary positions of the tokens, and the number of the one that will follow; None
                 counts on from each row's last.
-            logits: Whether they are wanted.
 
         Returns:
-            (rows, V) logits of the token after the last, or None where they are not wanted.
+            (rows, V) logits of the token after the last.
         """
-        if embeddings.shape[1] > 1 and len(embeddings) > 1:
-            # Attention over a cache of several rows takes one token at a time (GroupQueryAttention).
-            rows = zip(cache.rows_apart(), embeddings[:, None], strict=True)
-            each = [self.extend(row, piece, positions, logits=logits) for row, piece in rows]
-            return np.concatenate(each) if logits else None  # type: ignore[arg-type]
         if self._layers is not None and embeddings.shape[1] >= _STREAM_FROM:
             assert isinstance(cache, InPlaceCache)
-            split = embeddings.shape[1] - logits
+            split = embeddings.shape[1] - 1
             self._layers.run(cache, embeddings[:, :split], self._placed(cache, embeddings[:, :split], positions))
             cache.advance(None, split)
             if positions is not None:
                 cache.positions[:] = positions[0, split]
-            if not logits:
-                return None
             embeddings, positions = embeddings[:, split:], None
-        return self._run(cache, embeddings, positions, logits)
+        return self._run(cache, embeddings, positions)
 
-    def _run(
-        self, cache: KVCache, embeddings: Floats, positions: npt.NDArray[np.int64] | None, logits: bool
-    ) -> Floats | None:
+    def _run(self, cache: KVCache, embeddings: Floats, positions: npt.NDArray[np.int64] | None) -> Floats:
         length = embeddings.shape[1]
         binding = self._session.io_binding()
         binding.bind_cpu_input("inputs_embeds", np.ascontiguousarray(embeddings, self._embeds_type))
@@ -124,7 +113,7 @@ class Decoder:
         cache.advance(binding, length)
         if positions is not None:
             cache.positions[:] = positions[0, -1]
-        return np.asarray(binding.get_outputs()[0].numpy()[:, -1], np.float32) if logits else None
+        return np.asarray(binding.get_outputs()[0].numpy()[:, -1], np.float32)
 
     def _placed(
         self, cache: KVCache, embeddings: Floats, positions: npt.NDArray[np.int64] | None

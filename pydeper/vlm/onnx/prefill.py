@@ -19,7 +19,7 @@ from pydeper.bundle.config import VLMConfig
 from pydeper.errors import BundleError
 from pydeper.runtime.mapped_arrays import map_array
 from pydeper.runtime.session import check_names, import_onnxruntime, open_session
-from pydeper.vlm.kv_cache import InPlaceCache
+from pydeper.vlm.onnx.kv_cache import InPlaceCache
 
 _INPUTS = ("hidden", "attention_mask", "position_ids", "past_key", "past_value")
 _OUTPUTS = ("hidden_out", "key", "value")

@@ -1,0 +1,102 @@
+"""Requests for descriptions that come and go while others are computed: each has its own image, persona and options."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from pydeper.errors import InvalidArgumentError, PydeperError
+from pydeper.images import ImageLike
+from pydeper.model.options import DescribeOptions
+from pydeper.persona.persona import Persona
+from pydeper.runtime.memory import memory_explained
+from pydeper.vlm import DecodingOptions, EncodedImage, VisionLanguageModel
+from pydeper.vlm.protocol import Row
+
+DescriptionRequest = tuple[ImageLike | EncodedImage, Persona | None, DescribeOptions]
+"""What `DeperModel.stream_batch` computes: an image, whose description or None, and the options of `describe`."""
+
+
+@attrs.frozen(eq=False)
+class CheckedRequest:
+    """A request that has been checked, but for its image.
+
+    Attributes:
+        image: What is described.
+        soft_token: (hidden,) float32, or None.
+        style: One that the model has.
+        decoding: How to decode.
+    """
+
+    image: ImageLike | EncodedImage
+    soft_token: npt.NDArray[np.float32] | None
+    style: str
+    decoding: DecodingOptions
+
+
+def nothing_more(running: int) -> Sequence[DescriptionRequest]:
+    """Adds no request."""
+    return ()
+
+
+def parts_of(request: DescriptionRequest) -> DescriptionRequest:
+    """Returns a request as it is.
+
+    Raises:
+        InvalidArgumentError: It does not have the three parts.
+    """
+    if not isinstance(request, tuple) or len(request) != 3 or not isinstance(request[2], dict):
+        raise InvalidArgumentError(f"requests: each must be (image, persona, options), got {type(request).__name__}")
+    return request
+
+
+def stream_requests(
+    vlm: VisionLanguageModel,
+    first: Iterable[DescriptionRequest],
+    *,
+    check: Callable[[DescriptionRequest], CheckedRequest],
+    encode: Callable[[ImageLike | EncodedImage], EncodedImage],
+    more: Callable[[int], Iterable[DescriptionRequest]],
+    wanted: Callable[[int], bool],
+) -> Iterator[tuple[int, str | PydeperError | None]]:
+    """Computes requests as `DeperModel.stream_batch` says.
+
+    Args:
+        vlm: The model that describes.
+        first: The requests that it begins with.
+        check: Checks a request.
+        encode: Encodes an image.
+        more: See `DeperModel.stream_batch`.
+        wanted: See `DeperModel.stream_batch`.
+    """
+    numbers: list[int] = []  # of the requests that are rows of the model, which counts rows alone
+    failed: deque[tuple[int, PydeperError]] = deque()
+    count = 0
+
+    def rows_of(requests: Iterable[DescriptionRequest]) -> list[Row]:
+        nonlocal count
+        rows = []
+        for request in requests:
+            try:
+                checked = check(request)
+                row = Row(encode(checked.image), checked.soft_token, checked.style, checked.decoding)
+            except PydeperError as error:
+                failed.append((count, error))
+            else:
+                rows.append(row)
+                numbers.append(count)
+            count += 1
+        return rows
+
+    with memory_explained("computing descriptions together"):
+        for row, piece in vlm.stream_rows(
+            rows_of(first),
+            more=lambda running: rows_of(more(running)),
+            wanted=lambda row: wanted(numbers[row]),
+        ):
+            while failed:
+                yield failed.popleft()
+            yield numbers[row], piece
+    yield from failed
