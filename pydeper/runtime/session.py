@@ -41,6 +41,8 @@ def open_session(path: Path, *, providers: Sequence[str] = CPU, threads: int | N
     check_model(path)
     options = runtime.SessionOptions()
     options.log_severity_level = 3
+    # Idle threads would go on spinning for a while after a run, and take the cores from the next session's run.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
