@@ -227,6 +227,7 @@ async def ask(
         return
     if answer.status_code != 200:
         tally.ends[str(answer.status_code)] += 1
+        await asyncio.sleep(float(answer.headers.get("Retry-After", 0)))
         return
     text = text_of_events(body) if streamed else json.loads(body)["description"]
     tally.ends["right" if text == work.texts[picture][person] else "wrong"] += 1

@@ -85,8 +85,7 @@ class Engine:
         except _LASTING:
             raise
         except PydeperError as error:
-            self._reason = str(error)
-            log("model unavailable", logging.WARNING, error=type(error).__name__)
+            self._unavailable(error)
             threading.Thread(target=self._retry, name="pydeper-model", daemon=True).start()
 
     async def close(self) -> None:
@@ -128,10 +127,15 @@ class Engine:
         self._model = self._open(self._settings)
         log("model loaded", model=self._model.model_id, provider=self._model.providers[0])
 
+    def _unavailable(self, error: PydeperError) -> None:
+        # Clients are told no more than this; the log says where the model should be, and what is wrong there.
+        self._reason = f"it is not available ({type(error).__name__})"
+        log("model unavailable", logging.WARNING, error=type(error).__name__, reason=str(error))
+
     def _retry(self) -> None:
         while not self._closing.wait(RETRY_SECONDS):
             try:
                 self._load()
                 return
             except PydeperError as error:
-                self._reason = str(error)
+                self._unavailable(error)

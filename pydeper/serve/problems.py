@@ -122,8 +122,10 @@ class Problem(Exception):  # noqa: N818 - the standard's word
 
 
 def problem_of(error: PydeperError) -> Problem:
-    """Returns what an error of the SDK is to a client."""
+    """Returns what an error of the SDK is to a client, who need not know where the model runs."""
     kind, remedy = next(_OF_ERRORS[base] for base in type(error).__mro__ if base in _OF_ERRORS)
+    if kind == "model-unavailable":
+        return Problem(kind, f"the vision-language model is not available ({type(error).__name__})", remedy)
     return Problem(kind, str(error), remedy)
 
 

@@ -138,7 +138,7 @@ class VLLMClient:
         context = min(serves.context_length or self._config.max_positions, self._config.max_positions)
         if context < self._config.max_positions and len(request.prompt_ids) >= context:
             raise InvalidArgumentError(
-                f"{server.address}: the prompt takes {len(request.prompt_ids)} tokens and the server's context holds "
+                f"the prompt takes {len(request.prompt_ids)} tokens and the vLLM server's context holds "
                 f"{context}: use a smaller image, or start vLLM with a larger --max-model-len"
             )
         room = room_for(len(request.prompt_ids), context)

@@ -89,8 +89,8 @@ def refusal(address: str, status: int | None, error: dict[str, Any]) -> PydeperE
         )
     if re.search(r"max_model_len|maximum (context|model) length|longer than the maximum", words):
         return InvalidArgumentError(
-            f"the prompt and the description do not fit into the context of {address}: use a smaller image or a lower "
-            f"max_new_tokens, or start vLLM with a larger --max-model-len{said}"
+            "the prompt and the description do not fit into the context of the vLLM server: use a smaller image or a "
+            f"lower max_new_tokens, or start vLLM with a larger --max-model-len{said}"
         )
     if re.search(r"prompt_embeds", words):
         return VLLMIncompatibleError(f"{address}: does not take a soft token in a chat message; {_TOO_OLD}{said}")

@@ -91,7 +91,7 @@ def test_logs_tell_no_picture_text_or_persona(
 
 
 def test_a_model_that_cannot_be_reached_is_tried_again(
-    tiny: DeperModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: DeperModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(engine, "RETRY_SECONDS", 0.2)
     reachable: list[bool] = []
@@ -104,7 +104,9 @@ def test_a_model_that_cannot_be_reached_is_tried_again(
     with running_gateway(tiny, tmp_path, opened=opened) as gateway, gateway.client("a") as client:
         answer = client.post("/v1/describe", files={"image": SCENE})
         assert (answer.status_code, answer.json()["type"]) == (503, "urn:pydeper:problem:model-unavailable")
-        assert "http://vlm:8000 does not answer" in answer.json()["detail"]
+        assert "the model is not ready: it is not available (PydeperError)" in answer.json()["detail"]
+        assert "vlm:8000" not in answer.text  # where it runs is no concern of clients
+        assert "http://vlm:8000 does not answer" in JsonLines().format(caplog.records[-1])
         assert answer.headers["retry-after"]
         assert client.get("/readyz").json() == {"status": "unavailable", "reasons": ["the model is not ready"]}
         assert client.get("/v1/personas").status_code == 200

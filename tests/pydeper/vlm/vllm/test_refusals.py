@@ -161,7 +161,7 @@ def test_a_context_that_is_too_short(
     prompt = server.completions[0]["max_tokens"]
     assert local.describe(pictures[0], people[0], max_new_tokens=prompt) == text
     server.models = [{"id": "served", "root": server.engine.base_model, "max_model_len": 20}]
-    with pytest.raises(InvalidArgumentError, match=r"takes .* and the server's context holds 20: .*--max-model-len"):
+    with pytest.raises(InvalidArgumentError, match=r"takes .* the vLLM server's context holds 20: .*--max-model-len"):
         opened(server).describe(pictures[0], people[0])
 
 
