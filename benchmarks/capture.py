@@ -14,7 +14,6 @@ import io
 import itertools
 import math
 import os
-import platform
 import shutil
 import statistics
 import threading
@@ -30,6 +29,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 from PIL import Image
 
+from benchmarks.machine import cpu
 from pydeper.console import write_any_text
 from training.evaluation.report import format_table, write_report
 
@@ -116,7 +116,7 @@ def main() -> None:
             "command": f"python -m benchmarks.capture --seconds {options.seconds:g} --report docs/results",
             "seconds for each row": options.seconds,
             "browser": f"Chromium {version.split('.')[0]}, headless, without a GPU",
-            "machine": f"{cpu_name()}, {os.cpu_count()} cores",
+            "machine": f"{cpu()}, {os.cpu_count()} cores",
             "load averages at the end": [round(load, 1) for load in os.getloadavg()],
         }
         write_report(options.report, "capture", results, title="How smoothly the capture page runs", facts=facts)
@@ -219,16 +219,6 @@ def photograph(width: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(picture.astype(np.uint8)).save(file, "JPEG", quality=90)
     return file.getvalue()
-
-
-def cpu_name() -> str:
-    """The processor's name, as Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

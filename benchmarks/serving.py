@@ -29,6 +29,7 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI, UploadFile
 
+from benchmarks.machine import cpu
 from benchmarks.sides import SPAWN
 from pydeper import DeperModel, Persona, demo_samples
 from pydeper.persona.file import parse_persona
@@ -96,7 +97,7 @@ def main() -> None:
             rows[f"gateway, {clients} clients"]["× plain"] = ratio
         print(format_table(rows))
         facts = {
-            "cpu": cpu_name(),
+            "cpu": cpu(),
             "cores": os.cpu_count(),
             "seconds": options.seconds,
             "memory": memory(gateway, process, work, options.requests),
@@ -320,11 +321,6 @@ def terminated(address: str, process: "subprocess.Popen[str]", work: Work) -> st
     process.wait(timeout=60)
     found = ", ".join(f"{count} {name}" for name, count in ends.items())
     return f"{found} (refused: before they were accepted); exit status {process.returncode}"
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

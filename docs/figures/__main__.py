@@ -7,7 +7,7 @@ from pathlib import Path
 from pydeper.atomic import atomic_path
 
 IMAGES = Path(__file__).parent.parent / "images"
-QUICK = ("data-flow", "network", "prompt-layout", "packages", "two-people")
+QUICK = ("data-flow", "network", "prompt-layout", "packages", "request-sequence", "two-people")
 SLOW = ("persona-map",)  # minutes: it makes some hundred personas
 
 

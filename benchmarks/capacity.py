@@ -1,0 +1,81 @@
+"""What a machine describes at the real size, by how many descriptions share a step: `python -m benchmarks.capacity`.
+
+Qwen2-VL-2B of the true configuration with random weights, as `benchmarks.qwen2_vl_2b` makes it. Every description is of
+another photograph, for one of eight personas, and has the same number of tokens. The numbers of descriptions at a time
+come in turn; medians are printed.
+"""
+
+import argparse
+import itertools
+import os
+import statistics
+import time
+from pathlib import Path
+
+from benchmarks.machine import cpu
+from benchmarks.qwen2_vl_2b import TOKENS, Ours, photograph, prepare
+from pydeper.model.requests import DescriptionRequest
+from training.evaluation.report import Figure, check_reports, format_table, write_report
+
+NAME = "capacity"
+IMAGES = 16
+AT_ONCE = (1, 4, 8, 16)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=Path("runs/qwen2_vl_2b"), help="what is made and kept")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--report", type=Path, metavar="FOLDER", help=f"also write {NAME}.json and {NAME}.md there")
+    options = parser.parse_args()
+    if options.report is not None:
+        check_reports(options.report, [NAME])
+    prepare(options.work, "int4")
+    images = [photograph(options.work, 300 + number) for number in range(IMAGES)]
+    ours = Ours(options.work / "bundle", options.threads)
+    seconds: dict[int, list[float]] = {at_once: [] for at_once in AT_ONCE}
+    for _ in range(options.rounds):
+        for at_once, known in seconds.items():
+            known.append(describe_all(ours, images, at_once) / IMAGES)
+            print(f"{at_once} at a time: {known[-1]:.2f} s each", flush=True)
+    rows = {f"{at_once} at a time": figures_of(statistics.median(known), options.threads) for at_once, known in seconds.items()}
+    print(format_table(rows))
+    if options.report is not None:
+        facts = {
+            "cpu": cpu(),
+            "threads": options.threads,
+            "tokens of a description": TOKENS,
+            "command": "python -m benchmarks.capacity --report docs/results",
+        }
+        write_report(options.report, NAME, rows, title="What a machine describes at the real size", facts=facts)
+
+
+def figures_of(seconds: float, threads: int) -> dict[str, Figure]:
+    """What follows from the seconds of one description."""
+    return {
+        "seconds each": seconds,
+        "an hour": 3600 / seconds,
+        "core-seconds each": seconds * threads,
+        "core-hours a million": seconds * threads * 1e6 / 3600,
+    }
+
+
+def describe_all(ours: Ours, images: list[Path], at_once: int) -> float:
+    """Returns the seconds of describing all images, so many at a time, from the files on."""
+    ours.model.clear_image_cache()
+    requests: list[DescriptionRequest] = [
+        (image, ours.personas[number % len(ours.personas)], {"max_new_tokens": TOKENS})
+        for number, image in enumerate(images)
+    ]
+    joining = iter(requests[at_once:])
+    began = time.perf_counter()
+    for _ in ours.model.stream_batch(
+        requests[:at_once], more=lambda running: [*itertools.islice(joining, at_once - running)]
+    ):
+        pass
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
