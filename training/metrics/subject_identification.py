@@ -1,4 +1,4 @@
-"""CLS: does a prediction fit its own person better than the others who described the image? (METHOD "Metrics")."""
+"""CLS: of all predictions for an image, does a person's own fit what that person wrote best? (METHOD "Metrics")."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _TIE = 1e-12
 
 @attrs.frozen(eq=False)
 class SubjectIdentification:
-    """How often a person's own reference fits that person's prediction best among all who described the image.
+    """How often a person's own prediction fits that person's reference best among all predictions for the image.
 
     Attributes:
         accuracy: Mean over scorers of the top-1 accuracy, in [0, 1].
         by_scorer: Top-1 accuracy by scorer, the mean of `accuracies`.
-        chance: What equal scores would give: the mean fraction of a person's own references among an image's.
+        chance: What equal scores would give: the mean fraction of a person's own predictions among an image's.
         rows: (m,) which of the given rows count: those of images with at least 2 people.
         accuracies: Scorer -> (m,) in [0, 1], see `top1_from_scores`.
         num_images: Images with at least 2 people.
@@ -55,9 +55,13 @@ def subject_identification(
 ) -> SubjectIdentification:
     """CLS over n rows, each one person's prediction and reference for one image.
 
-    For every prediction on an image that at least 2 people described, all references of that image are scored against
-    it; it is correct where the person's own scores highest, and ties are shared (`top1_from_scores`). Accuracy is
-    the mean over predictions, then over scorers. CIDEr's document frequency comes from all n references.
+    On every image that at least 2 people described, each reference is held fixed and all predictions for that image
+    are scored against it; it is correct where the person's own prediction scores highest, and ties are shared
+    (`top1_from_scores`). Accuracy is the mean over references, then over scorers. CIDEr's document frequency comes from
+    all n references.
+
+    The other way round, where a prediction is held fixed and chooses among the references, is another figure: a
+    prediction that is good in general wins against a poor one here, and cannot there.
 
     Args:
         images: n image ids.
@@ -96,7 +100,7 @@ def subject_identification(
         tables = np.split(scores, np.cumsum([len(rows) ** 2 for rows in shared])[:-1])
         return np.concatenate(
             [
-                top1_from_scores(table.reshape(len(rows), -1), subjects=[subjects[row] for row in rows])
+                top1_from_scores(table.reshape(len(rows), -1).T, subjects=[subjects[row] for row in rows])
                 for table, rows in zip(tables, shared, strict=True)
             ]
         )
@@ -115,15 +119,15 @@ def subject_identification(
 
 
 def top1_from_scores(scores: ArrayLike, *, subjects: Sequence[Hashable] | None = None) -> NDArray[np.float64]:
-    """Top-1 accuracy of each prediction on one image, ties shared.
+    """Top-1 accuracy of each reference of one image, ties shared.
 
     Args:
-        scores: (k, k); row p, column q is the score of reference q against prediction p. Row and column p belong to one
+        scores: (k, k); row p, column q is the score of prediction q against reference p. Row and column p belong to one
             person.
         subjects: k person ids, where one person may have several rows; None: k different people.
 
     Returns:
-        (k,) in [0, 1]: of the references that share a row's highest score (equal to 1e-12), the fraction that is the
+        (k,) in [0, 1]: of the predictions that share a row's highest score (equal to 1e-12), the fraction that is the
         person's own: 1 for a win alone, 1/t where it ties with t − 1 others', 0 for a loss.
 
     Raises:
@@ -133,7 +137,7 @@ def top1_from_scores(scores: ArrayLike, *, subjects: Sequence[Hashable] | None =
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 2 or scores.shape[0] != scores.shape[1] or scores.size == 0:
         raise InvalidArgumentError(
-            f"scores have shape {scores.shape}; a square table (predictions, references) is needed"
+            f"scores have shape {scores.shape}; a square table (references, predictions) is needed"
         )
     if not np.isfinite(scores).all():
         raise InvalidArgumentError(f"scores hold {int((~np.isfinite(scores)).sum())} numbers that are NaN or infinite")

@@ -10,6 +10,7 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
 from pydeper.errors import InvalidArgumentError
+from training.metrics.rouge import rouge_l
 from training.metrics.subject_identification import subject_identification, top1_from_scores
 
 PLAIN = ("bleu4", "rouge_l", "cider")
@@ -19,21 +20,21 @@ needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="METEOR run
 def plain_accuracy(images, subjects, candidates, references, scorer):
     """CLS pair by pair, with pycocoevalcap; CIDEr of one candidate against the whole corpus at once."""
 
-    def score(candidate, other):
-        truth, predicted = {0: [references[other]]}, {0: [candidate]}
+    def score(candidate, row):
+        truth, predicted = {0: [references[row]]}, {0: [candidate]}
         if scorer == "bleu4":
             return Bleu(4).compute_score(truth, predicted, verbose=0)[0][3]
         if scorer == "rouge_l":
             return Rouge().compute_score(truth, predicted)[0]
-        corpus = {row: [reference] for row, reference in enumerate(references)}
-        return Cider().compute_score(corpus, {row: [candidate] for row in corpus})[1][other]
+        corpus = {other: [reference] for other, reference in enumerate(references)}
+        return Cider().compute_score(corpus, {other: [candidate] for other in corpus})[1][row]
 
     credits = []
     for row, image in enumerate(images):
         others = [other for other in range(len(images)) if images[other] == image]
         if len({subjects[other] for other in others}) < 2:
             continue
-        scores = {other: score(candidates[row], other) for other in others}
+        scores = {other: score(candidates[other], row) for other in others}
         best = [other for other in others if scores[other] >= max(scores.values()) - 1e-12]
         credits.append(sum(subjects[other] == subjects[row] for other in best) / len(best))
     return np.mean(credits)
@@ -77,9 +78,36 @@ def test_people_with_words_of_their_own_are_found_and_strangers_are_not():
     assert result.by_scorer == dict.fromkeys(PLAIN, 1.0)
     assert result.chance == pytest.approx(1 / 25)
     assert result.num_images == 20
-    same = [references[0]] * len(references)
-    tied = subject_identification(images, subjects, candidates, same, tokenizer="words", scorers=PLAIN)
+    same = [candidates[0]] * len(candidates)
+    tied = subject_identification(images, subjects, same, references, tokenizer="words", scorers=PLAIN)
     assert tied.by_scorer == pytest.approx(dict.fromkeys(PLAIN, 1 / 25))
+
+
+def test_predictions_compete_for_each_reference():
+    """Predictions of uneven quality: the best of them wins against the others' references, not only against its own."""
+    generator = random.Random(0)
+    images, people, predictions, references = [], [], [], []
+    for image in range(40):
+        thing = [f"thing{image}-{number}" for number in range(8)]  # what everybody says of it
+        for person in range(4):
+            own = [f"style{person}-{number}" for number in range(4)]
+            kept = 0.35 + 0.2 * person  # the later the person, the better predicted
+            references.append(" ".join(thing + own))
+            predictions.append(" ".join(word for word in thing + own if generator.random() < kept))
+            images.append(image)
+            people.append(person)
+    found = subject_identification(images, people, predictions, references, tokenizer="split", scorers=["rouge_l"])
+    by_hand = []
+    for row, reference in enumerate(references):
+        rivals = [other for other in range(len(images)) if images[other] == images[row]]
+        scores = [rouge_l([predictions[other]], [reference], tokenizer="split").corpus for other in rivals]
+        best = [other for other, score in zip(rivals, scores, strict=True) if score == max(scores)]
+        by_hand.append((row in best) / len(best))
+    assert found.accuracy == pytest.approx(np.mean(by_hand))
+    by_person = [np.mean(by_hand[person::4]) for person in range(4)]
+    assert by_person == sorted(by_person)
+    turned = subject_identification(images, people, references, predictions, tokenizer="split", scorers=["rouge_l"])
+    assert abs(turned.accuracy - found.accuracy) > 0.1
 
 
 def test_the_order_of_people_does_not_matter():
@@ -125,7 +153,7 @@ def test_top1_shares_ties(scores, credits):
     np.testing.assert_allclose(top1_from_scores(scores), credits)
 
 
-def test_top1_counts_every_reference_of_the_person():
+def test_top1_counts_every_prediction_of_the_person():
     scores = [[1, 5, 5], [0, 5, 5], [5, 5, 0]]
     np.testing.assert_allclose(top1_from_scores(scores, subjects=["ana", "ana", "ben"]), [0.5, 0.5, 0])
 
