@@ -56,7 +56,7 @@ def not_negative(_: Any, attribute: "attrs.Attribute[Any]", value: float) -> Non
 
 
 METEOR = "meteor"
-CAPTION_METRICS = ("bleu4", "cider", "rouge_l", METEOR)
+CAPTION_METRICS = ("bleu1", "bleu4", "cider", "rouge_l", METEOR)
 # Settings that do not shape the loss curve: a run may resume with others.
 MAY_CHANGE = {"may_change": True}
 

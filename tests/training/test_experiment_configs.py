@@ -8,6 +8,7 @@ import pytest
 from tests.support.paths import CONFIGS
 from training.baselines.ablations import settings_of
 from training.config import ConfigError, TrainingConfig, load_config
+from training.loop.schedule import learning_rate_factor
 from training.network import NetworkConfig
 from training.reproduce import ABLATED, DEPER, EXPERIMENTS, SYSTEMS
 
@@ -32,6 +33,12 @@ def test_every_experiment_trains_as_the_paper_says(name):
     for stage in (config.stage1, config.stage2):
         assert (stage.learning_rate, stage.clip, stage.contrastive_weight, stage.temperature) == (5e-4, 1.0, 0.1, 0.07)
         assert (stage.bank_size, stage.modality_dropout) == (4096, 0.0)
+        assert (stage.batch_size, stage.accumulation) == (64, 4)
+        assert {learning_rate_factor(step, stage) for step in range(stage.steps)} == {1.0}
+        # Some thirty and twenty evaluations, an epoch apart, on "val".
+        assert stage.steps / stage.evaluate_every == pytest.approx(30 if stage is config.stage1 else 20, rel=0.06)
+    assert config.stage1.selection == {"accuracy": 1.0}
+    assert config.stage2.selection == {"bleu1": 0.1, "bleu4": 0.2, "rouge_l": 0.1, "meteor": 0.2, "cider": 0.2}
     assert config.prompt_tuning is not None
     assert config.stage2.style == ("caption" if name in ("kollenda", "he") else "description")
 
@@ -57,6 +64,38 @@ def test_the_people_are_those_of_the_paper():
     assert EXPERIMENTS["flickr30k-ln-100"].training_samples == 100
 
 
+# BLEU-4, CIDEr, OSS and CLS as the paper prints them, a line a row of its tables.
+PAPERS_TABLES = """
+flickr30k-ln, seen   | zero-shot                   | .024 .004 .133 -
+flickr30k-ln, seen   | MITR, fine-tuned per person | .101 .094 .224 .427
+flickr30k-ln, seen   | CSMN                        | .010 .003 .070 .459
+flickr30k-ln, seen   | prompt-tuning               | .135 .498 .320 .563
+flickr30k-ln, seen   | DEPER                       | .312 .789 .408 .796
+flickr30k-ln, seen   | DEPER, text only            | .222 .770 .379 .649
+flickr30k-ln, seen   | DEPER, no dynamics          | .276 .748 .378 .731
+flickr30k-ln, seen   | DEPER, no reconstruction    | .230 .774 .381 .724
+flickr30k-ln, seen   | DEPER, no dual context      | .229 .729 .380 .731
+flickr30k-ln, seen   | DEPER, no trajectory latent | .272 .745 .391 .750
+flickr30k-ln, seen   | DEPER, no contrast          | .228 .743 .386 .722
+flickr30k-ln, seen   | DEPER, no FiLM              | .270 .723 .394 .768
+flickr30k-ln, unseen | prompt-tuning               | .074 .338 .278 .479
+flickr30k-ln, unseen | DEPER                       | .202 .382 .329 .625
+coco-ln, unseen      | few-shot                    | .071 .077 .142 .406
+coco-ln, unseen      | DEPER                       | .164 .453 .330 .445
+kollenda, unseen     | few-shot                    | .063 .538 .272 .151
+kollenda, unseen     | DEPER                       | .143 1.053 .380 .157
+"""
+
+
+def test_the_papers_figures_are_those_of_its_tables():
+    expected: dict[str, dict[str, dict[str, float]]] = {}
+    for line in PAPERS_TABLES.strip().splitlines():
+        people, system, figures = (part.strip() for part in line.split("|"))
+        pairs = zip(("BLEU-4", "CIDEr", "OSS", "CLS"), figures.split(), strict=True)
+        expected.setdefault(people, {})[system] = {metric: float(value) for metric, value in pairs if value != "-"}
+    assert expected == PAPER
+
+
 def test_the_papers_figures_are_of_systems_and_data_that_there_are():
     names = {source.name for source in EXPERIMENTS.values()}
     elsewhere = {"CSMN", "MITR, fine-tuned per person"}
@@ -65,14 +104,7 @@ def test_the_papers_figures_are_of_systems_and_data_that_there_are():
         assert name in names
         assert people in ("seen", "unseen")
         assert set(systems) <= {*SYSTEMS, *ABLATED} | elsewhere
-        for figures in systems.values():
-            assert set(figures) <= {"BLEU-4", "CIDEr", "OSS", "CLS"}
-            assert all(0 < value < 2 for value in figures.values())
-    seen = PAPER["flickr30k-ln, seen"]
-    assert set(ABLATED) <= set(seen)
-    # What the paper claims: every part helps.
-    assert all(seen[name]["CLS"] < seen[DEPER]["CLS"] for name in ABLATED)
-    assert all(seen[name]["BLEU-4"] < seen[DEPER]["BLEU-4"] for name in ABLATED)
+    assert set(ABLATED) <= set(PAPER["flickr30k-ln, seen"])
 
 
 @pytest.mark.parametrize("name", ABLATED)

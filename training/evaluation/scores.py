@@ -27,8 +27,10 @@ from training.metrics.subject_identification import subject_identification
 from training.metrics.tokenization import Tokenizer, tokenize
 from training.metrics.wordnet import Lemmas
 
-METRICS = ("BLEU-4", "CIDEr", "METEOR", "ROUGE-L", "OSS", "CLS", "HC")
+METRICS = ("BLEU-4", "CIDEr", "METEOR", "ROUGE-L", "OSS", "CLS", "HC", "m-BLEU-4")
 PEOPLE = "the people themselves"
+
+_CONSISTENCY = ("HC", "m-BLEU-4")
 
 _CLS_SCORERS = {"BLEU-4": "bleu4", "METEOR": "meteor", "ROUGE-L": "rouge_l", "CIDEr": "cider"}
 
@@ -38,8 +40,9 @@ class Scores:
     """The figures of one data set.
 
     Attributes:
-        systems: System -> metric -> figure with its interval. `PEOPLE`, the last, has "HC" alone.
-        people: System -> person -> metric -> figure; "HC", which is about pairs of people, is not among them.
+        systems: System -> metric -> figure with its interval. `PEOPLE`, the last, has "HC" and "m-BLEU-4" alone.
+        people: System -> person -> metric -> figure; "HC" and "m-BLEU-4", which are about several people, are not among
+            them.
         unmeasured: Metric -> why there is none.
         chance: What CLS would be if every reference fitted equally well; None where it was not measured.
     """
@@ -90,8 +93,9 @@ def score_systems(
 
     BLEU-4 and METEOR are the corpus scores that COCO reports, the others means over samples; CLS is the mean over its
     scorers, over images with at least 2 people. HC of a system is how alike its descriptions of one image for different
-    people are; people's own is beside it. Intervals are 95 %, bootstrap over people (over images for HC); where there
-    is but one person, there is none.
+    people are, as the mean BLEU-4 of pairs; m-BLEU-4 is the same against all others at once. People's own are beside
+    them. Intervals are 95 %, bootstrap over people (over images for HC and m-BLEU-4); where there is but one person,
+    there is none.
 
     Args:
         images: n image ids.
@@ -117,7 +121,7 @@ def score_systems(
     check_lengths(images=images, subjects=subjects, references=references, **texts)
 
     shared = any(len(people) > 1 for people in _people_by_image(images, subjects).values())
-    unmeasured = {} if shared else dict.fromkeys(("CLS", "HC"), "no image was described by 2 people")
+    unmeasured = {} if shared else dict.fromkeys(("CLS", *_CONSISTENCY), "no image was described by 2 people")
     if len(references) < 2:
         unmeasured["CIDEr"] = "the document frequency of 1 reference says nothing"
     unmeasured = {metric: reason for metric, reason in unmeasured.items() if metric in metrics}
@@ -151,10 +155,9 @@ def score_systems(
             person: {**{metric: own.get(person) for metric, own in by_owner.items()}, "samples": count}
             for person, count in samples.items()
         }
-        if "HC" in measured:
-            figures[system]["HC"] = _consistency(images, subjects, candidates)
-    if "HC" in measured:
-        figures[PEOPLE] = {"HC": _consistency(images, subjects, truth)}
+        figures[system] |= _consistency(measured, images, subjects, candidates)
+    if alike := _consistency(measured, images, subjects, truth):
+        figures[PEOPLE] = alike
     return Scores(figures, people, unmeasured, chance)
 
 
@@ -187,9 +190,19 @@ def _captions(
     return {metric: make() for metric, make in makers.items() if metric in measured}
 
 
-def _consistency(images: Sequence[str], subjects: Sequence[str], texts: list[str]) -> Figure:
+def _consistency(
+    measured: Sequence[str], images: Sequence[str], subjects: Sequence[str], texts: list[str]
+) -> dict[str, Figure]:
+    if not {*measured} & {*_CONSISTENCY}:
+        return {}
     found = human_consistency(images, subjects, texts, tokenizer="split")
-    return _SumStatistics.mean(found.by_image, list(map(str, found.images))).figure()
+    owners = list(map(str, found.images))
+    by_image = dict(zip(_CONSISTENCY, (found.by_image, found.multi_reference), strict=True))
+    return {
+        metric: _SumStatistics.mean(values, owners).figure()
+        for metric, values in by_image.items()
+        if metric in measured
+    }
 
 
 def _people_by_image(images: Sequence[str], subjects: Sequence[str]) -> dict[str, set[str]]:

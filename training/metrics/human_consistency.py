@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pydeper.errors import InvalidArgumentError
 from training.metrics.arguments import check_lengths, check_texts
-from training.metrics.bleu import bleu4
+from training.metrics.bleu import bleu4, multi_reference_bleu4
 from training.metrics.tokenization import Tokenizer
 
 
@@ -20,20 +20,23 @@ class HumanConsistency:
     """How alike people are.
 
     Attributes:
-        mean: Mean over images, in [0, 1].
+        mean: Mean of `by_image`, in [0, 1].
         images: The m images with descriptions by at least 2 people, as first met.
-        by_image: (m,) mean BLEU-4 over an image's ordered pairs of descriptions by different people.
+        by_image: (m,) HC: mean BLEU-4 over an image's ordered pairs of descriptions by different people.
+        multi_reference: (m,) m-BLEU-4: mean over an image's descriptions of BLEU-4 against all those by other people at
+            once, which is the higher the more people there are.
     """
 
     mean: float
     images: tuple[Hashable, ...]
     by_image: NDArray[np.float64]
+    multi_reference: NDArray[np.float64]
 
 
 def human_consistency(
     images: Sequence[Hashable], subjects: Sequence[Hashable], descriptions: Sequence[str], *, tokenizer: Tokenizer
 ) -> HumanConsistency:
-    """Mean BLEU-4 between different people's descriptions of one image.
+    """Mean BLEU-4 between different people's descriptions of one image, in pairs and against all others at once.
 
     BLEU is not symmetric, so either description of a pair is once the candidate. Every image counts the same, however
     many people described it.
@@ -68,8 +71,25 @@ def human_consistency(
     scores = bleu4(
         [descriptions[row] for _, row, _ in pairs], [descriptions[other] for _, _, other in pairs], tokenizer=tokenizer
     ).pairs
+    by_image = _means(pairs, scores)
+    others: dict[int, list[str]] = defaultdict(list)
+    for _, row, other in pairs:
+        others[row].append(descriptions[other])
+    rows = [(image, row, row) for image, own in rows_of.items() for row in own if row in others]
+    multiple = multi_reference_bleu4(
+        [descriptions[row] for _, row, _ in rows], [others[row] for _, row, _ in rows], tokenizer=tokenizer
+    )
+    return HumanConsistency(
+        mean=float(np.mean([*by_image.values()])),
+        images=tuple(by_image),
+        by_image=np.array([*by_image.values()]),
+        multi_reference=np.array([*_means(rows, multiple).values()]),
+    )
+
+
+def _means(rows: Sequence[tuple[Hashable, int, int]], scores: NDArray[np.float64]) -> dict[Hashable, float]:
+    """Returns the mean score of each image's rows, the images as first met."""
     scores_of: dict[Hashable, list[float]] = defaultdict(list)
-    for (image, _, _), score in zip(pairs, scores, strict=True):
+    for (image, _, _), score in zip(rows, scores, strict=True):
         scores_of[image].append(float(score))
-    by_image = np.array([np.mean(of_image) for of_image in scores_of.values()])
-    return HumanConsistency(float(by_image.mean()), tuple(scores_of), by_image)
+    return {image: float(np.mean(found)) for image, found in scores_of.items()}

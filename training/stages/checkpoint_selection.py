@@ -3,7 +3,7 @@
 from collections.abc import Container, Sequence
 
 from training.config import METEOR
-from training.metrics.bleu import bleu4
+from training.metrics.bleu import bleu1, bleu4
 from training.metrics.cider import DocumentFrequency, cider
 from training.metrics.meteor import meteor
 from training.metrics.requirements import check_meteor
@@ -23,7 +23,7 @@ def check_requirements(selection: Container[str]) -> None:
 def caption_figures(
     candidates: Sequence[str], references: Sequence[str], corpus: Sequence[str], *, with_meteor: bool = False
 ) -> dict[str, float]:
-    """BLEU-4, CIDEr, ROUGE-L and maybe METEOR of produced descriptions, each against that person's own.
+    """BLEU-1, BLEU-4, CIDEr, ROUGE-L and maybe METEOR of produced descriptions, each against that person's own.
 
     They are for choosing among the steps of one run, with plain words as tokens: no figures to report.
 
@@ -38,6 +38,7 @@ def caption_figures(
     """
     frequency = DocumentFrequency.of(corpus, tokenizer="words")
     figures = {
+        "bleu1": bleu1(candidates, references, tokenizer="words").corpus,
         "bleu4": bleu4(candidates, references, tokenizer="words").corpus,
         "cider": cider(candidates, references, tokenizer="words", document_frequency=frequency).corpus,
         "rouge_l": rouge_l(candidates, references, tokenizer="words").corpus,

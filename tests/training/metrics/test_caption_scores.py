@@ -16,7 +16,7 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 from pydeper.errors import InvalidArgumentError
 from training.metrics import meteor as meteor_module
 from training.metrics import tokenization
-from training.metrics.bleu import bleu4, bleu4_from_statistics, bleu_statistics
+from training.metrics.bleu import bleu1, bleu4, bleu4_from_statistics, bleu_statistics
 from training.metrics.cider import DocumentFrequency, cider
 from training.metrics.meteor import meteor, meteor_from_statistics, meteor_statistics, one_program
 from training.metrics.requirements import MissingRequirementError, ProgramError
@@ -26,7 +26,7 @@ from training.metrics.tokenization import tokenize
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="METEOR and the PTB tokenizer run in Java")
 
 METRICS = [bleu4, cider, rouge_l, meteor]
-PLAIN_METRICS = [bleu4, cider, rouge_l]
+PLAIN_METRICS = [bleu1, bleu4, cider, rouge_l]
 
 texts = st.lists(st.sampled_from(["a", "the", "red", "dog", "dogs", "cat", "sees"]), max_size=12).map(" ".join)
 # pycocoevalcap cannot take a corpus of empty references alone.
@@ -50,9 +50,9 @@ def coco(metric, candidates, references):
     """The corpus score and the scores of the pairs, from pycocoevalcap itself."""
     truth = {index: [text] for index, text in enumerate(references)}
     predicted = {index: [text] for index, text in enumerate(candidates)}
-    if metric is bleu4:
+    if metric in (bleu1, bleu4):
         corpus, pairs = Bleu(4).compute_score(truth, predicted, verbose=0)
-        return corpus[3], pairs[3]
+        return corpus[3 * (metric is bleu4)], pairs[3 * (metric is bleu4)]
     if metric is meteor:
         scorer = Meteor()
         with contextlib.closing(scorer.meteor_p.stdout), contextlib.closing(scorer.meteor_p.stderr):

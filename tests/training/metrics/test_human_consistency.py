@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pycocoevalcap.bleu.bleu import Bleu
 
 from pydeper.errors import InvalidArgumentError
+from training.metrics.bleu import multi_reference_bleu4
 from training.metrics.human_consistency import human_consistency
 
 
@@ -30,6 +31,26 @@ def test_human_consistency_equals_the_plain_definition():
     assert result.images == ("x", "y")
     np.testing.assert_allclose(result.by_image, [np.mean(by_image["x"]), np.mean(by_image["y"])])
     assert result.mean == pytest.approx(result.by_image.mean())
+    several = {}
+    for left, image in enumerate(images):
+        if others := [texts[right] for right in range(6) if images[right] == image and right != left]:
+            score = Bleu(4).compute_score({0: others}, {0: [texts[left]]}, verbose=0)[0][3]
+            several.setdefault(image, []).append(score)
+    np.testing.assert_allclose(result.multi_reference, [np.mean(several["x"]), np.mean(several["y"])])
+    assert result.multi_reference[0] > result.by_image[0]  # three people
+    assert result.multi_reference[1] == pytest.approx(result.by_image[1])  # two people
+
+
+WORDS = st.lists(st.sampled_from(["a", "the", "red", "dog", "cat", "sees"]), max_size=10).map(" ".join)
+
+
+@given(st.lists(st.tuples(WORDS, st.lists(WORDS.filter(bool), min_size=1, max_size=4)), min_size=1, max_size=4))
+def test_several_references_are_scored_as_pycocoevalcap_does(rows):
+    candidates, references = map(list, zip(*rows, strict=True))
+    _, expected = Bleu(4).compute_score(
+        dict(enumerate(references)), {i: [c] for i, c in enumerate(candidates)}, verbose=0
+    )
+    np.testing.assert_allclose(multi_reference_bleu4(candidates, references, tokenizer="split"), expected[3], rtol=1e-9)
 
 
 def test_human_consistency_does_not_compare_a_person_with_themselves():
