@@ -39,7 +39,10 @@ def main() -> None:
         for at_once, known in seconds.items():
             known.append(describe_all(ours, images, at_once) / IMAGES)
             print(f"{at_once} at a time: {known[-1]:.2f} s each", flush=True)
-    rows = {f"{at_once} at a time": figures_of(statistics.median(known), options.threads) for at_once, known in seconds.items()}
+    rows = {
+        f"{at_once} at a time": figures_of(statistics.median(known), options.threads)
+        for at_once, known in seconds.items()
+    }
     print(format_table(rows))
     if options.report is not None:
         facts = {
