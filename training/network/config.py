@@ -1,6 +1,10 @@
 """The sizes of the network, and which of its parts are there; the defaults are those of the paper."""
 
+from typing import get_args
+
 import attrs
+
+from training.network.box_pooling import BoxPooling
 
 
 def _size(instance: object, attribute: "attrs.Attribute[int]", value: object) -> None:
@@ -41,9 +45,12 @@ class NetworkConfig:
             if at all.
         word_order: Weight, at least 0, of the sinusoidal encoding of a word's place in the description, added to its
             token. 0, as in the paper, which names no such encoding: a description is a bag of words.
+        box_pooling: Which cells of the image's grid a fixation's box takes in: "overlap", all that it overlaps, as in
+            the released code; "centre", those whose centre lies in it.
 
     Raises:
-        ValueError: A size is below 1, does not divide as it must, or the dropout is outside [0, 1).
+        ValueError: A size is below 1, does not divide as it must, the dropout is outside [0, 1), or there is no such
+            pooling.
         TypeError: A size is not an int, or a switch not a bool.
     """
 
@@ -63,10 +70,14 @@ class NetworkConfig:
     trajectory_latent: bool = attrs.field(default=True, validator=_switch)
     film: bool = attrs.field(default=True, validator=_switch)
     word_order: float = attrs.field(default=0.0, converter=float)
+    box_pooling: BoxPooling = "overlap"
 
     def __attrs_post_init__(self) -> None:
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"NetworkConfig.dropout is {self.dropout}; it must lie in [0, 1)")
+        if self.box_pooling not in get_args(BoxPooling):
+            choices = " or ".join(map(repr, get_args(BoxPooling)))
+            raise ValueError(f"NetworkConfig.box_pooling is {self.box_pooling!r}; it must be {choices}")
         if not 0.0 <= self.word_order < float("inf"):
             raise ValueError(f"NetworkConfig.word_order is {self.word_order}; it must be a number, at least 0")
         # Where a box is takes half of D for x and half for y, each in pairs of sine and cosine.

@@ -46,11 +46,12 @@ class TrajectoryEmbedding(nn.Module):
         self.grid_size = config.grid_size
         self.hidden_size = config.hidden_size
         self.dynamics = config.dynamics
+        self.box_pooling = config.box_pooling
         self.projection = nn.Linear(config.image_channels, config.hidden_size)
 
     def forward(self, image_tokens: Tensor, boxes: Tensor, durations: Tensor) -> Tensor:
         """(B, G·G, C) image tokens, (B, M, 4) boxes, (B, M) seconds -> (B, M, D)."""
-        seen: Tensor = self.projection(pool_boxes(image_tokens, boxes, self.grid_size))
+        seen: Tensor = self.projection(pool_boxes(image_tokens, boxes, self.grid_size, self.box_pooling))
         where = encode_where(boxes, self.grid_size, self.hidden_size)
         if not self.dynamics:
             return seen + where
@@ -65,8 +66,8 @@ class PersonaEncoder(nn.Module):
     A description or trajectory that is missing is a fully masked stream: the other one alone then makes z_s.
 
     A part that is switched off here has no weights of its own, so the weights alone would fit the whole network too. An
-    empty buffer `without_…` marks them: loading refuses a checkpoint that was trained with other switches. The weight
-    of the words' order, where it has any, is a buffer too.
+    empty buffer `without_…` marks them: loading refuses a checkpoint that was trained with other switches. So does one
+    that marks the pooling of boxes. The weight of the words' order, where it has any, is a buffer too.
     """
 
     word_order: Tensor
@@ -85,6 +86,9 @@ class PersonaEncoder(nn.Module):
         for part in ("trajectory", "dynamics", "dual_context"):
             if not getattr(config, part):
                 self.register_buffer(f"without_{part}", torch.empty(0))
+        # None marks "centre": the checkpoints of earlier versions, which knew no other, have no such buffer.
+        if config.box_pooling == "overlap":
+            self.register_buffer("box_pooling_by_overlap", torch.empty(0))
         if config.word_order:
             self.register_buffer("word_order", torch.tensor(config.word_order))
 

@@ -122,15 +122,17 @@ def plain_sinusoid(value: float, size: int) -> list[float]:
     return [(math.cos if i % 2 else math.sin)(value / 10_000 ** (2 * (i // 2) / size)) for i in range(size)]
 
 
-def plain_pooling(tokens: Tensor, box: list[float], grid_size: int) -> Tensor:
-    x1, y1, x2, y2 = box
-    inside = [
-        tokens[row * grid_size + column]
-        for row in range(grid_size)
-        for column in range(grid_size)
-        if x1 <= (column + 0.5) / grid_size <= x2 and y1 <= (row + 0.5) / grid_size <= y2
-    ]
+def plain_pooling(tokens: Tensor, box: list[float], grid_size: int, kind: str = "overlap") -> Tensor:
+    """The mean over the cells from the floor of a box's near edge to the ceiling of its far edge, or by centres."""
+    x1, y1, x2, y2 = (number * grid_size for number in box)
+    if kind == "overlap":
+        columns = range(math.floor(x1 + 1e-4), math.ceil(x2 - 1e-4))
+        rows = range(math.floor(y1 + 1e-4), math.ceil(y2 - 1e-4))
+    else:
+        columns = [cell for cell in range(grid_size) if x1 <= cell + 0.5 <= x2]
+        rows = [cell for cell in range(grid_size) if y1 <= cell + 0.5 <= y2]
+    inside = [tokens[row * grid_size + column] for row in rows for column in columns]
     if not inside:
-        column, row = (min(int((a + b) / 2 * grid_size), grid_size - 1) for a, b in ((x1, x2), (y1, y2)))
+        column, row = (min(int((a + b) / 2), grid_size - 1) for a, b in ((x1, x2), (y1, y2)))
         inside = [tokens[row * grid_size + column]]
     return sum(inside) / len(inside)

@@ -13,7 +13,7 @@ from torch import nn
 from tests.training.network.plain_network import Plain, plain_pooling, plain_sinusoid
 from tests.training.network.small_network import CONFIG, SWITCHES, collate, draw_sample
 from training.network import Adapter, Deper, NetworkConfig, PersonaEncoder
-from training.network.box_pooling import pool_boxes
+from training.network.box_pooling import BoxPooling, pool_boxes
 from training.network.film import FiLM
 from training.network.positions import encode_how_long, encode_order, encode_where, sinusoid
 
@@ -96,6 +96,7 @@ def test_the_whole_network_has_the_weights_and_buffers_that_it_always_had() -> N
     layers += ["persona_encoder.trajectory_embedding.projection", "subject_head.classifier", "trajectory_decoder.head"]
     expected = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
     expected |= {f"{readout}.query" for readout in readouts} | {"trajectory_decoder.box_queries"}
+    expected.add("persona_encoder.box_pooling_by_overlap")  # a mark without numbers
     assert names == expected
 
 
@@ -157,15 +158,44 @@ def test_every_parameter_learns() -> None:
             assert parameter.grad.any(), name
 
 
+@pytest.mark.parametrize("kind", ["overlap", "centre"])
 @settings(max_examples=40)
 @given(seed=SEEDS, grid_size=st.integers(1, 7), data=st.data())
-def test_box_pooling_is_the_mean_of_the_covered_cells(seed: int, grid_size: int, data: st.DataObject) -> None:
-    edge = st.floats(0, 1) | st.sampled_from([(i + 0.5) / grid_size for i in range(grid_size)])
+def test_box_pooling_is_the_mean_of_the_covered_cells(
+    kind: BoxPooling, seed: int, grid_size: int, data: st.DataObject
+) -> None:
+    edge = st.floats(0, 1) | st.sampled_from([i / 2 / grid_size for i in range(2 * grid_size + 1)])
     pairs = data.draw(st.lists(st.tuples(edge, edge, edge, edge), min_size=1, max_size=5))
     boxes = [[min(a, b), min(c, d), max(a, b), max(c, d)] for a, b, c, d in pairs]
     tokens = torch.randn(grid_size**2, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    pooled = pool_boxes(tokens[None], torch.tensor([boxes], dtype=torch.float64), grid_size)[0]
-    torch.testing.assert_close(pooled, torch.stack([plain_pooling(tokens, b, grid_size) for b in boxes]))
+    pooled = pool_boxes(tokens[None], torch.tensor([boxes], dtype=torch.float64), grid_size, kind)[0]
+    torch.testing.assert_close(pooled, torch.stack([plain_pooling(tokens, b, grid_size, kind) for b in boxes]))
+
+
+def test_a_box_takes_in_every_cell_that_it_overlaps() -> None:
+    """A 4×4 grid: most of a cell, parts of its neighbours; a box along the cells' edges; a point."""
+    numbers = torch.arange(16.0)[None, :, None]
+
+    def cells(*box: float, kind: BoxPooling = "overlap") -> list[int]:
+        """Which cells were pooled, told from the weights of their mean."""
+        weights = pool_boxes(torch.eye(16)[None], torch.tensor([[box]]), 4, kind)[0, 0]
+        mean = pool_boxes(numbers, torch.tensor([[box]]), 4, kind).item()
+        chosen = [number for number, weight in enumerate(weights.tolist()) if weight]
+        assert mean == pytest.approx(sum(chosen) / len(chosen))
+        return chosen
+
+    assert cells(0.2, 0.2, 0.6, 0.4) == [0, 1, 2, 4, 5, 6]
+    assert cells(0.2, 0.2, 0.6, 0.4, kind="centre") == [5]
+    assert cells(0.25, 0.25, 0.75, 0.5) == [5, 6]
+    assert cells(0.3, 0.3, 0.3, 0.3) == cells(0.3, 0.3, 0.3, 0.3, kind="centre") == [5]
+    assert cells(1.0, 1.0, 1.0, 1.0) == [15]
+    assert cells(0.0, 0.0, 1.0, 1.0) == [*range(16)]
+
+
+def test_weights_of_another_pooling_are_refused() -> None:
+    by_centre = Deper(attrs.evolve(CONFIG, box_pooling="centre"), num_subjects=4).state_dict()
+    with pytest.raises(RuntimeError, match="box_pooling_by_overlap"):
+        Deper(CONFIG, num_subjects=4).load_state_dict(by_centre)
 
 
 @given(values=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=5), half=st.integers(1, 8))
