@@ -17,7 +17,7 @@ from training.loop.train import train
 from training.people.nearest_centroid import Vectors
 from training.people.score_fusion import Modality
 from training.people.whitening import Whitening
-from training.preparation.splits import TRAIN, VAL
+from training.preparation.splits import SEEN_SPLITS, SPLITS, TEST, TRAIN, UNSEEN_SPLITS, VAL
 from training.runs.folders import stage1_folder
 from training.runs.frozen_parts import FrozenParts
 from training.stages.embedding import embed
@@ -44,7 +44,7 @@ class Experiment:
         trainings: How many trainings make DEPER's ensemble, with the seeds `config.seed`, `config.seed` + 1, … Its
             scores are the means of theirs.
         parts: The frozen parts.
-        samples: All n samples, in the order of `data`.
+        samples: All n samples, in the order of `data`; their split is "train" or "val", on which the figures are.
         data: All samples, encoded.
     """
 
@@ -60,17 +60,12 @@ class Experiment:
 
         Raises:
             InvalidArgumentError: There is to be no training.
-            InvalidSampleError: The samples cannot be read, are of one person, or are not divided into "train" and
-                "val".
+            InvalidSampleError: The samples cannot be read, are of one person, or are not divided into samples to learn
+                from and others to measure on.
         """
         if trainings < 1:
             raise InvalidArgumentError(f"trainings is {trainings}; at least 1 is needed")
-        samples = pydeper.read_samples(config.samples, check_durations=config.check_durations)
-        if {sample.split for sample in samples} != {TRAIN, VAL}:
-            raise InvalidSampleError(
-                f"{config.samples}: split: every sample must be of {TRAIN!r} or {VAL!r}, and both "
-                "must occur; identification is measured on the second"
-            )
+        samples = _divided(pydeper.read_samples(config.samples, check_durations=config.check_durations), config.samples)
         if len(people := {sample.subject for sample in samples}) == 1:
             raise InvalidSampleError(
                 f"{config.samples}: subject: all samples are of one person, {people.pop()!r}; telling who it is needs "
@@ -108,6 +103,32 @@ class Experiment:
             vectors = embed(task.deper, table, self.data, masked)
             whitened[view] = Whitening.fit(vectors[training], subjects, SHRINKAGE)(vectors)
         return whitened
+
+
+def _divided(samples: Sequence[Sample], source: str) -> Sequence[Sample]:
+    """Returns the samples of "train" and "val" as they are, or those of a prepared data set as such.
+
+    In a prepared data set the figures are of "test", so "val" is for training, within which the model is selected; the
+    samples of unseen people, "support" and "query", are left out.
+
+    Raises:
+        InvalidSampleError: They are divided otherwise.
+    """
+    found = {sample.split for sample in samples}
+    if found == {TRAIN, VAL}:
+        return samples
+    if {TRAIN, TEST} <= found <= {*SPLITS}:
+        seen = [sample for sample in samples if sample.split in SEEN_SPLITS]
+        if unseen := len(samples) - len(seen):
+            print(f"{unseen} samples of unseen people ({', '.join(UNSEEN_SPLITS)}) are left out", flush=True)
+        return [attrs.evolve(sample, split=VAL if sample.split == TEST else TRAIN) for sample in seen]
+    named = ", ".join(sorted(map(repr, found - {None}))) or "none"
+    missing = " and samples without one" if None in found and len(found) > 1 else ""
+    raise InvalidSampleError(
+        f"{source}: split: identification learns from {TRAIN!r} and is measured on {TEST!r}, or on {VAL!r} where that "
+        f"is all there is beside it; the samples' splits are {named}{missing}. Let `python -m training prepare` divide "
+        'them, or write "split" into each line of the file'
+    )
 
 
 def subset(data: EncodedDataset, chosen: Mask) -> EncodedDataset:

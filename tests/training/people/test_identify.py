@@ -9,7 +9,9 @@ from tests.support.training_run import (
     write_drawn_samples,
 )
 from training.__main__ import main
+from training.config import TrainingConfig, load_config
 from training.loop.checkpoints import CHECKPOINT
+from training.people.experiment import Experiment
 
 TINY_STAGE1 = (
     "stage1.steps=2",
@@ -120,10 +122,46 @@ def test_what_cannot_be_identified_is_refused_before_anything_is_trained(
     assert not list(tmp_path.rglob(CHECKPOINT))
 
 
-def test_identification_needs_both_splits(config_file, parts, tmp_path, capsys):
+def test_identification_takes_the_splits_that_prepare_makes(config_file, parts, capsys):
+    """Seen people's "test" is measured on, their "val" learned from; unseen people are left out."""
     source = parts / "samples/samples.jsonl"
-    path = source.with_name("training_only.jsonl")
-    path.write_text("".join(line + "\n" for line in source.read_text().splitlines() if '"train"' in line))
+    lines = [json.loads(line) for line in source.read_text().splitlines()]
+    images = sorted({line["image"] for line in lines if line["split"] == "train"})
+    prepared = [
+        {**line, "split": "test" if line["split"] == "val" else "val" if line["image"] == images[0] else "train"}
+        for line in lines
+    ]
+    stranger = [{**line, "subject": "a stranger", "split": "support"} for line in lines[:2]]
+    stranger.append({**lines[2], "subject": "a stranger", "split": "query"})
+    path = source.with_name("prepared.jsonl")
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*prepared, *stranger]))
+    before, after = (
+        Experiment.load(load_config(TrainingConfig, config_file, [f"samples={json.dumps(str(file))}"]))
+        for file in (source, path)
+    )
+    assert [(s.subject, s.split) for s in after.samples] == [(s.subject, s.split) for s in before.samples]
+    assert after.is_training.tolist() == before.is_training.tolist()
+    assert "3 samples of unseen people (support, query) are left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("keep", "said"),
+    [
+        ('"train"', "the samples' splits are 'train'."),
+        ('"val"', "the samples' splits are 'val'."),
+        ("", "the samples' splits are 'later', 'train', 'val'."),
+    ],
+)
+def test_identification_needs_samples_to_learn_from_and_others(config_file, parts, tmp_path, capsys, keep, said):
+    source = parts / "samples/samples.jsonl"
+    lines = [line for line in source.read_text().splitlines() if keep in line]
+    if not keep:
+        lines[0] = lines[0].replace('"split": "train"', '"split": "later"')
+        assert "later" in lines[0]
+    path = source.with_name("divided_otherwise.jsonl")
+    path.write_text("".join(line + "\n" for line in lines))
     code = main(["identify", "--config", str(config_file), "--out", str(tmp_path), "--set", f"samples={path}"])
     assert code == 2
-    assert "every sample must be of 'train' or 'val'" in capsys.readouterr().err
+    complaint = capsys.readouterr().err
+    assert said in complaint
+    assert "Let `python -m training prepare` divide them" in complaint
