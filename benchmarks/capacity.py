@@ -18,26 +18,26 @@ from pydeper.model.requests import DescriptionRequest
 from training.evaluation.report import Figure, check_reports, format_table, write_report
 
 NAME = "capacity"
-IMAGES = 16
-AT_ONCE = (1, 4, 8, 16)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("runs/qwen2_vl_2b"), help="what is made and kept")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--images", type=int, default=16, help="described in a round (default: %(default)s)")
+    parser.add_argument("--at-once", type=int, nargs="+", default=[1, 4, 8, 16], metavar="N", help="that share a step")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--report", type=Path, metavar="FOLDER", help=f"also write {NAME}.json and {NAME}.md there")
     options = parser.parse_args()
     if options.report is not None:
         check_reports(options.report, [NAME])
     prepare(options.work, "int4")
-    images = [photograph(options.work, 300 + number) for number in range(IMAGES)]
+    images = [photograph(options.work, 300 + number) for number in range(options.images)]
     ours = Ours(options.work / "bundle", options.threads)
-    seconds: dict[int, list[float]] = {at_once: [] for at_once in AT_ONCE}
+    seconds: dict[int, list[float]] = {at_once: [] for at_once in options.at_once}
     for _ in range(options.rounds):
         for at_once, known in seconds.items():
-            known.append(describe_all(ours, images, at_once) / IMAGES)
+            known.append(describe_all(ours, images, at_once) / len(images))
             print(f"{at_once} at a time: {known[-1]:.2f} s each", flush=True)
     rows = {
         f"{at_once} at a time": figures_of(statistics.median(known), options.threads)
@@ -49,6 +49,8 @@ def main() -> None:
             "cpu": cpu(),
             "threads": options.threads,
             "tokens of a description": TOKENS,
+            "pictures of a round": options.images,
+            "rounds": options.rounds,
             "command": "python -m benchmarks.capacity --report docs/results",
         }
         write_report(options.report, NAME, rows, title="What a machine describes at the real size", facts=facts)

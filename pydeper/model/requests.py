@@ -71,12 +71,13 @@ def stream_requests(
         more: See `DeperModel.stream_batch`.
         wanted: See `DeperModel.stream_batch`.
     """
-    numbers: list[int] = []  # of the requests that are rows of the model, which counts rows alone
+    # The model counts rows alone, and a request that cannot be read never becomes one.
+    number_of: dict[int, int] = {}
     failed: deque[tuple[int, PydeperError]] = deque()
-    count = 0
+    count = rows_so_far = 0
 
     def rows_of(requests: Iterable[DescriptionRequest]) -> list[Row]:
-        nonlocal count
+        nonlocal count, rows_so_far
         rows = []
         for request in requests:
             try:
@@ -86,7 +87,8 @@ def stream_requests(
                 failed.append((count, error))
             else:
                 rows.append(row)
-                numbers.append(count)
+                number_of[rows_so_far] = count
+                rows_so_far += 1
             count += 1
         return rows
 
@@ -94,9 +96,9 @@ def stream_requests(
         for row, piece in vlm.stream_rows(
             rows_of(first),
             more=lambda running: rows_of(more(running)),
-            wanted=lambda row: wanted(numbers[row]),
+            wanted=lambda row: wanted(number_of[row]),
         ):
             while failed:
                 yield failed.popleft()
-            yield numbers[row], piece
+            yield (number_of[row] if isinstance(piece, str) else number_of.pop(row)), piece
     yield from failed

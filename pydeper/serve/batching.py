@@ -6,6 +6,7 @@ pieces as they are written; one whose client has gone, or whose time is over, is
 """
 
 import asyncio
+import itertools
 import logging
 import math
 import threading
@@ -26,6 +27,8 @@ from pydeper.serve.problems import Problem, problem_of
 from pydeper.vlm import EncodedImage
 
 _ROWS = 16
+# Of a pause between two answers, as far as it tells how fast they are.
+_LONGEST = 1.0
 
 
 @attrs.define(eq=False)
@@ -148,7 +151,8 @@ class Batcher:
         self._encoded: deque[Request] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._seconds_each = 0.1  # from one answer to the next while there is something to do, the mean of late
+        self._seconds_each = 0.1  # from one answer to the next, the mean of late
+        self._last_end = time.monotonic()
         self._threads = [
             threading.Thread(target=work, name=f"pydeper-{name}", daemon=True)
             for name, work in (("encode", self._encode), ("describe", self._describe))
@@ -226,11 +230,7 @@ class Batcher:
     def _describe(self) -> None:
         """Computes requests whose images are encoded."""
         while requests := self._first():
-            try:
-                self._compute(requests, self._more)
-            except Exception:
-                LOGGER.error("descriptions failed", exc_info=True)
-                self._fail(requests)
+            self._compute(requests, self._more)
 
     def _first(self) -> list[Request]:
         """Waits for requests, and takes as many as are computed together; none once the queue is closed and empty."""
@@ -259,46 +259,49 @@ class Batcher:
                 self._end(request, "dropped", too_late())
         return taken
 
-    def _compute(self, requests: list[Request], more: Callable[[int], list[Request]]) -> None:
-        """Computes requests and those that join them, which it adds to the list.
+    def _compute(self, requests: Sequence[Request], more: Callable[[int], list[Request]]) -> None:
+        """Computes requests, and those that join them.
 
         Where all fail at once, as when memory runs out, those of which nothing has gone out are computed again in
         halves.
         """
+        # Only those that are running: under load there is always one, and this does not return.
+        running = dict(enumerate(requests))
+        numbers = itertools.count(len(requests))
 
-        def joining(running: int) -> Iterator[DescriptionRequest]:
-            taken = more(running)
-            requests.extend(taken)
+        def joining(count: int) -> Iterator[DescriptionRequest]:
+            taken = more(count)
+            running.update({next(numbers): request for request in taken})
             return map(_asked, taken)
 
-        pieces = self._model().stream_batch(
-            map(_asked, [*requests]), more=joining, wanted=lambda number: requests[number].wanted
-        )
-        began = time.monotonic()
         try:
-            for number, piece in pieces:
-                request = requests[number]
+            for number, piece in self._model().stream_batch(
+                map(_asked, requests), more=joining, wanted=lambda number: running[number].wanted
+            ):
                 if isinstance(piece, str):
-                    if not request.begun:
-                        self._metrics.first_piece_seconds.observe(request.waited)
-                    request.add(piece)
-                    continue
-                if piece is None:
+                    self._add(running[number], piece)
+                elif piece is None:
+                    request = running.pop(number)
                     self._end(request, *(("done",) if request.wanted else ("dropped", too_late())))
                 else:
-                    self._fail([request], problem_of(piece))
-                self._seconds_each += 0.1 * (time.monotonic() - began - self._seconds_each)
-                began = time.monotonic()
+                    self._fail([running.pop(number)], problem_of(piece))
         except PydeperError as error:
-            LOGGER.log(logging.WARNING, "batch failed", exc_info=True, extra={"fields": {"rows": len(requests)}})
-            running = [request for request in requests if not request.ended]
-            again = [request for request in running if request.can_be_repeated] if len(running) > 1 else []
-            self._fail([request for request in running if request not in again], problem_of(error))
+            LOGGER.log(logging.WARNING, "batch failed", exc_info=True, extra={"fields": {"rows": len(running)}})
+            again = [request for request in running.values() if request.can_be_repeated] if len(running) > 1 else []
+            self._fail([request for request in running.values() if request not in again], problem_of(error))
             for request in again:
                 request.repeat()
             for half in (again[: len(again) // 2], again[len(again) // 2 :]):
                 if half:
                     self._compute(half, lambda running: [])
+        except Exception:
+            LOGGER.error("descriptions failed", exc_info=True)
+            self._fail([*running.values()])
+
+    def _add(self, request: Request, piece: str) -> None:
+        if not request.begun:
+            self._metrics.first_piece_seconds.observe(request.waited)
+        request.add(piece)
 
     def _fail(self, requests: Sequence[Request], problem: Problem | None = None) -> None:
         problem = problem or Problem("failure", "the description could not be computed", "try again later")
@@ -306,6 +309,9 @@ class Batcher:
             self._end(request, "failed", problem)
 
     def _end(self, request: Request, how: str, problem: Problem | None = None) -> None:
+        now = time.monotonic()
+        self._seconds_each += 0.1 * (min(now - self._last_end, _LONGEST) - self._seconds_each)
+        self._last_end = now
         self._metrics.descriptions.labels(how).inc()
         request.end(problem)
 

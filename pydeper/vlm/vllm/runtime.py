@@ -183,8 +183,9 @@ class VLLMRuntime:
     ) -> AsyncGenerator[tuple[int, str | PydeperError | None], None]:
         arrived: deque[tuple[int, str | Exception | None]] = deque()
         something = asyncio.Event()
-        tasks: dict[int, asyncio.Task[None]] = {}
-        running: set[int] = set()
+        running: dict[int, asyncio.Task[None]] = {}
+        dropped: set[asyncio.Task[None]] = set()
+        count = 0
 
         def arrive(row: int, piece: str | Exception | None) -> None:
             arrived.append((row, piece))
@@ -203,15 +204,17 @@ class VLLMRuntime:
         joining: Sequence[Request | Row] = first
         try:
             while joining or running:
-                for row, asked in enumerate(joining, len(tasks)):
-                    tasks[row] = asyncio.ensure_future(receive(row, asked))
-                    running.add(row)
+                for row, asked in enumerate(joining, count):
+                    running[row] = asyncio.ensure_future(receive(row, asked))
+                count += len(joining)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(something.wait(), _LOOK_SECONDS)
                 something.clear()
                 for row in [row for row in running if not wanted(row)]:
-                    tasks[row].cancel()
-                    running.remove(row)
+                    task = running.pop(row)
+                    dropped.add(task)
+                    task.add_done_callback(dropped.discard)
+                    task.cancel()
                     yield row, None
                 while arrived:
                     row, piece = arrived.popleft()
@@ -220,14 +223,15 @@ class VLLMRuntime:
                     if isinstance(piece, Exception) and not isinstance(piece, PydeperError):
                         raise piece
                     if not isinstance(piece, str):
-                        running.remove(row)
+                        del running[row]
                     yield row, piece
                 # It encodes images, which takes milliseconds each.
                 joining = await asyncio.to_thread(more, len(running))
         finally:
-            for task in tasks.values():
+            left = {*running.values(), *dropped}
+            for task in left:
                 task.cancel()
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            await asyncio.gather(*left, return_exceptions=True)
 
     def _request_of_row(self, row: Row) -> Request:
         return self._request(row.image, row.style, row.soft_token, row.options)

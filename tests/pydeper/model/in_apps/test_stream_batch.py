@@ -1,6 +1,8 @@
 """Many descriptions at once, piece by piece, that come and go."""
 
+import gc
 import re
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 
 from pydeper import DeperModel, InvalidArgumentError, InvalidImageError, Persona
 from pydeper.model.requests import DescriptionRequest
+from pydeper.vlm import EncodedImage
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -88,6 +91,27 @@ def test_one_that_is_no_longer_wanted_ends_and_the_others_go_on(
     assert [texts[0], texts[2]] == [whole[0], whole[2]]
     assert whole[1].startswith(texts[1])
     assert len(texts[1]) < len(whole[1])
+
+
+def test_a_batch_that_never_ends_keeps_nothing_of_those_that_have(ana: Persona, pictures: list[Path]) -> None:
+    """A server under load has one for days."""
+    model = DeperModel.from_pretrained("tiny", image_cache=0)
+    images: list[weakref.ref[EncodedImage]] = []
+
+    def encoded() -> EncodedImage:
+        image = model.encode_image(pictures[len(images) % len(pictures)])
+        images.append(weakref.ref(image))
+        return image
+
+    def more(running: int) -> list[DescriptionRequest]:
+        return [(encoded(), ana, {"max_new_tokens": 2})] if len(images) < 30 else []
+
+    ends = 0
+    for _, piece in model.stream_batch([(encoded(), ana, {"max_new_tokens": 2})], more=more):
+        ends += piece is None
+        gc.collect()
+        assert sum(image() is not None for image in images) <= 5
+    assert ends == 30
 
 
 def test_nothing_is_computed_of_what_nobody_wants(tiny: DeperModel, ana: Persona, pictures: list[Path]) -> None:
