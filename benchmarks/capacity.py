@@ -45,13 +45,19 @@ def main() -> None:
     }
     print(format_table(rows))
     if options.report is not None:
+        changed = {name: getattr(options, name) for name in ("images", "at_once", "rounds")}
+        asked = "".join(
+            f"--{name.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, list) else value} "
+            for name, value in changed.items()
+            if value != parser.get_default(name)
+        )
         facts = {
             "cpu": cpu(),
             "threads": options.threads,
             "tokens of a description": TOKENS,
             "pictures of a round": options.images,
             "rounds": options.rounds,
-            "command": "python -m benchmarks.capacity --report docs/results",
+            "command": f"python -m benchmarks.capacity {asked}--report docs/results",
         }
         write_report(options.report, NAME, rows, title="What a machine describes at the real size", facts=facts)
 

@@ -103,7 +103,8 @@ def main() -> None:
             "memory": memory(gateway, process, work, options.requests),
             "overload": overload(gateway, work),
             "SIGTERM": terminated(gateway, process, work),
-            "command": f"python -m benchmarks.serving --report docs/results{of_threads(options.threads)}",
+            "command": f"python -m benchmarks.serving --seconds {options.seconds:g}{of_threads(options.threads)} "
+            "--report docs/results",
         }
     for name, fact in facts.items():
         print(f"{name}: {fact}")
