@@ -27,6 +27,8 @@ from pydeper.samples.trajectory import Fixation
 
 Boxes: TypeAlias = Literal["normalised", "pixels"]
 
+Subjects: TypeAlias = Literal["name", "number"]
+
 CHUNK = 1 << 20
 """Characters that are read at a time."""
 
@@ -45,19 +47,21 @@ def read_deper_json(
     images: str | os.PathLike[str],
     *,
     boxes: Boxes = "normalised",
+    subjects: Subjects = "name",
     without_trajectory: Without = "skip",
     check_durations: bool = True,
     tolerance: Tolerance = Tolerance(),  # noqa: B008 - frozen
 ) -> SampleStream:
     """Reads the released code's JSON, an entry at a time.
 
-    The subject is `subject_name`, or the number `subject` where there is none. `split` is kept. Boxes that go over the
-    image's edge by up to a tenth of it are clipped, and counted.
+    `split` is kept. Boxes that go over the image's edge by up to a tenth of it are clipped, and counted.
 
     Args:
         path: The file.
         images: The folder that `name` is relative to.
         boxes: "normalised", or "pixels" of the upright image, whose size is then read from its file.
+        subjects: What people are called by: "name", which is `subject_name`, or the number `subject` where there is
+            none; or "number", which is `subject` for everybody.
         without_trajectory: Entries whose lists are empty, null or not there: "skip", or "keep" as text.
         check_durations: Whether to refuse trajectories whose median fixation lasts less than 0.01 s or more than 10 s,
             which are in another unit; False where they are meant.
@@ -72,6 +76,7 @@ def read_deper_json(
             tolerated is wrong; the message names file, entry and field.
     """
     one_of("boxes", boxes, ("normalised", "pixels"))
+    one_of("subjects", subjects, ("name", "number"))
     one_of("without_trajectory", without_trajectory, ("skip", "keep"))
     path = Path(path)
     folder = ImageFolder(images)
@@ -89,7 +94,7 @@ def read_deper_json(
             image=image,
             description=caption,
             trajectory=trajectory_of(fixations, without_trajectory, report, place, check_durations=check_durations),
-            subject=_subject(entry),
+            subject=_subject(entry, subjects),
             split=entry.get("split"),
             source=place,
         )
@@ -97,8 +102,8 @@ def read_deper_json(
     return stream(_entries(path), read, report, tolerance)
 
 
-def _subject(entry: dict[str, Any]) -> str:
-    if entry.get("subject_name") is not None:
+def _subject(entry: dict[str, Any], subjects: Subjects) -> str:
+    if subjects == "name" and entry.get("subject_name") is not None:
         return str(field(entry, "subject_name", str, "text"))
     return str(field(entry, "subject", int, "a whole number"))
 

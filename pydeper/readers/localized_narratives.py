@@ -7,11 +7,13 @@ JSON Lines, one narration a line:
      "traces": [[{"x": 0.2086, "y": -0.0533, "t": 0.022}, …], …], "voice_recording": "…"}
 
 x and y are fractions of the image from the top left, and leave [0, 1] where the pointer left the image; t is seconds. A
-list of points is a stretch between entering the image and leaving it.
+list of points is a stretch between entering the image and leaving it. `dataset_id` names the split of the image:
+"train", "val" or "test".
 """
 
 import itertools
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,9 @@ from pydeper.samples.trajectory import Fixation
 POINTER_STOPS = IDT(dispersion=0.1, min_duration=0.1)
 """How a pointer's stops are found: it circles what is talked about, so a stop is wider than one of the eyes."""
 
+_SPLIT = re.compile(r"(?:^|[^a-z])(train|val|test)(?:idation)?(?![a-z])", re.IGNORECASE)
+"""In a `dataset_id`, such as "mscoco_val2017"."""
+
 _FIELDS = {"dataset_id", "image_id", "annotator_id", "caption", "timed_caption", "traces", "voice_recording"}
 
 
@@ -43,6 +48,7 @@ def read_localized_narratives(
     min_box: float = MIN_BOX,
     outside: Outside = "clip",
     without_trajectory: Without = "skip",
+    keep_splits: bool = False,
     check_durations: bool = True,
     tolerance: Tolerance = Tolerance(),  # noqa: B008 - frozen
 ) -> SampleStream:
@@ -60,6 +66,8 @@ def read_localized_narratives(
         outside: What becomes of points outside the image.
         without_trajectory: Lines without traces, as in files of captions alone, or in whose traces no fixation is
             found: "skip", or "keep" as text.
+        keep_splits: Whether a sample's split is the published one of its image, "train", "val" or "test", which the end
+            of its `dataset_id` names; False: samples have no split.
         check_durations: Whether to refuse trajectories whose median fixation lasts less than 0.01 s or more than 10 s,
             which are in another unit; False where they are meant.
         tolerance: How many damaged lines and missing images are passed over; none, unless told.
@@ -95,6 +103,7 @@ def read_localized_narratives(
             description=caption,
             trajectory=trajectory_of(fixations, without_trajectory, report, place, check_durations=check_durations),
             subject=str(field(record, "annotator_id", int, "a whole number")),
+            split=_published_split(record) if keep_splits else None,
             source=place,
         )
 
@@ -119,6 +128,16 @@ def _image_name(record: dict[str, Any], pattern: str | None) -> str:
     if pattern is None:
         pattern = "{image_id:0>12}.jpg" if dataset_id.startswith("mscoco") else "{image_id}.jpg"
     return pattern.format(image_id=image_id, dataset_id=dataset_id)
+
+
+def _published_split(record: dict[str, Any]) -> str:
+    dataset_id = field(record, "dataset_id", str, "text")
+    if (found := _SPLIT.search(dataset_id)) is None:
+        raise InvalidSampleError(
+            f"dataset_id {dataset_id!r} names no split (train, val or test), so the published splits cannot be "
+            "followed; take the narratives as they were published, or make splits of your own"
+        )
+    return found[1].lower()
 
 
 def _strokes(record: dict[str, Any]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:

@@ -82,6 +82,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     deper.add_argument("path", type=Path, metavar="FILE")
     deper.add_argument("--images", type=Path, required=True, help="folder of the images")
     deper.add_argument("--boxes", choices=["normalised", "pixels"], default="normalised", help="(default: %(default)s)")
+    deper.add_argument(
+        "--subjects",
+        choices=["name", "number"],
+        default="name",
+        help="what people are called by (default: %(default)s)",
+    )
     deper.set_defaults(read=_deper_json)
 
     for name, command in formats.choices.items():
@@ -113,7 +119,16 @@ def _add_common(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "--splits", type=Path, metavar="FILE", help="keep to this (default: DIR/splits.json, once made)"
     )
-    parser.add_argument("--unseen-people", type=int, metavar="N", help="when splits are made (default: a fifth)")
+    parser.add_argument(
+        "--test-split",
+        choices=["val", "test"],
+        help="follow the source's own splits, which know no unseen people, and report on this one; in Localized "
+        "Narratives, dataset_id names them",
+    )
+    parser.add_argument("--unseen", nargs="+", default=(), metavar="PERSON", help="who is unseen, by name")
+    parser.add_argument(
+        "--unseen-people", type=int, metavar="N", help="when splits are made, or with --test-split (default: a fifth)"
+    )
     parser.add_argument(
         "--val-share", type=float, metavar="X", help="of the images, when splits are made (default: 0.1)"
     )
@@ -236,6 +251,7 @@ def _localized_narratives(options: argparse.Namespace) -> SampleStream:
         min_box=options.min_box,
         outside=options.outside,
         without_trajectory=options.without_trajectory,
+        keep_splits=options.test_split is not None,
         check_durations=options.check_durations,
         tolerance=_tolerance(options),
     )
@@ -357,6 +373,7 @@ def _deper_json(options: argparse.Namespace) -> SampleStream:
         options.path,
         options.images,
         boxes=options.boxes,
+        subjects=options.subjects,
         without_trajectory=options.without_trajectory,
         check_durations=options.check_durations,
         tolerance=_tolerance(options),

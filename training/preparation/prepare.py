@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -39,16 +40,17 @@ from training.preparation.prepared_folder import (
     report_text,
     written_files,
 )
+from training.preparation.source_splits import follow_source, splits_from_source
 from training.preparation.splits import (
     LEFT_OUT,
     SPLITS,
+    TEST,
     Member,
     SplitsError,
     check_fit,
     first_of_each,
     make_splits,
     read_splits,
-    splits_from_source,
     write_splits,
 )
 from training.progress import progress
@@ -68,17 +70,23 @@ class PrepareOptions:
         licence: Of the data, for the card.
         splits: A splits file to keep to; None: that of the folder, or where there is none the source's own splits, or
             where it has none splits made by order of hashes.
+        test_split: The source's split that is reported on, "val" or "test", where its own splits are followed and it
+            knows nothing of unseen people (see `training.preparation.source_splits`).
         samples_per_person: Only so many samples of each person, chosen by order of hashes (paper: 100); None: all.
-        unseen_people: How many people are unseen, for splits that are made (see `make_splits`).
-        val_share: Share of the images, for splits that are made; None: 0.1.
-        test_share: The same.
+        unseen: Who is unseen, by name.
+        unseen_people: How many people are unseen, for splits that are made (see `make_splits`) or with `test_split`.
+        val_share: Share of the images, for splits that are made; None: 0.1. With `test_split`, of the training images;
+            None: 0.02.
+        test_share: The same, for splits that are made.
     """
 
     name: str
     source: str = "not stated"
     licence: str = "not stated"
     splits: Path | None = None
+    test_split: str | None = None
     samples_per_person: int | None = None
+    unseen: tuple[str, ...] = attrs.field(default=(), converter=tuple)
     unseen_people: int | None = None
     val_share: float | None = None
     test_share: float | None = None
@@ -86,12 +94,20 @@ class PrepareOptions:
     def __attrs_post_init__(self) -> None:
         if self.samples_per_person is not None and self.samples_per_person < 1:
             raise PrepareError(f"samples_per_person must be 1 or more, not {self.samples_per_person}")
+        if self.test_split is not None and self.test_share is not None:
+            raise PrepareError("test_share is for splits that are made, test_split for those of the source: give one")
 
     @property
     def for_making(self) -> dict[str, Any]:
         """The options for splits that are to be made, as far as they are given."""
         given = {name: getattr(self, name) for name in ("unseen_people", "val_share", "test_share")}
         return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """All options that decide about splits, as far as they are given."""
+        given = {name: getattr(self, name) for name in ("test_split", "unseen")}
+        return self.for_making | {name: value for name, value in given.items() if value}
 
 
 @attrs.define
@@ -101,6 +117,31 @@ class _Read:
     members: list[Member] = attrs.Factory(list)
     own_splits: list[str | None] = attrs.Factory(list)
     repeated: Tally = attrs.Factory(Tally)
+    size: int = 0
+
+
+@attrs.frozen(eq=False)
+class Plan:
+    """What `prepare` would make of a data set.
+
+    Attributes:
+        splits: The split of every sample.
+        size: Bytes of the samples file, at most.
+        report: What was read, changed and passed over.
+    """
+
+    splits: Mapping[Member, str]
+    size: int
+    report: ReadReport
+
+
+def plan(stream: SampleStream, images: Path, out: Path, options: PrepareOptions) -> Plan:
+    """Reads a data set as `prepare` does, and decides the splits, but writes nothing; see there."""
+    given = None if options.splits is None else read_splits(options.splits)
+    with Path(os.devnull).open("w+b") as scratch:
+        read = _first_pass(stream, scratch, images, out)
+    splits, _ = _decide_splits(read, options.splits, given, options, stream.report.source)
+    return Plan(splits, read.size, stream.report)
 
 
 def prepare(stream: SampleStream, images: Path, out: Path, options: PrepareOptions) -> ReadReport:
@@ -132,13 +173,13 @@ def prepare(stream: SampleStream, images: Path, out: Path, options: PrepareOptio
             stack.callback((hidden := out / f".{os.getpid()}.scratch").unlink, missing_ok=True)
             scratch = stack.enter_context(hidden.open("w+b"))
             read = _first_pass(stream, scratch, images, out)
-            splits, notes = _decide_splits(read, file, given, options)
+            splits, notes = _decide_splits(read, file, given, options, stream.report.source)
             if read.repeated.count:
                 notes.append(f"{read.repeated.count} samples that were there already, word for word, are left out.")
             if left_out := sum(split == LEFT_OUT for split in splits.values()):
                 notes.append(
-                    f"{left_out} samples of unseen people are left out: training, or their own support, shows their "
-                    "images."
+                    f"{left_out} samples of unseen people are left out: their images are for training, or in their own "
+                    "support."
                 )
             contents = _second_pass(scratch, read, splits, files[SAMPLES])
             if not kept:
@@ -182,12 +223,12 @@ def _first_pass(stream: SampleStream, scratch: BinaryIO, images: Path, out: Path
         number = times[str(sample.subject), image]
         read.members.append(Member(str(sample.subject), image if number == 1 else f"{image}#{number}"))
         read.own_splits.append(sample.split)
-        scratch.write(line)
+        read.size += scratch.write(line)
     return read
 
 
 def _decide_splits(
-    read: _Read, file: Path | None, given: dict[Member, str] | None, options: PrepareOptions
+    read: _Read, file: Path | None, given: dict[Member, str] | None, options: PrepareOptions, source: str
 ) -> tuple[dict[Member, str], list[str]]:
     """The split of every sample that stays, given by a file or made, and notes on it for the card."""
     chosen, notes = set(read.members), []
@@ -197,25 +238,38 @@ def _decide_splits(
             f"Of {len(read.members)} samples, {len(chosen)} are kept: at most {options.samples_per_person} a person."
         )
     if given is not None:
-        if options.for_making:
+        if options.deciding:
             raise SplitsError(
-                f"{file}: has decided the splits already, so {', '.join(options.for_making)} cannot be asked for; "
+                f"{file}: has decided the splits already, so {', '.join(options.deciding)} cannot be asked for; "
                 "leave that out, or delete the file"
             )
         check_fit(given, chosen, str(file))
         return given, notes
     own = {member: split for member, split in zip(read.members, read.own_splits, strict=True) if member in chosen}
-    if any(own.values()) and not options.for_making:
-        if lacking := [member for member, split in own.items() if split is None]:
-            raise SplitsError(
-                f"{len(lacking)} samples have no split and others have, such as {lacking[0].key!r} of "
-                f"{lacking[0].subject!r}; give a splits file, or say how to make splits (such as unseen_people)"
-            )
-        return splits_from_source({one: str(split) for one, split in own.items()}), [
-            *notes,
-            "The splits are the source's.",
-        ]
-    return make_splits([member for member in read.members if member in chosen], **options.for_making), notes
+    try:
+        splits, how = _make_or_follow(own, options)
+    except SplitsError as error:
+        raise SplitsError(f"{source}: {error}") from error
+    return splits, notes + how
+
+
+def _make_or_follow(own: dict[Member, str | None], options: PrepareOptions) -> tuple[dict[Member, str], list[str]]:
+    """Splits by order of hashes, or of the source's own, and notes on them for the card."""
+    if options.test_split is None and (options.for_making or not any(own.values())):
+        return make_splits(list(own), unseen=options.unseen, **options.for_making), []
+    if not any(own.values()):
+        raise SplitsError("the source names no splits, so test_split cannot be followed; leave it out to make splits")
+    if lacking := [member for member, split in own.items() if split is None]:
+        raise SplitsError(
+            f"{len(lacking)} samples have no split and others have, such as {lacking[0].key!r} of "
+            f"{lacking[0].subject!r}; give a splits file, or say how to make splits (such as unseen_people)"
+        )
+    source = {one: str(split) for one, split in own.items()}
+    if options.test_split is None and not options.unseen:
+        return splits_from_source(source), ["The splits are the source's."]
+    test_split = options.test_split or TEST
+    splits = follow_source(source, test_split=test_split, unseen=options.unseen, **options.for_making)
+    return splits, [f"The splits are the source's; its {test_split!r} is what is reported on."]
 
 
 def _second_pass(scratch: BinaryIO, read: _Read, splits: dict[Member, str], path: Path) -> Contents:

@@ -71,11 +71,16 @@ def hash_order(texts: Iterable[str]) -> list[str]:
 
 def first_of_each(members: Iterable[Member], count: int) -> set[Member]:
     """For every person, their first `count` samples in the order of `hash_order`."""
-    return {Member(subject, key) for subject, keys in _by_subject(members).items() for key in hash_order(keys)[:count]}
+    return {member for own in by_subject(members).values() for member in own[:count]}
 
 
 def make_splits(
-    members: Sequence[Member], *, unseen_people: int | None = None, val_share: float = 0.1, test_share: float = 0.1
+    members: Sequence[Member],
+    *,
+    unseen_people: int | None = None,
+    unseen: Sequence[str] = (),
+    val_share: float = 0.1,
+    test_share: float = 0.1,
 ) -> dict[Member, str]:
     """Decides who and what is in which split, by `hash_order` alone.
 
@@ -88,33 +93,65 @@ def make_splits(
     Args:
         members: Every sample.
         unseen_people: How many are unseen; None: a fifth (rounded down) of those who can be.
+        unseen: Who is unseen, by name, in place of `unseen_people`.
         val_share: Share of the images, in [0, 1).
         test_share: The same.
 
     Raises:
-        SplitsError: There are too few people or samples for this; the message names who lacks what.
+        SplitsError: There are too few people or samples for this, or somebody who is named is not there; the message
+            names who lacks what.
     """
     if not (0 <= val_share < 1 and 0 <= test_share < 1 and val_share + test_share < 1):
         raise SplitsError(f"val_share {val_share} and test_share {test_share} must be shares that leave some to train")
-    people = {
-        subject: [Member(subject, key) for key in hash_order(keys)] for subject, keys in _by_subject(members).items()
-    }
+    people = by_subject(members)
     viewers = collections.Counter(image for own in people.values() for image in {one.image for one in own})
     split_of = _splits_of_images(viewers, val_share, test_share)
-    able = hash_order(name for name, own in people.items() if _can_be_unseen(own, split_of, viewers))
-    count = len(able) // 5 if unseen_people is None else unseen_people
-    if not 0 <= count <= len(able) or count == len(people):
-        raise SplitsError(
-            f"{count} of {len(people)} people cannot be unseen: {len(able)} have more than {SUPPORT_SAMPLES} images of "
-            "which one is for test or nobody else's, and somebody has to be left to train on"
-        )
-    unseen = set(able[:count])
-    splits = {one: split_of[one.image] for name, own in people.items() if name not in unseen for one in own}
+    able = [name for name, own in people.items() if _can_be_unseen(own, split_of, viewers)]
+    needs = f"more than {SUPPORT_SAMPLES} images of which one is for test or nobody else's"
+    chosen = choose_unseen(people, able, needs, unseen_people, unseen)
+    splits = {one: split_of[one.image] for name, own in people.items() if name not in chosen for one in own}
     trained = {one.image for one, split in splits.items() if split != TEST}
-    for name in unseen:
+    for name in chosen:
         splits |= _splits_of_unseen(people[name], trained)
-    _check(splits)
+    check_splits(splits)
     return splits
+
+
+def choose_unseen(
+    people: Mapping[str, object], able: Sequence[str], needs: str, count: int | None, named: Sequence[str]
+) -> set[str]:
+    """Chooses who is unseen: those who are named, or the first `count` of all who can be, in the order of `hash_order`.
+
+    Args:
+        people: Everybody.
+        able: Those who can be unseen.
+        needs: What they have that others lack, for messages.
+        count: How many are unseen where nobody is named; None: a fifth (rounded down) of those who can be.
+        named: Who is unseen.
+
+    Raises:
+        SplitsError: Somebody named is not there or cannot be unseen, or nobody is left to train on.
+    """
+    if named and count is not None:
+        raise SplitsError("unseen and unseen_people exclude each other: name people, or say how many")
+    if absent := [name for name in named if name not in people]:
+        there = sorted(people, key=lambda name: (len(name), name))
+        listed = ", ".join(map(repr, there[:10])) + (f" and {len(there) - 10} more" if len(there) > 10 else "")
+        raise SplitsError(
+            f"unseen: {len(absent)} of {len(named)} people are not in the data, such as {absent[0]!r}; there are "
+            f"{listed}"
+        )
+    if unable := [name for name in named if name not in able]:
+        raise SplitsError(
+            f"unseen: {unable[0]!r} has too few samples to be unseen, which takes {needs}; leave them out"
+        )
+    number = len(set(named)) if named else len(able) // 5 if count is None else count
+    if not 0 <= number <= len(able) or number == len(people):
+        raise SplitsError(
+            f"{number} of {len(people)} people cannot be unseen: {len(able)} have {needs}, and somebody has to be left "
+            "to train on"
+        )
+    return set(named or hash_order(able)[:number])
 
 
 def _can_be_unseen(own: list[Member], split_of: Mapping[str, str], viewers: Mapping[str, int]) -> bool:
@@ -122,11 +159,12 @@ def _can_be_unseen(own: list[Member], split_of: Mapping[str, str], viewers: Mapp
     return len(images) > SUPPORT_SAMPLES and any(split_of[image] == TEST or viewers[image] == 1 for image in images)
 
 
-def _by_subject(members: Iterable[Member]) -> dict[str, list[str]]:
+def by_subject(members: Iterable[Member]) -> dict[str, list[Member]]:
+    """Sorts samples by the person; those of each are in the order of `hash_order`."""
     people: dict[str, list[str]] = {}
     for subject, key in members:
         people.setdefault(subject, []).append(key)
-    return people
+    return {subject: [Member(subject, key) for key in hash_order(keys)] for subject, keys in people.items()}
 
 
 def _splits_of_images(images: Iterable[str], val_share: float, test_share: float) -> dict[str, str]:
@@ -148,8 +186,12 @@ def _splits_of_unseen(own: list[Member], trained: set[str]) -> dict[Member, str]
     return splits
 
 
-def _check(splits: Splits) -> None:
-    """What a data set must keep to: see this module's table."""
+def check_splits(splits: Splits) -> None:
+    """Checks what a data set must keep to: see this module's table.
+
+    Raises:
+        SplitsError: A promise is broken; the message names the person or the image.
+    """
     counts_of: dict[str, collections.Counter[str]] = {}
     images: dict[str, set[str]] = {split: set() for split in (*SPLITS, LEFT_OUT)}
     supporting = {(member.subject, member.image) for member, split in splits.items() if split == SUPPORT}
@@ -212,22 +254,12 @@ def read_splits(path: Path) -> dict[Member, str]:
                     if Member(subject, key) in splits:
                         raise SplitsError(f"{subject!r} has {key!r} in two parts; keep one")
                     splits[Member(subject, key)] = split
-        _check(splits)
+        check_splits(splits)
     except (KeyError, TypeError, AttributeError) as error:
         raise SplitsError(f"{path}: is no splits file ({error!r}); see training/preparation/splits.py") from error
     except SplitsError as error:
         raise SplitsError(f"{path}: {error}") from error
     return splits
-
-
-def splits_from_source(splits: Mapping[Member, str]) -> dict[Member, str]:
-    """The splits that the source itself names; checked as those of a file are.
-
-    Raises:
-        SplitsError: They break a promise.
-    """
-    _check(splits)
-    return dict(splits)
 
 
 def check_fit(splits: Splits, members: Iterable[Member], source: str) -> None:

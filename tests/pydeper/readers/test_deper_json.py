@@ -52,6 +52,7 @@ def test_an_entry_becomes_a_sample(tmp_path: Path, images: Path) -> None:
     assert first.image == images.resolve() / "photos" / "17.jpg"
     assert (first.description, first.subject, first.split) == ("A dog on a beach.", "ana", "train")
     assert (second.subject, second.split) == ("3", None)
+    assert [sample.subject for sample in read_deper_json(path, images, subjects="number")] == ["3", "3"]
     assert [(fixation.box, fixation.duration) for fixation in first.trajectory or ()] == [
         ((0.4, 0.4, 0.6, 0.6), 0.31),
         ((0.2, 0.2, 0.3, 0.3), 0.2),

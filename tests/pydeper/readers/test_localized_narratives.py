@@ -53,6 +53,27 @@ def names(stream: Any) -> list[str]:
     return [Path(sample.image).name for sample in stream]
 
 
+@pytest.mark.parametrize(
+    ("dataset_id", "split"),
+    [("mscoco_train2017", "train"), ("mscoco_val2017", "val"), ("Flickr30k_test", "test"), ("ade_validation", "val")],
+)
+def test_published_splits_are_kept_where_they_are_wanted(
+    lines: Lines, images: Path, dataset_id: str, split: str
+) -> None:
+    path = lines(narration(dataset_id=dataset_id))
+    pattern = "{image_id:0>12}.jpg"
+    (sample,) = read_localized_narratives(path, images, image_pattern=pattern, keep_splits=True)
+    assert sample.split == split
+    (sample,) = read_localized_narratives(path, images, image_pattern=pattern)
+    assert sample.split is None
+
+
+def test_a_data_set_that_names_no_split(lines: Lines, images: Path) -> None:
+    path = lines(narration(dataset_id="mscoco_restrained"))
+    with pytest.raises(InvalidSampleError, match=r"ln.jsonl:1: dataset_id 'mscoco_restrained' names no split"):
+        list(read_localized_narratives(path, images, keep_splits=True))
+
+
 def test_a_narration_becomes_a_sample(lines: Lines, images: Path) -> None:
     path = lines(narration())
     stream = read_localized_narratives(path, images)

@@ -101,6 +101,23 @@ def test_the_command_reads_the_released_codes_json(images: Path, tmp_path: Path)
     assert [sample.split for sample in read_samples(tmp_path / "out" / "samples.jsonl")] == ["train"] * 3
 
 
+def test_published_splits_are_followed(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = narrations(tmp_path / "ln.jsonl", 60)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    held_out = [line | {"dataset_id": "flickr30k_test"} if int(line["image_id"]) >= 35 else line for line in lines]
+    file.write_text("\n".join(map(json.dumps, held_out)))
+    command = ["prepare", "localized-narratives", str(file), "--images", str(images / "sub"), "--out"]
+    command += [str(tmp_path / "out"), "--image-pattern", "{image_id}.png"]
+    assert main([*command, "--test-split", "test", "--unseen", "7"]) == 2
+    assert "unseen: 1 of 1 people are not in the data, such as '7'; there are '0', '1', '2'" in capsys.readouterr().err
+    assert main([*command, "--test-split", "test", "--unseen", "2", "0"]) == 0
+    samples = read_samples(tmp_path / "out" / "samples.jsonl")
+    assert {sample.subject for sample in samples if sample.split == "train"} == {"1"}
+    assert {Path(str(s.image)).name for s in samples if s.split in ("test", "query")} == {
+        f"{number}.png" for number in range(35, 40)
+    }
+
+
 def test_ctrl_c_leaves_nothing_half_written(images: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "ln.jsonl"
     os.mkfifo(pipe)

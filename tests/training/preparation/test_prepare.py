@@ -4,7 +4,9 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import attrs
 import pytest
 
 from pydeper import Fixation, Sample, Trajectory, read_samples
@@ -12,7 +14,7 @@ from pydeper.errors import InvalidSampleError
 from pydeper.readers import ReadReport, SampleStream
 from tests.support.images import write_images
 from tests.training.preparation.split_promises import check_promises
-from training.preparation.prepare import PrepareError, PrepareOptions, prepare
+from training.preparation.prepare import PrepareError, PrepareOptions, plan, prepare
 from training.preparation.splits import (
     LEFT_OUT,
     SPLITS,
@@ -125,6 +127,54 @@ def test_the_splits_of_the_source_are_taken_over(source: Source, images: Path, t
     mixed = [*source(people=1, split="train"), *source(people=1, each=14)]
     with pytest.raises(SplitsError, match="2 samples have no split and others have"):
         prepare(SampleStream(iter(mixed), ReadReport("mixed")), images, tmp_path / "d", OPTIONS)
+
+
+def with_test_images(stream: SampleStream) -> SampleStream:
+    """The same samples, of which the last ten images are the source's "val"."""
+    split = {True: "val", False: "train"}
+    samples = (attrs.evolve(sample, split=split[int(Path(str(sample.image)).stem) >= 30]) for sample in stream)
+    return SampleStream(samples, stream.report)
+
+
+def test_the_splits_of_the_source_are_followed(source: Source, images: Path, tmp_path: Path) -> None:
+    options = PrepareOptions(name="people", test_split="val", unseen=["p3"])
+    out = tmp_path / "out"
+    plan_made = plan(with_test_images(source()), images, out, options)
+    assert not out.exists()
+    prepare(with_test_images(source()), images, out, options)
+    assert plan_made.splits == read_splits(out / "splits.json")
+    samples = read_samples(out / "samples.jsonl")
+    assert {sample.subject for sample in samples if sample.split in ("support", "query")} == {"p3"}
+    reported = {int(Path(str(sample.image)).stem) for sample in samples if sample.split in ("test", "query")}
+    assert reported == set(range(30, 40))
+    assert "its 'val' is what is reported on" in (out / "README.md").read_text()
+    with pytest.raises(SplitsError, match="decided the splits already, so test_split, unseen cannot be asked for"):
+        prepare(with_test_images(source()), images, out, options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test_split": "test"}, "^memory: no sample is of the source's split 'test'; .* report on 'val' instead"),
+        ({"unseen": ["p3"]}, "^memory: no sample is of the source's split 'test'"),
+        ({"test_split": "val", "unseen": ["ana"]}, "^memory: unseen: 1 of 1 people are not in the data, such as 'ana'"),
+    ],
+)
+def test_splits_of_the_source_that_cannot_be_followed(
+    source: Source, images: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SplitsError, match=message):
+        prepare(with_test_images(source()), images, tmp_path / "out", PrepareOptions(name="people", **changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_without_splits_has_none_to_follow(source: Source, images: Path, tmp_path: Path) -> None:
+    with pytest.raises(SplitsError, match=r"^memory: the source names no splits, so test_split cannot be followed"):
+        prepare(source(), images, tmp_path, PrepareOptions(name="people", test_split="val"))
+    with pytest.raises(
+        PrepareError, match="test_share is for splits that are made, test_split for those of the source"
+    ):
+        PrepareOptions(name="people", test_split="val", test_share=0.1)
 
 
 def test_samples_per_person(source: Source, images: Path, tmp_path: Path) -> None:

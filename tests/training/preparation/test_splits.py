@@ -106,6 +106,28 @@ def test_splits_that_cannot_be_made_are_refused(people: int, options: Any, messa
         make_splits([Member(f"p{p}", f"{i}.png") for p in range(people) for i in range(20)], **options)
 
 
+def test_unseen_people_can_be_named() -> None:
+    people = [Member(f"p{p}", f"{i}.png") for p in range(4) for i in range(20)]
+    splits = make_splits(people, unseen=["p2", "p0"], test_share=0.2)
+    check_promises(splits)
+    assert {member.subject for member, split in splits.items() if split in (SUPPORT, QUERY)} == {"p0", "p2"}
+
+
+@pytest.mark.parametrize(
+    ("unseen", "options", "message"),
+    [
+        (["p1", "ana"], {}, "1 of 2 people are not in the data, such as 'ana'; there are 'p0', 'p1', 'few'"),
+        (["few"], {}, "unseen: 'few' has too few samples to be unseen, which takes more than 5 images"),
+        (["p0"], {"unseen_people": 1}, "unseen and unseen_people exclude each other"),
+    ],
+)
+def test_unseen_people_who_cannot_be_are_refused(unseen: list[str], options: Any, message: str) -> None:
+    people = [Member(f"p{p}", f"{i}.png") for p in range(2) for i in range(20)]
+    few = [Member("few", f"{i}.png") for i in range(3)]
+    with pytest.raises(SplitsError, match=message):
+        make_splits([*people, *few], unseen=unseen, **options)
+
+
 def test_a_few_samples_of_each_person_are_always_the_same() -> None:
     people = [Member(f"p{p}", f"{i}.png") for p in range(4) for i in range(20 * p + 1)]
     chosen = first_of_each(people, 10)
