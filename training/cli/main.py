@@ -13,7 +13,6 @@ from training.cli import (
     identify,
     page,
     plots,
-    prepare,
     privacy,
     reproduce,
     shard,
@@ -21,6 +20,7 @@ from training.cli import (
     table,
     tiny,
 )
+from training.cli.data import prepare
 
 
 class SubCommand(Protocol):

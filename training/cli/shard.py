@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from training.cli.prepare import add_check_durations
+from training.cli.data.prepare import add_check_durations
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,1 @@
+"""`python -m training prepare`, and the arguments of a table of fixations."""
