@@ -3,7 +3,7 @@
 Everything is the commands that there are, in turn: prepare, stage1, stage2, the baselines, and the scores of evaluate,
 with the paper's figures (`paper.toml`) beside them. What is done is kept in the experiment's folder, not done again:
 
-    OUT/data        the prepared data set
+    OUT/data        the prepared data set (see `training.reproduction.sources` for what is read)
     OUT/SYSTEM      one folder a system: its training, and predictions.jsonl
     OUT/results     tables and pictures
 
@@ -13,7 +13,7 @@ the same settings; this command then goes on from there.
 
 import json
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -22,9 +22,7 @@ import torch
 from torch import Tensor
 
 from pydeper import read_samples
-from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidArgumentError
-from pydeper.readers import SampleStream, read_capgaze, read_localized_narratives
 from pydeper.samples.sample import Sample
 from training.baselines.ablations import ABLATIONS, settings_of
 from training.baselines.predict import predict
@@ -32,7 +30,6 @@ from training.baselines.run import BASELINES, DescriptionTask
 from training.baselines.run import run as run_baseline
 from training.baselines.system import SoftTokens
 from training.config import ConfigError, TrainingConfig, load_config, shaping_settings
-from training.errors import TrainingError
 from training.evaluation import evaluate
 from training.evaluation.describe import TRAINING_SAMPLES
 from training.evaluation.predictions import Prediction, References, read_predictions
@@ -41,8 +38,10 @@ from training.loop.checkpoints import is_finished, load_state
 from training.network.adapter import Adapter
 from training.network.deper import Deper
 from training.paths import CONFIGS
-from training.preparation.prepare import PrepareOptions, prepare, summary
-from training.preparation.splits import QUERY, SUPPORT, TEST, TRAIN, hash_order
+from training.preparation.splits import QUERY, SUPPORT, TEST, TRAIN
+from training.reproduction.checks import check_samples
+from training.reproduction.prepared import prepared
+from training.reproduction.sources import EXPERIMENTS, DataOptions, DataSource
 from training.runs.folders import stage1_folder, stage2_folder
 from training.runs.train_stages import train_stage1, train_stage2
 from training.stages.embedding import embed
@@ -55,48 +54,6 @@ ABLATED = tuple(f"{DEPER}, {name}" for name in ABLATIONS)
 _PAPER = Path(__file__).parent / "paper.toml"
 
 
-@attrs.frozen
-class DataSource:
-    """How an experiment's data become samples.
-
-    Attributes:
-        name: What the data set is called; the paper's figures go by this name.
-        read: Opens the data set as it was published, a folder with its images in `images`; None: it has to be prepared
-            already.
-        unseen_people: How many people are unseen when the splits are made.
-        training_samples: At most so many training samples of each seen person; None: all.
-    """
-
-    name: str
-    read: Callable[[Path], SampleStream] | None = None
-    unseen_people: int = 0
-    training_samples: int | None = None
-
-
-def _narratives(pattern: str) -> Callable[[Path], SampleStream]:
-    """Reads those of a folder's Localized Narratives whose file names match the pattern."""
-
-    def read(data: Path) -> SampleStream:
-        if not (files := sorted(data.glob(pattern))):
-            raise InvalidArgumentError(
-                f"{data}: holds neither samples.jsonl nor {pattern}; download the narratives into it"
-            )
-        return read_localized_narratives(files, data / "images")
-
-    return read
-
-
-_FLICKR30K = _narratives("flickr30k_*localized_narratives*.jsonl")
-
-EXPERIMENTS: Mapping[str, DataSource] = {
-    "coco-ln": DataSource("coco-ln", _narratives("coco_*localized_narratives*.jsonl"), unseen_people=19),
-    "flickr30k-ln": DataSource("flickr30k-ln", _FLICKR30K, unseen_people=10),
-    "flickr30k-ln-100": DataSource("flickr30k-ln", _FLICKR30K, unseen_people=10, training_samples=100),
-    "kollenda": DataSource("kollenda"),
-    "he": DataSource("he", read_capgaze, unseen_people=0),
-}
-
-
 def run(
     experiment: str,
     data: Path,
@@ -104,6 +61,7 @@ def run(
     changes: Sequence[str] = (),
     *,
     systems: Sequence[str] = SYSTEMS,
+    options: DataOptions = DataOptions(),  # noqa: B008 - frozen
     scoring: evaluate.ScoreSettings | None = None,
     max_new_tokens: int = 512,
     batch_size: int = 16,
@@ -112,10 +70,11 @@ def run(
 
     Args:
         experiment: One of `EXPERIMENTS`, or the path of a configuration of one's own.
-        data: The data set as it was published, or a folder that `prepare` made.
+        data: The data set as it was published, its JSON of the released code, or a folder that `prepare` made.
         out: The experiment's folder; None: runs/EXPERIMENT.
         changes: Changes to the configuration, as after `--set`.
         systems: Some of `SYSTEMS` and `ABLATED`.
+        options: How the data are read and split.
         scoring: How descriptions are scored.
         max_new_tokens: The most tokens of a description (paper: 512).
         batch_size: Targets at a time.
@@ -128,10 +87,11 @@ def run(
         raise InvalidArgumentError(f"systems: {unknown[0]!r} is none of {', '.join(map(repr, (*SYSTEMS, *ABLATED)))}")
     config_file, source = _experiment(experiment)
     out = out or Path("runs") / config_file.stem
-    samples = prepared(source, data, out / "data")
+    samples = prepared(source, data, out / "data", options)
     settings = [f"samples={json.dumps(str(samples))}", *changes]
     whole = load_config(TrainingConfig, config_file, settings)
     everything = read_samples(whole.samples, check_durations=whole.check_durations)
+    check_samples(whole, everything, trains_deper=any(system not in BASELINES for system in systems))
     _check_outputs(out / "results", References.of(Path(whole.samples), everything, source.name), everything)
     _print_epochs(whole, everything)
     predictions: list[Prediction] = []
@@ -155,40 +115,6 @@ def _check_outputs(results: Path, references: References, samples: Sequence[Samp
     datasets = {references.dataset_of(sample) for sample in samples if sample.split in (TEST, QUERY)}
     evaluate.check_outputs(results, datasets)
     check_reports(results, [f"{evaluate.file_name(dataset)}-beside-paper" for dataset in datasets])
-
-
-def prepared(source: DataSource, data: Path, folder: Path) -> Path:
-    """The experiment's samples file: the one in `data` where there is one, else what `prepare` makes of `data`.
-
-    Raises:
-        InvalidArgumentError: `data` is neither.
-    """
-    samples = data / "samples.jsonl"
-    if not samples.is_file():
-        samples = folder / "samples.jsonl"
-        if not samples.is_file():
-            _prepare(source, data, folder)
-    if source.training_samples is None:
-        return samples
-    # Beside the original, because images are named relative to the file.
-    fewer = samples.with_name(f"samples-{source.training_samples}.jsonl")
-    if not fewer.is_file():
-        limit_training_samples(samples, fewer, source.training_samples)
-    return fewer
-
-
-def limit_training_samples(samples: Path, fewer: Path, count: int) -> None:
-    """Writes a samples file with at most `count` training samples of each person, by order of hashes; others stay."""
-    lines = samples.read_text(encoding="utf-8").splitlines()
-    own: dict[str, list[str]] = {}
-    for line in lines:
-        record = json.loads(line)
-        if record.get("split") == TRAIN:
-            own.setdefault(record["subject"], []).append(line)
-    chosen = {line for texts in own.values() for line in hash_order(texts)[:count]}
-    kept = [line for line in lines if line in chosen or json.loads(line).get("split") != TRAIN]
-    with atomic_path(fewer) as temporary:
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
 def deper(
@@ -284,25 +210,14 @@ def _experiment(name: str) -> tuple[Path, DataSource]:
     if name in EXPERIMENTS:
         return CONFIGS / f"{name}.toml", EXPERIMENTS[name]
     if (path := Path(name)).is_file():
-        return path, EXPERIMENTS.get(path.stem, DataSource(path.stem))
+        return path, EXPERIMENTS.get(path.stem, DataSource(name=path.stem))
     raise InvalidArgumentError(
         f"there is no experiment {name!r}; there are {', '.join(EXPERIMENTS)}, or name a configuration's file"
     )
 
 
-def _prepare(source: DataSource, data: Path, folder: Path) -> None:
-    if source.read is None:
-        raise InvalidArgumentError(
-            f"{data}: holds no samples.jsonl; make one with `python -m training prepare FORMAT … --out DIR`, name DIR"
-        )
-    options = PrepareOptions(name=source.name, unseen_people=source.unseen_people)
-    print(summary(prepare(source.read(data), data / "images", folder, options), folder))
-
-
 def _print_epochs(config: TrainingConfig, samples: Sequence[Sample]) -> None:
     training = sum(sample.split == TRAIN for sample in samples)
-    if not training:
-        raise TrainingError(f"{config.samples}: no sample is of the split {TRAIN!r}; there is nothing to train on")
     stages = {"stage 1": config.stage1, "stage 2": config.stage2}
     for name, stage in stages.items():
         if stage is not None:

@@ -39,6 +39,16 @@ def parts(tmp_path_factory, torch_vlm, tokenizer) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def wide_context(parts: Path) -> Path:
+    """`parts`, with room for longer prompts: words are many tokens to the small VLM, and context costs it nothing."""
+    path = parts / "vlm/config.json"
+    config = json.loads(path.read_text())
+    config["text_config"]["max_position_embeddings"] = 4096
+    path.write_text(json.dumps(config))
+    return parts
+
+
 def write_drawn_samples(
     folder: Path, people: int = PEOPLE, scenes: int = SCENES, training_scenes: int = TRAINING_SCENES
 ) -> None:

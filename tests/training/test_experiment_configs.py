@@ -46,8 +46,9 @@ def test_every_experiment_trains_as_the_paper_says(name):
 @pytest.mark.parametrize(
     ("name", "samples"),
     [
-        ("coco-ln", 142_845 * 89 / 108 * 0.8),
-        ("flickr30k-ln", 32_578 * 27 / 37 * 0.8),
+        # The published training narratives of the seen people; 2 % of COCO's are for choosing a step.
+        ("coco-ln", 134_272 * 89 / 108 * 0.98),
+        ("flickr30k-ln", 30_546 * 27 / 37),
         ("flickr30k-ln-100", 2_700),
         ("he", 4_000),
     ],
@@ -59,8 +60,12 @@ def test_steps_are_the_papers_epochs(name, samples):
 
 
 def test_the_people_are_those_of_the_paper():
-    unseen = {name: source.unseen_people for name, source in EXPERIMENTS.items() if source.read}
-    assert unseen == {"coco-ln": 19, "flickr30k-ln": 10, "flickr30k-ln-100": 10, "he": 0}
+    unseen = {name: source.unseen_people for name, source in EXPERIMENTS.items()}
+    # How many of Kollenda's people the paper holds out is not known: a fifth.
+    assert unseen == {"coco-ln": 19, "flickr30k-ln": 10, "flickr30k-ln-100": 10, "kollenda": None, "he": 0}
+    for source in EXPERIMENTS.values():
+        for named in (source.unseen, source.unseen_released):
+            assert not named or len(set(named)) == len(named) == source.unseen_people
     assert EXPERIMENTS["flickr30k-ln-100"].training_samples == 100
 
 

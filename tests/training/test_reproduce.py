@@ -7,15 +7,15 @@ import attrs
 import numpy as np
 import pytest
 
-import pydeper
 from pydeper.errors import InvalidArgumentError
 from pydeper.readers import write_samples
-from tests.support.images import random_image
 from training import reproduce
 from training.cli.main import main
 from training.preparation.splits import QUERY, SUPPORT, TEST, TRAIN
 from training.tiny.scenes import sample_scene
 from training.tiny.viewers import sample_viewers
+
+pytestmark = pytest.mark.usefixtures("wide_context")
 
 LIMITS = ["--max-new-tokens", "4", "--metrics", "BLEU-4", "CIDEr", "--tokenizer", "words"]
 
@@ -36,15 +36,6 @@ def data(tmp_path_factory) -> Path:
             samples.append(attrs.evolve(sample, split=known if scene_number < 4 else asked))
     write_samples(folder / "samples.jsonl", samples)
     return folder
-
-
-@pytest.fixture(autouse=True, scope="module")
-def wide_context(parts: Path) -> None:
-    """Words are many tokens to the small VLM; a wider context costs it nothing."""
-    path = parts / "vlm/config.json"
-    config = json.loads(path.read_text())
-    config["text_config"]["max_position_embeddings"] = 4096
-    path.write_text(json.dumps(config))
 
 
 def run(config: Path, data: Path, out: Path, *more: str) -> int:
@@ -107,48 +98,13 @@ def test_the_papers_figures_stand_below_ours(tmp_path, capsys):
     assert "0.250 [0.200, 0.300]" in capsys.readouterr().out
 
 
-def test_published_narratives_are_prepared_once(tmp_path):
-    images = tmp_path / "raw/images"
-    images.mkdir(parents=True)
-    lines = []
-    for number in range(30):
-        random_image(40, 40, number).save(images / f"{number}.jpg")
-        for person in range(12):
-            lines.append(
-                {
-                    "dataset_id": "flickr30k",
-                    "image_id": str(number),
-                    "annotator_id": person,
-                    "caption": f"picture {number} as {person} has it",
-                    "timed_caption": [],
-                    "traces": [[{"x": 0.1 * i, "y": 0.5, "t": 0.2 * i} for i in range(9)]],
-                }
-            )
-    (tmp_path / "raw/flickr30k_train_localized_narratives.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    source = reproduce.EXPERIMENTS["flickr30k-ln"]
-    path = reproduce.prepared(source, tmp_path / "raw", tmp_path / "out")
-    samples = pydeper.read_samples(path)
-    people = {split: {sample.subject for sample in samples if sample.split == split} for split in (TRAIN, SUPPORT)}
-    assert (len(people[TRAIN]), len(people[SUPPORT])) == (2, 10)
-    (tmp_path / "raw/flickr30k_train_localized_narratives.jsonl").unlink()
-    assert reproduce.prepared(source, tmp_path / "raw", tmp_path / "out") == path
-
-    fewer = reproduce.prepared(attrs.evolve(source, training_samples=3), tmp_path / "raw", tmp_path / "out")
-    kept = pydeper.read_samples(fewer)
-    assert [sum(sample.subject == person and sample.split == TRAIN for sample in kept) for person in people[TRAIN]] == [
-        3,
-        3,
-    ]
-    assert [s for s in kept if s.split != TRAIN] == [s for s in samples if s.split != TRAIN]
-
-
 @pytest.mark.parametrize(
     ("experiment", "systems", "message"),
     [
         ("flickr", [], "there is no experiment 'flickr'; there are coco-ln, flickr30k-ln"),
         ("coco-ln", ["DEPER, no film"], "systems: 'DEPER, no film' is none of 'zero-shot'"),
         ("coco-ln", [], r"holds neither samples.jsonl nor coco_\*localized_narratives\*.jsonl"),
-        ("kollenda", [], "holds no samples.jsonl; make one with `python -m training prepare"),
+        ("kollenda", [], "holds neither samples.jsonl nor fixations.csv; put the table there, or say by --fixations"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path, experiment, systems, message):

@@ -44,7 +44,7 @@ def follow_source(
     splits: Splits,
     *,
     test_split: str = TEST,
-    unseen_people: int | None = 0,
+    unseen_people: int | None = None,
     unseen: Sequence[str] = (),
     val_share: float | None = None,
 ) -> dict[Member, str]:
