@@ -40,6 +40,7 @@ from training.network.deper import Deper
 from training.paths import CONFIGS
 from training.preparation.splits import QUERY, SUPPORT, TEST, TRAIN
 from training.reproduction.checks import check_samples
+from training.reproduction.dry_run import GPU_SPEEDUP, THROUGHPUT, Throughput, estimate, planned_data
 from training.reproduction.prepared import prepared
 from training.reproduction.sources import EXPERIMENTS, DataOptions, DataSource
 from training.runs.folders import stage1_folder, stage2_folder
@@ -83,15 +84,15 @@ def run(
         InvalidArgumentError: The experiment or a system is unknown, or the data are not where they should be.
         PydeperError: Of the step that fails.
     """
-    if unknown := [system for system in systems if system not in (*SYSTEMS, *ABLATED)]:
-        raise InvalidArgumentError(f"systems: {unknown[0]!r} is none of {', '.join(map(repr, (*SYSTEMS, *ABLATED)))}")
+    _check_systems(systems)
     config_file, source = _experiment(experiment)
     out = out or Path("runs") / config_file.stem
     samples = prepared(source, data, out / "data", options)
     settings = [f"samples={json.dumps(str(samples))}", *changes]
     whole = load_config(TrainingConfig, config_file, settings)
     everything = read_samples(whole.samples, check_durations=whole.check_durations)
-    check_samples(whole, everything, trains_deper=any(system not in BASELINES for system in systems))
+    splits = [(sample.subject, sample.split) for sample in everything]
+    check_samples(whole, splits, trains_deper=any(system not in BASELINES for system in systems))
     _check_outputs(out / "results", References.of(Path(whole.samples), everything, source.name), everything)
     _print_epochs(whole, everything)
     predictions: list[Prediction] = []
@@ -109,6 +110,61 @@ def run(
     facts = {"experiment": config_file.stem, "decoding": f"greedy, at most {max_new_tokens} tokens"}
     evaluate.report(predictions, scoring or evaluate.ScoreSettings(), out / "results", facts)
     compare_with_paper(out / "results", sorted({row.dataset for row in predictions}))
+
+
+def dry_run(
+    experiment: str,
+    data: Path,
+    out: Path | None = None,
+    changes: Sequence[str] = (),
+    *,
+    systems: Sequence[str] = SYSTEMS,
+    options: DataOptions = DataOptions(),  # noqa: B008 - frozen
+    max_new_tokens: int = 512,
+    throughput: Path = THROUGHPUT,
+    gpu_speedup: float = GPU_SPEEDUP,
+) -> str:
+    """Says what `run` would read, train and take, and does nothing of it.
+
+    Args:
+        experiment: See `run`.
+        data: See `run`.
+        out: See `run`.
+        changes: See `run`.
+        systems: See `run`.
+        options: See `run`.
+        max_new_tokens: See `run`.
+        throughput: A report of `python -m benchmarks.training_throughput --real`.
+        gpu_speedup: How many times as fast as there one GPU is taken to be.
+
+    Raises:
+        PydeperError: What `run` would refuse before it trains.
+    """
+    _check_systems(systems)
+    rates = Throughput.read(throughput)
+    config_file, source = _experiment(experiment)
+    out = out or Path("runs") / config_file.stem
+    config = load_config(TrainingConfig, config_file, [f"samples={json.dumps(str(data))}", *changes])
+    planned = planned_data(source, data, out / "data", options)
+    trainings = sum(system not in BASELINES for system in systems)
+    splits = [(sample.subject, sample.split) for sample in planned.samples]
+    check_samples(config, splits, trains_deper=trainings > 0)
+    return estimate(
+        config,
+        planned,
+        out,
+        trainings=trainings,
+        described=len(systems),
+        tunes="prompt-tuning" in systems,
+        max_new_tokens=max_new_tokens,
+        throughput=rates,
+        gpu_speedup=gpu_speedup,
+    )
+
+
+def _check_systems(systems: Sequence[str]) -> None:
+    if unknown := [system for system in systems if system not in (*SYSTEMS, *ABLATED)]:
+        raise InvalidArgumentError(f"systems: {unknown[0]!r} is none of {', '.join(map(repr, (*SYSTEMS, *ABLATED)))}")
 
 
 def _check_outputs(results: Path, references: References, samples: Sequence[Sample]) -> None:

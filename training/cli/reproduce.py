@@ -28,6 +28,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="at a time (default: %(default)s)")
     parser.add_argument("--metrics", nargs="+", metavar="METRIC", help="some of them (default: all)")
     parser.add_argument("--tokenizer", choices=["ptb", "words", "split"], default="ptb", help="(default: %(default)s)")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only say what it would read and train, and what that takes",
+    )
+    parser.add_argument(
+        "--throughput",
+        type=Path,
+        metavar="FILE",
+        help="for --dry-run: a report of benchmarks.training_throughput (default: the one in docs/results)",
+    )
+    parser.add_argument(
+        "--gpu-speedup",
+        type=float,
+        metavar="X",
+        help="for --dry-run: how many times as fast as the machine of that report a GPU is taken to be (default: 100)",
+    )
     _add_splits(parser.add_argument_group("splits, where the data set is not prepared yet"))
     tables = parser.add_argument_group("tables of fixations and captions (kollenda)")
     tables.add_argument("--fixations", default="fixations.csv", metavar="FILE", help="in DIR (default: %(default)s)")
@@ -71,8 +88,23 @@ def run(options: argparse.Namespace) -> None:
     """Runs the sub-command."""
     from training.evaluation.evaluate import ScoreSettings
     from training.evaluation.scores import METRICS
-    from training.reproduce import SYSTEMS, run
+    from training.reproduce import SYSTEMS, dry_run, run
+    from training.reproduction.dry_run import GPU_SPEEDUP, THROUGHPUT
 
+    if options.dry_run:
+        told = dry_run(
+            options.experiment,
+            options.data,
+            options.out,
+            options.changes,
+            systems=options.systems or SYSTEMS,
+            options=_data_options(options),
+            max_new_tokens=options.max_new_tokens,
+            throughput=options.throughput or THROUGHPUT,
+            gpu_speedup=GPU_SPEEDUP if options.gpu_speedup is None else options.gpu_speedup,
+        )
+        print(told)
+        return
     run(
         options.experiment,
         options.data,

@@ -3,24 +3,25 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from pydeper.samples.sample import Sample
 from training.config import TrainingConfig
 from training.errors import TrainingError
 from training.preparation.splits import QUERY, TEST, TRAIN, VAL
 
 
-def check_samples(config: TrainingConfig, samples: Sequence[Sample], *, trains_deper: bool) -> None:
+def check_samples(
+    config: TrainingConfig, samples: Sequence[tuple[str | None, str | None]], *, trains_deper: bool
+) -> None:
     """Checks that an experiment can train on samples, choose a step by them and report on them.
 
     Args:
         config: The training; names the samples file.
-        samples: All samples of the file.
+        samples: The person and the split of every sample of the file.
         trains_deper: Whether DEPER, whole or ablated, is among the systems; baselines need no `val`.
 
     Raises:
         TrainingError: A split lacks samples, or one person is alone; the message names the file and the remedy.
     """
-    counts = Counter(sample.split for sample in samples)
+    counts = Counter(split for _, split in samples)
     found = ", ".join(f"{split!r} ({count})" for split, count in sorted(counts.items(), key=str)) or "no samples"
     again = "prepare the data with samples of it (python -m training prepare, or reproduce with the data as published)"
     if not counts[TRAIN]:
@@ -42,7 +43,7 @@ def check_samples(config: TrainingConfig, samples: Sequence[Sample], *, trains_d
             f"{config.samples}: no sample is of the split {VAL!r}, on which the training step is chosen ({found}): "
             f"{again}, or keep the last step by {off}"
         )
-    people = {sample.subject for sample in samples if sample.split == TRAIN}
+    people = {subject for subject, split in samples if split == TRAIN}
     if len(people) == 1:
         raise TrainingError(
             f"{config.samples}: all samples of the split {TRAIN!r} are of one person, {next(iter(people))!r}; there is "

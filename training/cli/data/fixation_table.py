@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_units(parser)
     parser.add_argument("--subject", help="who it is, where no column says")
     parser.add_argument("--image", help="which image it is, where no column says")
-    add_placement(parser)
+    add_placement(parser, "(or WxH) images are centred on it, see --scale")
     parser.add_argument("--radius", type=float, default=0.035, help="of a box (default: %(default)s)")
     parser.add_argument("--radius-unit", choices=["fraction", "px"], default="fraction", help="(default: %(default)s)")
     parser.add_argument("--encoding", help="(default: by the byte order mark, else UTF-8)")
@@ -77,14 +77,12 @@ def add_units(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--time-unit", choices=["s", "ms", "us", "ns"], help="of the duration")
 
 
-def add_placement(parser: argparse._ActionsContainer) -> None:
-    """Adds the options that say where on the screen the images were."""
+def add_placement(parser: argparse._ActionsContainer, screen: str = "images are centred on it, see --scale") -> None:
+    """Adds the options that say where on the screen the images were; `screen` is the help of --screen."""
     parser.add_argument(
         "--rectangle", type=float, nargs=4, metavar=("X", "Y", "W", "H"), help="of the images on screen"
     )
-    parser.add_argument(
-        "--screen", type=float, nargs=2, metavar=("W", "H"), help="(or WxH) images are centred on it, see --scale"
-    )
+    parser.add_argument("--screen", type=float, nargs=2, metavar=("W", "H"), help=screen)
     parser.add_argument(
         "--scale",
         choices=["none", "fit", "shrink"],

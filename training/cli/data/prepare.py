@@ -122,9 +122,12 @@ def _add_common(parser: argparse.ArgumentParser, name: str) -> None:
         "--unseen-people", type=int, metavar="N", help="when splits are made, or with --test-split (default: a fifth)"
     )
     parser.add_argument(
-        "--val-share", type=float, metavar="X", help="of the images, when splits are made (default: 0.1)"
+        "--val-share",
+        type=float,
+        metavar="X",
+        help="of the images, when splits are made (default: 0.1); of the training images, with --test-split (0.02)",
     )
-    parser.add_argument("--test-share", type=float, metavar="X", help="the same")
+    parser.add_argument("--test-share", type=float, metavar="X", help="of the images, when splits are made (0.1)")
     parser.add_argument("--max-damaged", type=int, default=0, metavar="N", help="pass over so many (default: none)")
     parser.add_argument("--max-missing-images", type=int, default=0, metavar="N", help="the same for missing images")
     parser.add_argument(
