@@ -28,7 +28,7 @@ from training.baselines.ablations import ABLATIONS, settings_of
 from training.baselines.predict import predict
 from training.baselines.run import BASELINES, DescriptionTask
 from training.baselines.run import run as run_baseline
-from training.baselines.system import SoftTokens
+from training.baselines.system import Describe, SoftTokens, by_prompts
 from training.config import ConfigError, TrainingConfig, load_config, shaping_settings
 from training.evaluation import evaluate
 from training.evaluation.describe import TRAINING_SAMPLES
@@ -197,17 +197,16 @@ def deper(
         train_stage2(config, folder)
     task = DescriptionTask.load(config, dataset)
 
-    def build() -> SoftTokens:
-        return SoftTokens(task.vlm, task.stage2.style, task.people, soft_tokens(task, folder))
+    def build() -> Describe:
+        system = SoftTokens(task.vlm, task.stage2.style, task.people, soft_tokens(task, folder))
+        return by_prompts(task.vlm, system, max_new_tokens)
 
-    settings = task.settings() | {
+    settings = task.vlm_settings(max_new_tokens) | {
         "network": attrs.asdict(config.network),
         "stage1": shaping_settings(config.stage1),
         "stage2": shaping_settings(config.stage2),
     }
-    return predict(
-        task.vlm, name, build, task.people, folder, settings, max_new_tokens=max_new_tokens, batch_size=batch_size
-    )
+    return predict(name, build, task.people, folder, settings, batch_size=batch_size)
 
 
 def soft_tokens(task: DescriptionTask, folder: Path) -> Tensor:

@@ -2,29 +2,31 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import attrs
 import torch
 
 from pydeper import Sample, read_samples
+from training.baselines.captioner import CaptionerInputs
 from training.baselines.few_shot import FewShot
 from training.baselines.predict import predict
 from training.baselines.prompt_tuning import tune
-from training.baselines.system import SoftTokens, System
+from training.baselines.system import Describe, SoftTokens, System, by_prompts
 from training.baselines.targets import Person, descriptions, people_of
 from training.baselines.text_statistics import TextStatistics
 from training.baselines.zero_shot import ZeroShot
 from training.config import ConfigError, PromptTuningConfig, Stage2Config, TrainingConfig, shaping_settings
 from training.evaluation.predictions import References
-from training.preparation.splits import TRAIN
-from training.runs.frozen_parts import FrozenParts, load_vlm
+from training.preparation.splits import TRAIN, VAL
+from training.runs.frozen_parts import FrozenParts, load_image_features, load_vlm
 from training.vlm.steered_vlm import SteeredVLM
 
 
 @attrs.frozen(eq=False)
-class BaselineInputs:
-    """What a baseline is made from.
+class PromptInputs:
+    """What a baseline that prompts the frozen VLM is made from.
 
     Attributes:
         vlm: The frozen VLM.
@@ -53,7 +55,7 @@ class BaselineInputs:
     feature_cache: str | None = None
 
 
-def _few_shot(inputs: BaselineInputs) -> System:
+def _few_shot(inputs: PromptInputs) -> System:
     return FewShot(
         inputs.vlm,
         inputs.style,
@@ -63,7 +65,7 @@ def _few_shot(inputs: BaselineInputs) -> System:
     )
 
 
-def _prompt_tuning(inputs: BaselineInputs) -> System:
+def _prompt_tuning(inputs: PromptInputs) -> System:
     if inputs.tuning is None:
         raise ConfigError("prompt_tuning: missing; add a table [prompt_tuning] with its settings, at least steps")
     learned = []
@@ -88,63 +90,95 @@ def _prompt_tuning(inputs: BaselineInputs) -> System:
     return SoftTokens(inputs.vlm, inputs.style, everybody, soft_tokens)
 
 
-BASELINES: Mapping[str, Callable[[BaselineInputs], System]] = {
+PROMPTS: Mapping[str, Callable[[PromptInputs], System]] = {
     "zero-shot": lambda inputs: ZeroShot(inputs.vlm, inputs.style),
     "few-shot": _few_shot,
     "text-statistics": lambda inputs: TextStatistics(inputs.vlm, inputs.style, inputs.people, inputs.others),
     "prompt-tuning": _prompt_tuning,
 }
+"""Baselines that prompt the frozen VLM."""
+CAPTIONERS: Mapping[str, Callable[[CaptionerInputs], Describe]] = {}
+"""Baselines whose own network writes the texts."""
+BASELINES = (*PROMPTS, *CAPTIONERS)
+SECTIONS: Mapping[str, str] = {"prompt-tuning": "prompt_tuning"}
+"""The table of the configuration that a trained baseline has its settings in."""
 
 
 @attrs.frozen(eq=False)
 class DescriptionTask:
-    """The targets of everybody in a samples file, and the frozen VLM that predicts them.
+    """The targets of everybody in a samples file, and the frozen parts, each loaded when a system first needs it.
 
     Attributes:
         config: Names both.
-        parts: The frozen parts that read samples.
-        vlm: On the device where it is to run.
         people: Their targets are predicted.
         samples: All samples of the file.
     """
 
     config: TrainingConfig
-    parts: FrozenParts
-    vlm: SteeredVLM
     people: Sequence[Person]
     samples: Sequence[Sample]
 
     @classmethod
     def load(cls, config: TrainingConfig, dataset: str | None = None) -> "DescriptionTask":
-        """Reads the samples, then loads the frozen parts.
+        """Reads the samples.
 
         Args:
-            config: `stage2` has the prompt's style and the VLM's precision.
+            config: Names them; for a system that prompts the VLM, `stage2` has the prompt's style and the precision.
             dataset: What to call the data set; see `References.of`.
         """
-        if config.stage2 is None:
-            raise ConfigError("stage2: missing; it says which style the prompts are of, and the VLM's precision")
         samples = read_samples(config.samples, check_durations=config.check_durations)
         people = people_of(samples, References.of(Path(config.samples), samples, dataset))
-        parts = FrozenParts.load(config)
-        vlm = load_vlm(config, parts.tokenizer).to("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(config, parts, vlm, people, samples)
+        return cls(config, people, samples)
+
+    @cached_property
+    def parts(self) -> FrozenParts:
+        """The frozen parts that read samples."""
+        return FrozenParts.load(self.config)
+
+    @cached_property
+    def vlm(self) -> SteeredVLM:
+        """The frozen VLM, on the device where it is to run."""
+        return load_vlm(self.config, self.parts.tokenizer).to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where networks are to run."""
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     @property
     def stage2(self) -> Stage2Config:
-        """The settings that say how the VLM is prompted and run."""
-        assert self.config.stage2 is not None
+        """The settings that say how the VLM is prompted and run.
+
+        Raises:
+            ConfigError: There are none.
+        """
+        if self.config.stage2 is None:
+            raise ConfigError("stage2: missing; it says which style the prompts are of, and the VLM's precision")
         return self.config.stage2
 
-    def settings(self) -> dict[str, object]:
-        """What any system's predictions depend on, beside the system."""
+    def described(self, split: str) -> list[Sample]:
+        """The samples of a split that have a description."""
+        return [sample for sample in self.samples if sample.split == split and sample.description is not None]
+
+    def vlm_settings(self, max_new_tokens: int) -> dict[str, object]:
+        """What predictions of the VLM depend on, beside the prompts."""
         return {
             "vlm": self.config.vlm,
-            "image size": self.config.image_size,
             "style": self.stage2.style,
             "bf16": self.stage2.bf16,
-            "seed": self.config.seed,
             "max_description_tokens": self.config.max_description_tokens,
+            "max_new_tokens": max_new_tokens,
+            **self._settings(),
+        }
+
+    def captioner_settings(self) -> dict[str, object]:
+        """What predictions of a captioner depend on, beside its own settings."""
+        return {"image_encoder": self.config.image_encoder, **self._settings()}
+
+    def _settings(self) -> dict[str, object]:
+        return {
+            "image size": self.config.image_size,
+            "seed": self.config.seed,
             "samples": hashlib.sha256(Path(self.config.samples).read_bytes()).hexdigest(),
         }
 
@@ -154,9 +188,9 @@ def run(name: str, task: DescriptionTask, folder: Path, *, max_new_tokens: int =
 
     Args:
         name: One of `BASELINES`.
-        task: The targets, and the VLM.
+        task: The targets, and the frozen parts.
         folder: Gets `predictions.jsonl`, and what is trained.
-        max_new_tokens: The most tokens of a description (paper: 512).
+        max_new_tokens: The most tokens of a description by the VLM (paper: 512); captioners have limits of their own.
         batch_size: Targets at a time.
 
     Returns:
@@ -166,36 +200,49 @@ def run(name: str, task: DescriptionTask, folder: Path, *, max_new_tokens: int =
         ConfigError: Settings are missing.
         InvalidArgumentError: The folder holds other predictions.
     """
-    config = task.config
-    inputs = BaselineInputs(
+    prompting: list[System] = []
+
+    def build() -> Describe:
+        if name in CAPTIONERS:
+            return CAPTIONERS[name](_captioner_inputs(task, folder))
+        prompting.append(PROMPTS[name](_prompt_inputs(task, folder, max_new_tokens)))
+        return by_prompts(task.vlm, prompting[0], max_new_tokens)
+
+    settings = task.captioner_settings() if name in CAPTIONERS else task.vlm_settings(max_new_tokens)
+    if name in SECTIONS and (own := getattr(task.config, SECTIONS[name])) is not None:
+        settings[SECTIONS[name]] = shaping_settings(own)
+    path = predict(name, build, task.people, folder, settings, batch_size=batch_size)
+    for system in prompting:
+        if isinstance(system, FewShot) and system.shortened:
+            print(f"{name}: {system.shortened} prompts held fewer samples than asked for: the VLM's context is full")
+    return path
+
+
+def _captioner_inputs(task: DescriptionTask, folder: Path) -> CaptionerInputs:
+    return CaptionerInputs(
+        people=task.people,
+        training=task.described(TRAIN),
+        validation=task.described(VAL),
+        load_image_features=lambda images: load_image_features(task.config, images, task.device),
+        folder=folder,
+        seed=task.config.seed,
+    )
+
+
+def _prompt_inputs(task: DescriptionTask, folder: Path, max_new_tokens: int) -> PromptInputs:
+    return PromptInputs(
         vlm=task.vlm,
         style=task.stage2.style,
         people=task.people,
         others=descriptions_by_others(task.people, task.samples),
         folder=folder,
         max_new_tokens=max_new_tokens,
-        max_description_tokens=config.max_description_tokens,
-        seed=config.seed,
-        tuning=config.prompt_tuning,
+        max_description_tokens=task.config.max_description_tokens,
+        seed=task.config.seed,
+        tuning=task.config.prompt_tuning,
         bf16=task.stage2.bf16,
-        feature_cache=config.feature_cache,
+        feature_cache=task.config.feature_cache,
     )
-    built: list[System] = []
-
-    def build() -> System:
-        built.append(BASELINES[name](inputs))
-        return built[0]
-
-    settings = task.settings()
-    if name == "prompt-tuning" and config.prompt_tuning is not None:
-        settings["prompt_tuning"] = shaping_settings(config.prompt_tuning)
-    path = predict(
-        task.vlm, name, build, task.people, folder, settings, max_new_tokens=max_new_tokens, batch_size=batch_size
-    )
-    for system in built:
-        if isinstance(system, FewShot) and system.shortened:
-            print(f"{name}: {system.shortened} prompts held fewer samples than asked for: the VLM's context is full")
-    return path
 
 
 def descriptions_by_others(people: Sequence[Person], samples: Sequence[Sample]) -> list[list[str]]:

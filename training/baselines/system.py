@@ -1,13 +1,16 @@
-"""What all systems have in common: they prompt the frozen VLM, each in its own way, for one person's description."""
+"""What all systems have in common: each describes images as one person would, most by a prompt to the frozen VLM."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from torch import Tensor
 
-from training.baselines.targets import Person
-from training.vlm.generation import Prompt, SeenImage, image_ids
+from training.baselines.targets import Person, Target
+from training.vlm.generation import Prompt, SeenImage, greedy, image_ids, see
 from training.vlm.steered_vlm import SteeredVLM
+
+Describe = Callable[[Sequence[tuple[Person, Target]]], list[str]]
+"""Describes the image of each target as that person would: n people and targets -> n texts."""
 
 
 class System(Protocol):
@@ -35,3 +38,23 @@ class SoftTokens:
     def prompt(self, person: Person, image: SeenImage) -> Prompt:
         """See `System`."""
         return Prompt([*image_ids(self._vlm, image), *self._prompt], [image], self._soft_tokens[person.name])
+
+
+def by_prompts(vlm: SteeredVLM, system: System, max_new_tokens: int) -> Describe:
+    """The frozen VLM's greedy descriptions after a system's prompts.
+
+    Args:
+        vlm: The frozen VLM.
+        system: Makes the prompts.
+        max_new_tokens: The most tokens of a description.
+    """
+
+    def describe(targets: Sequence[tuple[Person, Target]]) -> list[str]:
+        distinct = {target.pending.image: target.sample for _, target in targets}
+        images = see(vlm, [sample.open_image() for sample in distinct.values()])
+        seen = dict(zip(distinct, images, strict=True))
+        prompts = [system.prompt(person, seen[target.pending.image]) for person, target in targets]
+        generated = greedy(vlm, prompts, max_new_tokens, batch_size=len(prompts))
+        return [vlm.tokenizer.decode(ids).strip() for ids in generated]
+
+    return describe

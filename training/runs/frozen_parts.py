@@ -12,7 +12,9 @@ from tokenizers import AddedToken, Tokenizer
 from pydeper.bundle.config import SUBJECT_TOKEN, ImageEncoderInfo, PersonaEncoderConfig
 from pydeper.samples.sample import Sample
 from training.config import ConfigError, TrainingConfig
-from training.data.encoded import EncodedDataset, encode_dataset
+from training.data.encoded import EncodedDataset, encode_dataset, image_tokens
+from training.data.image_features import ImageFeatures
+from training.data.images import Images
 from training.errors import TrainingError
 from training.network.image_encoder import ImageEncoder
 from training.network.text_table import TextTable
@@ -61,17 +63,7 @@ class FrozenParts:
         with _naming("vlm", config.vlm):
             tokenizer, text_table = load_text_table(config.vlm)
         _check_sizes(config, image_encoder, tokenizer, text_table)
-        preprocessing = PersonaEncoderConfig(
-            fingerprint="unexported",
-            subject_embedding_size=config.network.subject_embedding_size,
-            image_encoder=ImageEncoderInfo(name=config.image_encoder, licence="see its model card"),
-            image_size=config.image_size,
-            image_mean=mean,
-            image_std=std,
-            max_fixations=config.network.max_fixations,
-            max_description_tokens=config.max_description_tokens,
-            modalities=("text+trajectory", "text", "trajectory"),
-        )
+        preprocessing = _preprocessing(config, mean, std)
         return cls(image_encoder, tokenizer, text_table, preprocessing, config.feature_cache, config.skip_broken_images)
 
     def encode(self, samples: Sequence[Sample]) -> EncodedDataset:
@@ -84,6 +76,24 @@ class FrozenParts:
             feature_cache=self.feature_cache,
             skip_broken_images=self.skip_broken_images,
         )
+
+
+def load_image_features(config: TrainingConfig, images: Images, device: torch.device) -> ImageFeatures:
+    """The image tokens that the persona encoder reads, without the other frozen parts.
+
+    Args:
+        config: Names the image encoder, and the folder that keeps its features.
+        images: Any images.
+        device: Where features that are not kept yet are computed.
+
+    Raises:
+        TrainingError: The image encoder cannot be loaded.
+        StandinError: It is a stand-in that is unknown or not installed.
+    """
+    with _naming("image_encoder", config.image_encoder):
+        image_encoder, mean, std = _load_image_encoder(config.image_encoder)
+    preprocessing = _preprocessing(config, mean, std)
+    return image_tokens(images, image_encoder.to(device), preprocessing, config.feature_cache)
 
 
 def load_vlm(config: TrainingConfig, tokenizer: Tokenizer) -> SteeredVLM:
@@ -109,6 +119,20 @@ def load_vlm(config: TrainingConfig, tokenizer: Tokenizer) -> SteeredVLM:
 
 
 _Channels = tuple[float, float, float]
+
+
+def _preprocessing(config: TrainingConfig, mean: _Channels, std: _Channels) -> PersonaEncoderConfig:
+    return PersonaEncoderConfig(
+        fingerprint="unexported",
+        subject_embedding_size=config.network.subject_embedding_size,
+        image_encoder=ImageEncoderInfo(name=config.image_encoder, licence="see its model card"),
+        image_size=config.image_size,
+        image_mean=mean,
+        image_std=std,
+        max_fixations=config.network.max_fixations,
+        max_description_tokens=config.max_description_tokens,
+        modalities=("text+trajectory", "text", "trajectory"),
+    )
 
 
 def _load_image_encoder(name: str) -> tuple[ImageEncoder, _Channels, _Channels]:

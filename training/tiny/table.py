@@ -16,12 +16,15 @@ import torch
 from pydeper.errors import InvalidArgumentError
 from pydeper.samples.sample import Sample
 from training.baselines.ablations import ABLATIONS
+from training.baselines.captioner import CaptionerInputs
 from training.baselines.predict import predict
-from training.baselines.run import BASELINES, BaselineInputs
-from training.baselines.system import SoftTokens, System
+from training.baselines.run import CAPTIONERS, PROMPTS, SECTIONS, PromptInputs
+from training.baselines.system import Describe, SoftTokens, System, by_prompts
 from training.baselines.targets import Person, Target
 from training.config import load_config, shaping_settings
-from training.data.encoded import EncodedDataset, encode_dataset
+from training.data.encoded import EncodedDataset, encode_dataset, image_tokens
+from training.data.image_features import ImageFeatures
+from training.data.images import Images
 from training.evaluation.bootstrap import Interval
 from training.evaluation.predictions import Prediction, read_predictions
 from training.evaluation.report import Figure, check_reports, write_report
@@ -181,11 +184,9 @@ def answer(world: World, config: TinyConfig, system: str, seed: int, folder: Pat
     own = folder / system.replace(", ", "-").replace(" ", "-") / f"seed-{seed}"
     build, depends = _builder(world, config, system, seed, own)
     frozen = {part: config_of(config, part) for part in ("seed", "vlm", "vision", "language", "viewers")}
-    settings = {**frozen, "training seed": seed, **{part: config_of(config, part) for part in depends}}
-    path = predict(
-        world.vlm, system, build, world.evaluated, own, settings, max_new_tokens=MAX_NEW_TOKENS, batch_size=_BATCH
-    )
-    return read_predictions(path)
+    settings = {**frozen, "training seed": seed, "max_new_tokens": MAX_NEW_TOKENS}
+    settings |= {part: config_of(config, part) for part in depends}
+    return read_predictions(predict(system, build, world.evaluated, own, settings, batch_size=_BATCH))
 
 
 def config_of(config: TinyConfig, part: str) -> Any:
@@ -196,25 +197,51 @@ def config_of(config: TinyConfig, part: str) -> Any:
 
 def _builder(
     world: World, config: TinyConfig, system: str, seed: int, own: Path
-) -> tuple[Callable[[], System], tuple[str, ...]]:
+) -> tuple[Callable[[], Describe], tuple[str, ...]]:
     """How the system is made, and the parts of the configuration that it depends on beside the frozen ones."""
-    if system == CEILING:
-        return lambda: SoftTokens(world.vlm, STYLE, world.evaluated, _true_traits(world)), ()
-    if system in BASELINES:
-        inputs = BaselineInputs(
-            vlm=world.vlm,
-            style=STYLE,
-            people=world.evaluated,
-            others=(),
-            folder=own,
-            max_new_tokens=MAX_NEW_TOKENS,
-            seed=seed,
-            tuning=config.prompt_tuning,
-            bf16=config.stage2.bf16,
-        )
-        return lambda: BASELINES[system](inputs), ("prompt_tuning",) if system == TUNING else ()
-    depends = ("image_encoder", "encoder", "network", "stage1", "stage2")
-    return lambda: SoftTokens(world.vlm, STYLE, world.evaluated, train_deper(world, config, seed, own)), depends
+    if system in CAPTIONERS:
+        captioner = _captioner_inputs(world, config, seed, own)
+        return lambda: CAPTIONERS[system](captioner), ("image_encoder", "encoder", SECTIONS[system])
+
+    def prompting() -> System:
+        if system == CEILING:
+            return SoftTokens(world.vlm, STYLE, world.evaluated, _true_traits(world))
+        if system in PROMPTS:
+            return PROMPTS[system](_prompt_inputs(world, config, seed, own))
+        return SoftTokens(world.vlm, STYLE, world.evaluated, train_deper(world, config, seed, own))
+
+    depends: tuple[str, ...] = ("image_encoder", "encoder", "network", "stage1", "stage2")
+    if system in (CEILING, *PROMPTS):
+        depends = (SECTIONS[system],) if system in SECTIONS else ()
+    return lambda: by_prompts(world.vlm, prompting(), MAX_NEW_TOKENS), depends
+
+
+def _captioner_inputs(world: World, config: TinyConfig, seed: int, own: Path) -> CaptionerInputs:
+    def load_image_features(images: Images) -> ImageFeatures:
+        return image_tokens(images, world.image_encoder, make.persona_config(config))
+
+    return CaptionerInputs(
+        people=world.evaluated,
+        training=world.people.training,
+        validation=(),
+        load_image_features=load_image_features,
+        folder=own,
+        seed=seed,
+    )
+
+
+def _prompt_inputs(world: World, config: TinyConfig, seed: int, own: Path) -> PromptInputs:
+    return PromptInputs(
+        vlm=world.vlm,
+        style=STYLE,
+        people=world.evaluated,
+        others=(),
+        folder=own,
+        max_new_tokens=MAX_NEW_TOKENS,
+        seed=seed,
+        tuning=config.prompt_tuning,
+        bf16=config.stage2.bf16,
+    )
 
 
 def train_deper(world: World, config: TinyConfig, seed: int, folder: Path) -> torch.Tensor:

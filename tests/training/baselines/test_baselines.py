@@ -18,7 +18,7 @@ from training.baselines.few_shot import FewShot
 from training.baselines.predict import predict
 from training.baselines.prompt_tuning import PromptTuningTask, tune
 from training.baselines.run import descriptions_by_others
-from training.baselines.system import SoftTokens
+from training.baselines.system import SoftTokens, by_prompts
 from training.baselines.targets import Person, people_of
 from training.baselines.text_statistics import TextStatistics, telling_words
 from training.baselines.zero_shot import ZeroShot
@@ -224,10 +224,9 @@ def test_a_persons_soft_token_learns_from_that_persons_samples_alone(steered, pe
 
 def describe(steered, people, folder, system=None, **changes):
     def build():
-        return system or ZeroShot(steered, STYLE)
+        return by_prompts(steered, system or ZeroShot(steered, STYLE), NEW)
 
-    settings = {"seed": 0, **changes}
-    return predict(steered, "zero-shot", build, people, folder, settings, max_new_tokens=NEW, batch_size=2)
+    return predict("zero-shot", build, people, folder, {"seed": 0, **changes}, batch_size=2)
 
 
 def test_predictions_are_greedy_and_evaluation_reads_them(steered, people, samples_file, tmp_path):
