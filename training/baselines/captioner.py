@@ -7,6 +7,7 @@ import attrs
 
 from pydeper.samples.sample import Sample
 from training.baselines.targets import Person
+from training.config import CSMNConfig
 from training.data.image_features import ImageFeatures
 from training.data.images import Images
 
@@ -22,6 +23,7 @@ class CaptionerInputs:
         load_image_features: Loads the frozen image encoder: images -> (G·G, C) tokens of each.
         folder: For what is trained.
         seed: Of weights and batches.
+        csmn: Settings of CSMN.
     """
 
     people: Sequence[Person]
@@ -30,3 +32,4 @@ class CaptionerInputs:
     load_image_features: Callable[[Images], ImageFeatures]
     folder: Path
     seed: int = 0
+    csmn: CSMNConfig = attrs.Factory(CSMNConfig)

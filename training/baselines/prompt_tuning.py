@@ -8,12 +8,11 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from pydeper.samples.sample import Sample
 from training.baselines.targets import Person, descriptions
 from training.config import OptimisationConfig
 from training.data.feature_cache import open_store
 from training.data.image_features import ImageFeatures
-from training.data.images import SampleImages
+from training.data.images import SampleImages, distinct_images
 from training.data.sampling import batch_rows
 from training.distributed.device import device_of
 from training.distributed.process_group import open_accelerator
@@ -54,7 +53,7 @@ class PromptTuningTask:
         samples = [sample for person in people for sample in person.known]
         self._person_of = torch.tensor([number for number, person in enumerate(people) for _ in person.known])
         self._texts = descriptions(samples)
-        self._image_of, images = _distinct_images(samples)
+        self._image_of, images = distinct_images(samples)
         store = open_store(feature_cache, vlm.model.model.visual, attrs.asdict(vlm.config.vision))
         features = ImageFeatures(SampleImages(images), vlm.image_maps, store)
         self._description_loss = DescriptionLoss(vlm, features.of, style, bf16=bf16)
@@ -113,17 +112,3 @@ def tune(
     train(task, config, seed, folder, accelerator=open_accelerator(cpu=vlm.model.device.type == "cpu"))
     soft_tokens: Tensor = task.state.state_dict()["weight"]
     return soft_tokens
-
-
-def _distinct_images(samples: Sequence[Sample]) -> tuple[list[int], list[Sample]]:
-    """The number of each sample's image, and one sample for every image."""
-    numbers: dict[object, int] = {}
-    first: list[Sample] = []
-    image_of = []
-    for sample in samples:
-        key = str(sample.image) if isinstance(sample.image, str | Path) else id(sample.image)
-        if key not in numbers:
-            numbers[key] = len(first)
-            first.append(sample)
-        image_of.append(numbers[key])
-    return image_of, first

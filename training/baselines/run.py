@@ -10,6 +10,7 @@ import torch
 
 from pydeper import Sample, read_samples
 from training.baselines.captioner import CaptionerInputs
+from training.baselines.csmn.captioner import csmn
 from training.baselines.few_shot import FewShot
 from training.baselines.predict import predict
 from training.baselines.prompt_tuning import tune
@@ -97,10 +98,10 @@ PROMPTS: Mapping[str, Callable[[PromptInputs], System]] = {
     "prompt-tuning": _prompt_tuning,
 }
 """Baselines that prompt the frozen VLM."""
-CAPTIONERS: Mapping[str, Callable[[CaptionerInputs], Describe]] = {}
+CAPTIONERS: Mapping[str, Callable[[CaptionerInputs], Describe]] = {"CSMN": csmn}
 """Baselines whose own network writes the texts."""
 BASELINES = (*PROMPTS, *CAPTIONERS)
-SECTIONS: Mapping[str, str] = {"prompt-tuning": "prompt_tuning"}
+SECTIONS: Mapping[str, str] = {"prompt-tuning": "prompt_tuning", "CSMN": "csmn"}
 """The table of the configuration that a trained baseline has its settings in."""
 
 
@@ -226,6 +227,7 @@ def _captioner_inputs(task: DescriptionTask, folder: Path) -> CaptionerInputs:
         load_image_features=lambda images: load_image_features(task.config, images, task.device),
         folder=folder,
         seed=task.config.seed,
+        csmn=task.config.csmn,
     )
 
 

@@ -11,6 +11,9 @@ from training.metrics.requirements import MissingRequirementError
 from training.vlm.generation import Prompt, SeenImage, image_ids
 from training.vlm.steered_vlm import SteeredVLM
 
+WORD = r"\w+(?:['’]\w+)*"
+"""A word as a regular expression: letters and digits, apostrophes inside."""
+
 
 class TextStatistics:
     """Each person's most telling words in the prompt.
@@ -42,12 +45,22 @@ class TextStatistics:
         return Prompt([*image_ids(self._vlm, image), *self._prompt.before, *persona, *self._prompt.after], [image])
 
 
-def telling_words(documents: Sequence[Sequence[str]], count: int) -> list[list[str]]:
-    """The words of the highest TF-IDF (logarithmic term frequency, smoothed document frequency) of each document.
+def telling_words(
+    documents: Sequence[Sequence[str]],
+    count: int,
+    *,
+    idf_from: Sequence[Sequence[str]] | None = None,
+    sublinear: bool = True,
+    vocabulary: Sequence[str] | None = None,
+) -> list[list[str]]:
+    """The words of the highest TF-IDF (smoothed document frequency) of each document.
 
     Args:
         documents: n lists of texts; each list is one document.
         count: The most words of a document.
+        idf_from: The documents that the document frequencies are of; None: the same documents.
+        sublinear: Whether the logarithm of a term's frequency counts, not the frequency itself.
+        vocabulary: The words that are looked for, lower-cased; None: all of `idf_from`.
 
     Returns:
         n lists of lower-cased words, the most telling first, equal ones in the order of the alphabet.
@@ -59,12 +72,14 @@ def telling_words(documents: Sequence[Sequence[str]], count: int) -> list[list[s
         from sklearn.feature_extraction.text import TfidfVectorizer
     except ImportError as error:
         raise MissingRequirementError('TF-IDF needs scikit-learn: pip install -e ".[eval]"') from error
-    model = TfidfVectorizer(sublinear_tf=True, token_pattern=r"\w+(?:['’]\w+)*")
-    weights = model.fit_transform([" ".join(texts) for texts in documents])
-    vocabulary = model.get_feature_names_out()  # sorted
+    sought = None if vocabulary is None else sorted(vocabulary)
+    model = TfidfVectorizer(sublinear_tf=sublinear, token_pattern=WORD, vocabulary=sought)
+    model.fit([" ".join(texts) for texts in (documents if idf_from is None else idf_from)])
+    weights = model.transform([" ".join(texts) for texts in documents])
+    words = model.get_feature_names_out()  # sorted
     rows = []
     for document in range(len(documents)):
         row = weights[[document]].toarray()[0]
         best = sorted(row.nonzero()[0], key=lambda word: (-row[word], word))
-        rows.append([str(vocabulary[word]) for word in best[:count]])
+        rows.append([str(words[word]) for word in best[:count]])
     return rows

@@ -19,7 +19,7 @@ from pydeper.persona.preprocess import EncodedSample, collate, encode_text_and_t
 from pydeper.samples.sample import Sample
 from training.data.feature_cache import DiskStore, MemoryStore, open_store
 from training.data.image_features import ImageFeatures
-from training.data.images import Images, SampleImages
+from training.data.images import Images, SampleImages, distinct_images
 from training.data.sampling import batch_rows
 from training.data.shards import ShardImages
 from training.distributed.device import device_of
@@ -181,17 +181,16 @@ def encode_dataset(
             raise InvalidSampleError(
                 f"{sample.source or f'sample {number}'}: subject: missing; training needs to know who it is"
             )
-    firsts = {_image_name(sample): sample for sample in reversed(samples)}
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(map(_image_name, samples)))}
-    image_of = np.array([numbers[_image_name(sample)] for sample in samples])
-    images = open_images([firsts[name] for name in numbers])
+    numbers, firsts = distinct_images(samples)
+    image_of = np.array(numbers)
+    images = open_images(firsts)
     features = image_tokens(images, image_encoder, config, feature_cache, batch_size)
     shard_of = None
     if isinstance(images, ShardImages) and feature_cache is None:
         shards = [images.shard(number) for number in range(len(images))]
         shard_of = np.unique(shards, return_inverse=True)[1][image_of]
     elif broken := features.fill(skip_broken_images):
-        whole = [firsts[name] for name, number in numbers.items() if number not in broken]
+        whole = [sample for number, sample in enumerate(firsts) if number not in broken]
         features = attrs.evolve(features, images=open_images(whole))
         kept = np.flatnonzero(~np.isin(image_of, broken))
         samples, image_of = [samples[row] for row in kept], np.unique(image_of[kept], return_inverse=True)[1]
@@ -235,10 +234,6 @@ def image_tokens(
     if feature_cache is None and isinstance(images, ShardImages):
         return ImageFeatures(images, encode, MemoryStore(_STREAMED_BYTES), batch_size)
     return ImageFeatures(images, encode, open_store(feature_cache, image_encoder.backbone, preprocessing), batch_size)
-
-
-def _image_name(sample: Sample) -> object:
-    return str(Path(sample.image)) if isinstance(sample.image, str | Path) else id(sample.image)
 
 
 def _drop(sample: EncodedSample, modality: str | None) -> EncodedSample:

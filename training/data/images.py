@@ -78,3 +78,25 @@ class SampleImages:
 def content_key(content: bytes) -> str:
     """What an image of this content is known by."""
     return hashlib.sha256(content).hexdigest()
+
+
+def distinct_images(samples: Sequence[Sample]) -> tuple[list[int], list[Sample]]:
+    """Which samples are of the same image.
+
+    Returns:
+        The number of each sample's image, and the first sample of every image.
+    """
+    numbers: dict[object, int] = {}
+    firsts: list[Sample] = []
+    image_of = []
+    for sample in samples:
+        number = numbers.setdefault(image_identity(sample), len(firsts))
+        if number == len(firsts):
+            firsts.append(sample)
+        image_of.append(number)
+    return image_of, firsts
+
+
+def image_identity(sample: Sample) -> object:
+    """What is equal for samples of the same image: its path, or which object in memory it is."""
+    return str(Path(sample.image)) if isinstance(sample.image, str | Path) else id(sample.image)

@@ -2,7 +2,7 @@
 
 import attrs
 
-from training.config import PromptTuningConfig, Stage1Config, Stage2Config, positive
+from training.config import CSMNConfig, PromptTuningConfig, Stage1Config, Stage2Config, positive
 from training.network.config import NetworkConfig
 
 
@@ -68,7 +68,7 @@ class ViewersConfig:
 
 @attrs.frozen(kw_only=True)
 class TinyConfig:
-    """All settings of `python -m training tiny`, and those of the baseline that is trained, for the table."""
+    """All settings of `python -m training tiny`, and those of the baselines that are trained, for the table."""
 
     seed: int = 0
     vlm: VLMSizes
@@ -81,3 +81,4 @@ class TinyConfig:
     stage1: Stage1Config
     stage2: Stage2Config
     prompt_tuning: PromptTuningConfig
+    csmn: CSMNConfig = attrs.Factory(CSMNConfig)

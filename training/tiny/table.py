@@ -47,13 +47,14 @@ from training.vlm.steered_vlm import SteeredVLM
 CLS_SCORERS = ("BLEU-4", "ROUGE-L", "CIDEr")
 """Without METEOR, which would take hours for all pairs of people in the world."""
 
-DEPER, CEILING, TUNING = "DEPER", "ceiling", "prompt-tuning"
+DEPER, CEILING = "DEPER", "ceiling"
 SEEDLESS = ("zero-shot", "text-statistics", "few-shot", CEILING)
 SYSTEMS = (
     "zero-shot",
     "text-statistics",
     "few-shot",
-    TUNING,
+    "prompt-tuning",
+    *CAPTIONERS,
     DEPER,
     *(f"{DEPER}, {name}" for name in ABLATIONS),
     CEILING,
@@ -227,6 +228,7 @@ def _captioner_inputs(world: World, config: TinyConfig, seed: int, own: Path) ->
         load_image_features=load_image_features,
         folder=own,
         seed=seed,
+        csmn=config.csmn,
     )
 
 

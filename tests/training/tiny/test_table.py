@@ -17,6 +17,7 @@ SMALL = [
     *("vision.scenes=66", "vision.steps=1", "language.scenes=66", "language.steps=1", "language.batch_size=8"),
     *("encoder.scenes=66", "encoder.steps=1", "stage1.steps=2", "stage2.steps=2", "stage2.batch_size=4"),
     *("stage1.batch_size=8", "prompt_tuning.steps=2", "prompt_tuning.unseen_steps=1", "prompt_tuning.batch_size=4"),
+    *("csmn.steps=2", "csmn.batch_size=4", "csmn.word_size=8", "csmn.memory_size=8", "csmn.channels=4"),
     *("viewers.groups=2", "viewers.orders_per_group=2", "viewers.samples=3", "viewers.support=2"),
     *("viewers.support_draws=1", "viewers.unseen_groups=1", "viewers.unseen_orders_per_group=2"),
     *("viewers.test_scenes=2", "vlm.layers=1", "vlm.vision_depth=1"),
