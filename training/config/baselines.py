@@ -37,7 +37,7 @@ class CSMNConfig(OptimisationConfig):
         memory_size: Size of the memory's slots.
         channels: Of each of the three convolutions that read the slots of a person's words, and of each of the three
             that read those of the words written so far.
-        user_words: The most words that a person is known by, at least 5.
+        user_words: The most words that a person is known by.
         vocabulary_size: The most words that can be written, four special ones included.
         max_words: The most words of a text, with its end: longer ones are cut in training, and none is written; the
             authors' is 16. 0: as many as 95 of 100 training texts have at most.

@@ -163,7 +163,7 @@ def run(
         "held-out scenes": len(world.people.test_scenes),
         "trainings": f"{seeds} of each system that is trained",
         "steps": f"stage 1 {config.stage1.steps}, stage 2 {config.stage2.steps}, prompt tuning "
-        f"{config.prompt_tuning.steps} (unseen people {config.prompt_tuning.unseen_steps})",
+        f"{config.prompt_tuning.steps} (unseen people {config.prompt_tuning.unseen_steps}), CSMN {config.csmn.steps}",
         "decoding": f"greedy, at most {MAX_NEW_TOKENS} tokens",
         "tokenizer of the metrics": TOKENIZER,
         "scorers of CLS": ", ".join(CLS_SCORERS),

@@ -16,7 +16,8 @@ from training.baselines.csmn.network import CSMN
 from training.baselines.csmn.training import CSMNTask, Examples
 from training.baselines.csmn.user_context import user_contexts
 from training.baselines.csmn.vocabulary import EOS, GO, PAD, SPECIALS, UNK, Vocabulary
-from training.baselines.run import DescriptionTask, run
+from training.baselines.run import BASELINES, DescriptionTask, run
+from training.cli.main import main
 from training.config import CSMNConfig, TrainingConfig, load_config
 from training.errors import TrainingError
 from training.loop.checkpoints import BEST
@@ -287,6 +288,17 @@ def test_csmn_describes_for_seen_and_unseen_people_without_the_vlm(config, tmp_p
     path.rename(path.with_name("predictions.partial.jsonl"))
     path.with_name("predictions.partial.jsonl").write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
     assert run("CSMN", DescriptionTask.load(config, "drawn"), tmp_path / "out").read_bytes() == whole
+
+
+def test_the_command_knows_every_baseline(config, tmp_path, capsys):
+    pytest.importorskip("sklearn")
+    small = ["baseline", "CSMN", "--config", str(tmp_path / "small.toml"), "--set", "csmn.steps=1"]
+    assert main([*small, "--out", str(tmp_path / "out")]) == 0
+    assert len(rows(tmp_path / "out/predictions.jsonl")) == 6
+    with pytest.raises(SystemExit):
+        main(["baseline", "none", *small[2:], "--out", str(tmp_path / "none")])
+    message = capsys.readouterr().err
+    assert all(name in message for name in BASELINES)
 
 
 def test_what_unseen_people_are_asked_is_not_read(config, samples, tmp_path):
