@@ -12,7 +12,7 @@ import statistics
 import time
 from pathlib import Path
 
-from benchmarks.machine import cpu
+from benchmarks.measuring.machine import cpu
 from benchmarks.qwen2_vl_2b import TOKENS, Ours, photograph, prepare
 from pydeper.model.requests import DescriptionRequest
 from training.evaluation.report import Figure, check_reports, format_table, write_report

@@ -29,7 +29,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 from PIL import Image
 
-from benchmarks.machine import cpu
+from benchmarks.measuring.machine import cpu
 from pydeper.console import write_any_text
 from training.evaluation.report import format_table, write_report
 

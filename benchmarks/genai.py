@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.measuring.sides import Side
 from benchmarks.qwen2_vl_2b import prepare
-from benchmarks.sides import Side
 
 PROMPT, TOKENS = 290, 64
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.sides import Side
+from benchmarks.measuring.sides import Side
 from pydeper.console import write_any_text
 from training.evaluation.report import format_table, write_report
 from training.metrics.object_sequence_score import noun_sequences, score_sequences

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from benchmarks.sides import SPAWN, Side, peak_gib
+from benchmarks.measuring.sides import SPAWN, Side, peak_gib
 from pydeper import Sample, read_samples
 from pydeper.bundle.config import ImageEncoderInfo, PersonaEncoderConfig
 from pydeper.persona.encoder import PersonaEncoder

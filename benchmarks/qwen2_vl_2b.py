@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.sides import SPAWN, Side, peak_gib
+from benchmarks.measuring.sides import SPAWN, Side, peak_gib
 from pydeper.atomic import atomic_path
 
 STYLE = "description"

@@ -29,8 +29,8 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI, UploadFile
 
-from benchmarks.machine import cpu
-from benchmarks.sides import SPAWN
+from benchmarks.measuring.machine import cpu
+from benchmarks.measuring.sides import SPAWN
 from pydeper import DeperModel, Persona, demo_samples
 from pydeper.persona.file import parse_persona
 from training.evaluation.report import Figure, check_reports, format_table, write_report
