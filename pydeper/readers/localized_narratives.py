@@ -8,7 +8,7 @@ JSON Lines, one narration a line:
 
 x and y are fractions of the image from the top left, and leave [0, 1] where the pointer left the image; t is seconds. A
 list of points is a stretch between entering the image and leaving it. `dataset_id` names the split of the image:
-"train", "val" or "test".
+"train", "val" or "test". `timed_caption` may be missing.
 """
 
 import itertools
@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from pydeper.readers.image_folder import ImageFolder
 from pydeper.readers.records import field, json_lines, kind, parse_object
 from pydeper.readers.stream import PassedOver, ReadReport, SampleStream, Tolerance, stream
 from pydeper.readers.trajectories import Outside, Without, bring_inside, one_of, trajectory_of
+from pydeper.readers.utterances import Utterance
 from pydeper.samples.sample import Sample
 from pydeper.samples.trajectory import Fixation
 
@@ -73,7 +74,7 @@ def read_localized_narratives(
         tolerance: How many damaged lines and missing images are passed over; none, unless told.
 
     Returns:
-        The samples, read while they are asked for, and the report.
+        The samples, read while they are asked for, and the report; with the utterances of `timed_caption`.
 
     Raises:
         InvalidArgumentError: An option is out of range.
@@ -92,13 +93,13 @@ def read_localized_narratives(
         report.unread.update(sorted(record.keys() - _FIELDS))
         image = folder.find(_image_name(record, image_pattern))
         fixations: list[Fixation] = []
-        for points, times in _strokes(record):
-            settled = bring_inside(points, outside, report, place)
-            fixations += find_fixations(settled, times, method, min_box=min_box, check_durations=check_durations)
+        strokes = [(bring_inside(points, outside, report, place), times) for points, times in _strokes(record)]
+        for points, times in strokes:
+            fixations += find_fixations(points, times, method, min_box=min_box, check_durations=check_durations)
         caption = field(record, "caption", str, "text")
         if not caption.strip():
             raise PassedOver("no description")
-        return Sample(
+        sample = Sample(
             image=image,
             description=caption,
             trajectory=trajectory_of(fixations, without_trajectory, report, place, check_durations=check_durations),
@@ -106,8 +107,11 @@ def read_localized_narratives(
             split=_published_split(record) if keep_splits else None,
             source=place,
         )
+        samples.utterances = _utterances(record, strokes, report, place)
+        return sample
 
-    return stream(itertools.chain.from_iterable(map(json_lines, files)), read, report, tolerance)
+    samples = stream(itertools.chain.from_iterable(map(json_lines, files)), read, report, tolerance)
+    return samples
 
 
 def _check_pattern(pattern: str | None) -> None:
@@ -140,7 +144,40 @@ def _published_split(record: dict[str, Any]) -> str:
     return found[1].lower()
 
 
-def _strokes(record: dict[str, Any]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+_Stroke: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def _utterances(
+    record: dict[str, Any], strokes: list[_Stroke], report: ReadReport, place: str
+) -> tuple[Utterance, ...]:
+    """The utterances, each with the box of the points that lie between its start and its end."""
+    if record.get("timed_caption") is None:
+        return ()
+    points = np.concatenate([np.empty((0, 2)), *(points for points, _ in strokes)])
+    times = np.concatenate([np.empty(0), *(times for _, times in strokes)])
+    inside = np.isfinite(points).all(axis=1)
+    points, times = points[inside], times[inside]
+    try:
+        return tuple(_utterance(entry, points, times) for entry in record["timed_caption"])
+    except (TypeError, LookupError, ValueError, OverflowError):
+        report.change("timed captions that are not {utterance, start_time, end_time} left out", place)
+        return ()
+
+
+def _utterance(entry: Any, points: NDArray[np.float64], times: NDArray[np.float64]) -> Utterance:
+    text, start, end = entry["utterance"], entry["start_time"], entry["end_time"]
+    if not (
+        type(text) is str and type(start) in _NUMBERS and type(end) in _NUMBERS and -np.inf < start <= end < np.inf
+    ):
+        raise ValueError
+    meanwhile = points[np.searchsorted(times, start, "left") : np.searchsorted(times, end, "right")]
+    if not len(meanwhile):
+        return Utterance(text, float(start), float(end))
+    (x1, y1), (x2, y2) = meanwhile.min(axis=0), meanwhile.max(axis=0)
+    return Utterance(text, float(start), float(end), (float(x1), float(y1), float(x2), float(y2)))
+
+
+def _strokes(record: dict[str, Any]) -> Iterator[_Stroke]:
     """Points (N, 2) and times (N,) of each stretch that holds any."""
     end = -np.inf
     traces = [] if record.get("traces") is None else field(record, "traces", list, "a list of lists of {x, y, t}")

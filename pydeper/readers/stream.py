@@ -8,6 +8,7 @@ import attrs
 
 from pydeper.errors import InvalidArgumentError, InvalidImageError, InvalidSampleError
 from pydeper.readers.image_folder import MissingImageError
+from pydeper.readers.utterances import Utterance
 from pydeper.samples.sample import Sample
 
 T = TypeVar("T")
@@ -100,10 +101,12 @@ class SampleStream(Iterator[Sample]):
 
     Attributes:
         report: What was read, changed and passed over so far; complete once the samples are exhausted.
+        utterances: Of the sample that was given last, what was said when; empty where that is not recorded.
     """
 
     def __init__(self, samples: Iterator[Sample], report: ReadReport) -> None:
         self.report = report
+        self.utterances: tuple[Utterance, ...] = ()
         self._samples = samples
 
     def __iter__(self) -> "SampleStream":

@@ -1,11 +1,12 @@
 """Samples of any format that `pydeper.readers` reads -> a folder to train on (`python -m training prepare`).
 
-    samples.jsonl   the samples, each with its `split` (see training/preparation/splits.py)
-    splits.json     which sample is in which split; made once, then kept to
-    report.json     what was read, changed and passed over
-    README.md       the data set's card
+    samples.jsonl      the samples, each with its `split` (see training/preparation/splits.py)
+    splits.json        which sample is in which split; made once, then kept to
+    report.json        what was read, changed and passed over
+    README.md          the data set's card
+    word_times.jsonl   when words were spoken, where the source says so (see training/preparation/word_times.py)
 
-The samples are never in memory all at once; what they are called is. The four files appear together at the end, so an
+The samples are never in memory all at once; what they are called is. The files appear together at the end, so an
 error or Ctrl-C leaves what was there before. Files that `prepare` did not write are never replaced.
 """
 
@@ -34,6 +35,7 @@ from training.preparation.prepared_folder import (
     REPORT,
     SAMPLES,
     SPLITS_FILE,
+    WORD_TIMES,
     Fact,
     check_replaceable,
     fact_of,
@@ -53,6 +55,7 @@ from training.preparation.splits import (
     read_splits,
     write_splits,
 )
+from training.preparation.word_times import entry, word_times_line
 from training.progress import progress
 
 
@@ -118,6 +121,7 @@ class _Read:
     own_splits: list[str | None] = attrs.Factory(list)
     repeated: Tally = attrs.Factory(Tally)
     size: int = 0
+    has_word_times: bool = False
 
 
 @attrs.frozen(eq=False)
@@ -165,6 +169,7 @@ def prepare(stream: SampleStream, images: Path, out: Path, options: PrepareOptio
     """
     kept = (SPLITS_FILE,) if _keeps_splits(out / SPLITS_FILE, options) else ()
     check_replaceable(out, kept)
+    written_before = written_files(out)
     file = out / SPLITS_FILE if kept else options.splits
     given = None if file is None else read_splits(file)
     try:
@@ -181,15 +186,19 @@ def prepare(stream: SampleStream, images: Path, out: Path, options: PrepareOptio
                     f"{left_out} samples of unseen people are left out: their images are for training, or in their own "
                     "support."
                 )
-            contents = _second_pass(scratch, read, splits, files[SAMPLES])
+            if read.has_word_times:
+                files[WORD_TIMES] = stack.enter_context(atomic_path(out / WORD_TIMES))
+            contents = _second_pass(scratch, read, splits, files)
             if not kept:
                 write_splits(files[SPLITS_FILE], splits)
             card = card_text(options.name, options.source, options.licence, contents, stream.report, notes)
             files[CARD].write_text(card, encoding="utf-8")
             written = {name: fact_of(path) for name, path in files.items()}
-            written |= {name: fact for name, fact in written_files(out).items() if name in kept}
+            written |= {name: fact for name, fact in written_before.items() if name in kept}
             report = _report(stream.report, read.repeated, contents, splits, written)
             files[REPORT].write_text(report, encoding="utf-8")
+        if WORD_TIMES in written_before and WORD_TIMES not in files:
+            (out / WORD_TIMES).unlink()  # of samples that are no longer there
     except OSError as error:
         raise PrepareError(f"{out}: cannot be written ({error}); name a folder with room in it") from error
     return stream.report
@@ -197,7 +206,8 @@ def prepare(stream: SampleStream, images: Path, out: Path, options: PrepareOptio
 
 def summary(report: ReadReport, out: Path) -> str:
     """What a command prints after `prepare`: the reader's report, and the files of the folder."""
-    return f"{report}\n{out}: {', '.join(FILES[:-1])} and {FILES[-1]}"
+    written = [*FILES, *([WORD_TIMES] if (out / WORD_TIMES).exists() else [])]
+    return f"{report}\n{out}: {', '.join(written[:-1])} and {written[-1]}"
 
 
 def _keeps_splits(path: Path, options: PrepareOptions) -> bool:
@@ -208,7 +218,7 @@ def _keeps_splits(path: Path, options: PrepareOptions) -> bool:
 
 
 def _first_pass(stream: SampleStream, scratch: BinaryIO, images: Path, out: Path) -> _Read:
-    """Writes the samples to the scratch file, without their splits, and remembers what they are called."""
+    """Writes the samples to the scratch file, each with its utterances and without its split; remembers their names."""
     read, seen, times = _Read(), set(), Counter[tuple[str, str]]()
     root, folder = canonical(images / "_").parent, out.resolve()
     for sample in progress(stream, "reading", "samples"):
@@ -223,7 +233,10 @@ def _first_pass(stream: SampleStream, scratch: BinaryIO, images: Path, out: Path
         number = times[str(sample.subject), image]
         read.members.append(Member(str(sample.subject), image if number == 1 else f"{image}#{number}"))
         read.own_splits.append(sample.split)
-        read.size += scratch.write(line)
+        read.has_word_times |= bool(stream.utterances)
+        utterances = json.dumps([entry(utterance) for utterance in stream.utterances], ensure_ascii=False)
+        scratch.write(b"[%s, %s]\n" % (line.strip(), utterances.encode()))
+        read.size += len(line)
     return read
 
 
@@ -272,16 +285,20 @@ def _make_or_follow(own: dict[Member, str | None], options: PrepareOptions) -> t
     return splits, [f"The splits are the source's; its {test_split!r} is what is reported on."]
 
 
-def _second_pass(scratch: BinaryIO, read: _Read, splits: dict[Member, str], path: Path) -> Contents:
-    """Writes the samples that are in a split, with it."""
+def _second_pass(scratch: BinaryIO, read: _Read, splits: dict[Member, str], files: Mapping[str, Path]) -> Contents:
+    """Writes the samples that are in a split, with it, and their word times where the file for them is there."""
     contents = Contents()
     scratch.seek(0)
-    with path.open("wb") as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(files[SAMPLES].open("wb"))
+        times = stack.enter_context(files[WORD_TIMES].open("wb")) if WORD_TIMES in files else None
         lines = zip(read.members, scratch, strict=True)
         for member, line in progress(lines, "writing", "samples", total=len(read.members)):
             split = splits.get(member, LEFT_OUT)
             if split != LEFT_OUT:
-                record = json.loads(line)
+                record, utterances = json.loads(line)
+                if times is not None and utterances:
+                    times.write(word_times_line(record, utterances))
                 file.write(json.dumps(record | {"split": split}, ensure_ascii=False).encode() + b"\n")
                 contents.add(record, split)
     return contents

@@ -14,6 +14,11 @@ from training.outputs import exists, refuse
 SAMPLES, SPLITS_FILE, REPORT, CARD = FILES = ("samples.jsonl", "splits.json", "report.json", "README.md")
 """What a prepared folder holds."""
 
+WORD_TIMES = "word_times.jsonl"
+"""What it holds as well where the source says when words were spoken; see training/preparation/word_times.py."""
+
+_ALL_FILES = (*FILES, WORD_TIMES)
+
 Fact = Mapping[str, int | str]
 """A file's size in bytes and its sha256."""
 
@@ -23,7 +28,7 @@ def written_files(folder: Path) -> dict[str, Fact]:
     try:
         content = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         facts: dict[str, Fact] = content.pop("files")
-        names = [name for name in FILES if name in facts]
+        names = [name for name in _ALL_FILES if name in facts]
         own = {REPORT: facts.get(REPORT)} == {REPORT: _fact(_encoded(content))}
     except (OSError, ValueError, AttributeError, KeyError, TypeError):  # there is no report, or it is somebody else's
         return {}
@@ -41,7 +46,7 @@ def check_replaceable(folder: Path, kept: tuple[str, ...] = ()) -> None:
         OutputError: There is such a file.
     """
     own = written_files(folder)
-    refuse(folder, (name for name in FILES if name not in (*own, *kept) and exists(folder / name)))
+    refuse(folder, (name for name in _ALL_FILES if name not in (*own, *kept) and exists(folder / name)))
 
 
 def report_text(content: dict[str, Any], files: Mapping[str, Fact | None]) -> str:
@@ -51,7 +56,7 @@ def report_text(content: dict[str, Any], files: Mapping[str, Fact | None]) -> st
         content: What it says.
         files: The files that are written with it; None for those that are not there yet.
     """
-    facts = {name: files[name] for name in FILES if files.get(name) is not None}
+    facts = {name: files[name] for name in _ALL_FILES if files.get(name) is not None}
     return _encoded(content | {"files": {**facts, REPORT: _fact(_encoded(content))}})
 
 

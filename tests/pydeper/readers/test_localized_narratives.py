@@ -142,6 +142,55 @@ def test_points_outside_are_moved_to_the_edge_or_left_out(lines: Lines, images: 
     assert dropped.report.changed["points outside the image left out"].count == 20
 
 
+def test_each_utterance_has_the_box_of_the_pointer_meanwhile(lines: Lines, images: Path) -> None:
+    said = [("In this", 0.0, 0.25), ("image there", 0.25, 0.75), ("is", 1.0, 1.0), ("a dog.", 9.0, 9.5)]
+    timed = [{"utterance": text, "start_time": start, "end_time": end} for text, start, end in said]
+    moving = [{"x": 0.125 * i, "y": 0.5, "t": 0.125 * i} for i in range(5)]
+    told = narration(timed_caption=timed, traces=[moving, stroke(1.2, 0.4, 1.0)])
+    path = lines(told, narration(timed_caption=[]))
+    stream = read_localized_narratives(path, images)
+    assert stream.utterances == ()
+    next(stream)
+    assert [(one.text, one.start, one.end) for one in stream.utterances] == said
+    assert [one.box for one in stream.utterances] == [
+        (0.0, 0.5, 0.25, 0.5),
+        (0.25, 0.5, 0.5, 0.5),
+        (1.0, 0.4, 1.0, 0.4),
+        None,
+    ]
+    next(stream)
+    assert stream.utterances == ()
+    dropped = read_localized_narratives(path, images, outside="drop", without_trajectory="keep")
+    next(dropped)
+    assert dropped.utterances[2].box is None
+
+
+@pytest.mark.parametrize(
+    "timed",
+    [
+        "In this",
+        7,
+        {"utterance": "In"},
+        ["In"],
+        [{"utterance": "In", "start_time": 0.0}],
+        [{"utterance": 3, "start_time": 0.0, "end_time": 1.0}],
+        [{"utterance": "In", "start_time": "0", "end_time": 1.0}],
+        [{"utterance": "In", "start_time": 2.0, "end_time": 1.0}],
+        [{"utterance": "In", "start_time": float("nan"), "end_time": 1.0}],
+        [{"utterance": "In", "start_time": 0.0, "end_time": float("inf")}],
+        [{"utterance": "In", "start_time": 0.0, "end_time": 10**400}],
+        [None],
+    ],
+)
+def test_a_damaged_timed_caption_is_left_out_and_counted(timed: object, lines: Lines, images: Path) -> None:
+    path = lines(narration(timed_caption=timed))
+    stream = read_localized_narratives(path, images)
+    assert next(stream).description == "In this image there is a dog."
+    assert stream.utterances == ()
+    (tally,) = stream.report.changed.values()
+    assert (tally.count, tally.first) == (1, [f"{path}:1"])
+
+
 def test_files_of_captions_alone_are_kept_as_text(lines: Lines, images: Path) -> None:
     captions = [narration(annotator_id=who) for who in (7, 8)]
     for caption in captions:

@@ -22,7 +22,7 @@ from pydeper.readers.capgaze import EYE_STOPS
 from pydeper.readers.localized_narratives import POINTER_STOPS
 from training.cli.data import fixation_table
 from training.preparation.prepare import PrepareOptions, prepare, summary
-from training.preparation.prepared_folder import FILES
+from training.preparation.prepared_folder import FILES, WORD_TIMES
 
 
 class _Parser(argparse.ArgumentParser):
@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Prepares the data set, and prints the report."""
-    for name in FILES:
+    for name in (*FILES, WORD_TIMES):
         check_output(options.out / name, _inputs(options))
     stream: SampleStream = options.read(options)
     images = options.images or options.folder / "images"
