@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrics", nargs="+", metavar="METRIC", help="some of them (default: all)")
     parser.add_argument("--tokenizer", choices=["ptb", "words", "split"], default="ptb", help="(default: %(default)s)")
     parser.add_argument(
+        "--wordnet", choices=["meteor", "nltk"], default="meteor", help="that OSS reads (default: %(default)s)"
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="only say what it would read and train, and what that takes",
@@ -112,7 +115,9 @@ def run(options: argparse.Namespace) -> None:
         options.changes,
         systems=options.systems or SYSTEMS,
         options=_data_options(options),
-        scoring=ScoreSettings(metrics=tuple(options.metrics or METRICS), tokenizer=options.tokenizer),
+        scoring=ScoreSettings(
+            metrics=tuple(options.metrics or METRICS), tokenizer=options.tokenizer, wordnet=options.wordnet
+        ),
         max_new_tokens=options.max_new_tokens,
         batch_size=options.batch_size,
     )
