@@ -111,8 +111,8 @@ def read(path: Path, *changes: str) -> TrainingConfig:
     return load_config(TrainingConfig, path, changes)
 
 
-def log_of(folder: Path) -> list[dict[str, float]]:
-    lines = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+def log_of(folder: Path, name: str = LOG) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / name).read_text().splitlines()]
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 

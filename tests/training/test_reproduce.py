@@ -39,15 +39,18 @@ def data(tmp_path_factory) -> Path:
 
 
 def run(config: Path, data: Path, out: Path, *more: str) -> int:
-    tuning = ["prompt_tuning.steps=2", "prompt_tuning.unseen_steps=1", "prompt_tuning.batch_size=2"]
-    changes = [part for change in tuning for part in ("--set", change)]
+    small = ["prompt_tuning.steps=2", "prompt_tuning.unseen_steps=1", "prompt_tuning.batch_size=2"]
+    small += ["mitr.steps=2", "mitr.unseen_steps=1", "mitr.epochs_without_val=1", "mitr.hidden_size=16"]
+    small += ["mitr.min_count=1", "mitr.max_words=4"]
+    changes = [part for change in small for part in ("--set", change)]
     arguments = ["reproduce", str(config), "--data", str(data), "--out", str(out), *LIMITS, *changes, *more]
     return main(arguments)
 
 
 def test_an_experiment_runs_from_data_to_table_and_only_once(config_file, data, tmp_path, capsys, monkeypatch):
     pytest.importorskip("sklearn")
-    systems = ["zero-shot", "few-shot", "text-statistics", "prompt-tuning", "DEPER", "DEPER, no FiLM"]
+    mitr = ["MITR", "MITR, fine-tuned per person"]
+    systems = ["zero-shot", "few-shot", "text-statistics", "prompt-tuning", *mitr, "DEPER", "DEPER, no FiLM"]
     assert run(config_file, data, tmp_path, "--systems", *systems) == 0
     printed = capsys.readouterr().out
     assert "stage 1: 6 steps are 6.0 epochs of 8 samples" in printed

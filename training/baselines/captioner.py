@@ -5,9 +5,10 @@ from pathlib import Path
 
 import attrs
 
+from pydeper.readers.utterances import Utterance
 from pydeper.samples.sample import Sample
 from training.baselines.targets import Person
-from training.config import CSMNConfig
+from training.config import CSMNConfig, MITRConfig
 from training.data.image_features import ImageFeatures
 from training.data.images import Images
 
@@ -24,6 +25,8 @@ class CaptionerInputs:
         folder: For what is trained.
         seed: Of weights and batches.
         csmn: Settings of CSMN.
+        mitr: Settings of MITR.
+        utterances_of: What was said when in a sample's description; nothing where that is not known.
     """
 
     people: Sequence[Person]
@@ -33,3 +36,5 @@ class CaptionerInputs:
     folder: Path
     seed: int = 0
     csmn: CSMNConfig = attrs.Factory(CSMNConfig)
+    mitr: MITRConfig = attrs.Factory(MITRConfig)
+    utterances_of: Callable[[Sample], Sequence[Utterance]] = lambda _: ()

@@ -12,6 +12,7 @@ from pydeper import Sample, read_samples
 from training.baselines.captioner import CaptionerInputs
 from training.baselines.csmn.captioner import csmn
 from training.baselines.few_shot import FewShot
+from training.baselines.mitr.captioner import mitr, mitr_fine_tuned
 from training.baselines.predict import predict
 from training.baselines.prompt_tuning import tune
 from training.baselines.system import Describe, SoftTokens, System, by_prompts
@@ -21,6 +22,7 @@ from training.baselines.zero_shot import ZeroShot
 from training.config import ConfigError, PromptTuningConfig, Stage2Config, TrainingConfig, shaping_settings
 from training.evaluation.predictions import References
 from training.preparation.splits import TRAIN, VAL
+from training.preparation.word_times import WordTimes
 from training.runs.frozen_parts import FrozenParts, load_image_features, load_vlm
 from training.vlm.steered_vlm import SteeredVLM
 
@@ -98,10 +100,19 @@ PROMPTS: Mapping[str, Callable[[PromptInputs], System]] = {
     "prompt-tuning": _prompt_tuning,
 }
 """Baselines that prompt the frozen VLM."""
-CAPTIONERS: Mapping[str, Callable[[CaptionerInputs], Describe]] = {"CSMN": csmn}
+CAPTIONERS: Mapping[str, Callable[[CaptionerInputs], Describe]] = {
+    "CSMN": csmn,
+    "MITR": mitr,
+    "MITR, fine-tuned per person": mitr_fine_tuned,
+}
 """Baselines whose own network writes the texts."""
 BASELINES = (*PROMPTS, *CAPTIONERS)
-SECTIONS: Mapping[str, str] = {"prompt-tuning": "prompt_tuning", "CSMN": "csmn"}
+SECTIONS: Mapping[str, str] = {
+    "prompt-tuning": "prompt_tuning",
+    "CSMN": "csmn",
+    "MITR": "mitr",
+    "MITR, fine-tuned per person": "mitr",
+}
 """The table of the configuration that a trained baseline has its settings in."""
 
 
@@ -228,6 +239,8 @@ def _captioner_inputs(task: DescriptionTask, folder: Path) -> CaptionerInputs:
         folder=folder,
         seed=task.config.seed,
         csmn=task.config.csmn,
+        mitr=task.config.mitr,
+        utterances_of=WordTimes.beside(Path(task.config.samples)).of,
     )
 
 

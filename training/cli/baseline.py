@@ -6,7 +6,18 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the sub-command's arguments."""
-    parser.add_argument("name", choices=["zero-shot", "few-shot", "text-statistics", "prompt-tuning", "CSMN"])
+    parser.add_argument(
+        "name",
+        choices=[
+            "zero-shot",
+            "few-shot",
+            "text-statistics",
+            "prompt-tuning",
+            "CSMN",
+            "MITR",
+            "MITR, fine-tuned per person",
+        ],
+    )
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of predictions.jsonl, and of what is trained")
     parser.add_argument("--dataset", metavar="NAME", help="what to call the samples' data set, as in evaluate")

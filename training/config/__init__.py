@@ -1,6 +1,6 @@
 """Configurations: attrs classes, read from TOML, changed by `--set key=value`; an unknown key is an error."""
 
-from training.config.baselines import CSMNConfig, PromptTuningConfig
+from training.config.baselines import CSMNConfig, MITRConfig, PromptTuningConfig
 from training.config.optimisation import MAY_CHANGE, OptimisationConfig
 from training.config.reading import config_text, load_config, shaping_settings, structure_config
 from training.config.stages import METEOR, NoiseConfig, Stage1Config, Stage2Config, VirtualPeopleConfig
@@ -12,6 +12,7 @@ __all__ = [
     "METEOR",
     "CSMNConfig",
     "ConfigError",
+    "MITRConfig",
     "NoiseConfig",
     "OptimisationConfig",
     "PromptTuningConfig",

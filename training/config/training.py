@@ -2,7 +2,7 @@
 
 import attrs
 
-from training.config.baselines import CSMNConfig, PromptTuningConfig
+from training.config.baselines import CSMNConfig, MITRConfig, PromptTuningConfig
 from training.config.optimisation import MAY_CHANGE
 from training.config.stages import Stage1Config, Stage2Config
 from training.config.validators import ConfigError, not_negative, positive
@@ -32,6 +32,7 @@ class TrainingConfig:
         stage2: Settings of stage 2.
         prompt_tuning: Settings of that baseline.
         csmn: Settings of that baseline.
+        mitr: Settings of that baseline.
     """
 
     name: str
@@ -49,6 +50,7 @@ class TrainingConfig:
     stage2: Stage2Config | None = None
     prompt_tuning: PromptTuningConfig | None = None
     csmn: CSMNConfig = attrs.Factory(CSMNConfig)
+    mitr: MITRConfig = attrs.Factory(MITRConfig)
 
     def __attrs_post_init__(self) -> None:
         stages = {"stage1": self.stage1, "stage2": self.stage2}

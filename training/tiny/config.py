@@ -2,7 +2,7 @@
 
 import attrs
 
-from training.config import CSMNConfig, PromptTuningConfig, Stage1Config, Stage2Config, positive
+from training.config import CSMNConfig, MITRConfig, PromptTuningConfig, Stage1Config, Stage2Config, positive
 from training.network.config import NetworkConfig
 
 
@@ -82,3 +82,4 @@ class TinyConfig:
     stage2: Stage2Config
     prompt_tuning: PromptTuningConfig
     csmn: CSMNConfig = attrs.Factory(CSMNConfig)
+    mitr: MITRConfig = attrs.Factory(MITRConfig)

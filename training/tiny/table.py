@@ -229,6 +229,7 @@ def _captioner_inputs(world: World, config: TinyConfig, seed: int, own: Path) ->
         folder=own,
         seed=seed,
         csmn=config.csmn,
+        mitr=config.mitr,
     )
 
 

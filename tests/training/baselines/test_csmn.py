@@ -15,8 +15,8 @@ from training.baselines.csmn.decoding import greedy
 from training.baselines.csmn.network import CSMN
 from training.baselines.csmn.training import CSMNTask, Examples
 from training.baselines.csmn.user_context import user_contexts
-from training.baselines.csmn.vocabulary import EOS, GO, PAD, SPECIALS, UNK, Vocabulary
 from training.baselines.run import BASELINES, DescriptionTask, run
+from training.baselines.word_vocabulary import EOS, GO, PAD, SPECIALS, UNK, Vocabulary
 from training.cli.main import main
 from training.config import CSMNConfig, TrainingConfig, load_config
 from training.errors import TrainingError

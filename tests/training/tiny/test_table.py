@@ -14,6 +14,7 @@ pytestmark = pytest.mark.timeout(900)
 
 METRICS = ["BLEU-4", "CIDEr", "ROUGE-L", "OSS", "CLS", "HC"]  # without METEOR no Java is needed
 SMALL = [
+    *("mitr.steps=2", "mitr.unseen_steps=1", "mitr.epochs_without_val=1", "mitr.hidden_size=16", "mitr.min_count=1"),
     *("vision.scenes=66", "vision.steps=1", "language.scenes=66", "language.steps=1", "language.batch_size=8"),
     *("encoder.scenes=66", "encoder.steps=1", "stage1.steps=2", "stage2.steps=2", "stage2.batch_size=4"),
     *("stage1.batch_size=8", "prompt_tuning.steps=2", "prompt_tuning.unseen_steps=1", "prompt_tuning.batch_size=4"),

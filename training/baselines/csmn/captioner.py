@@ -13,9 +13,9 @@ from training.baselines.csmn.decoding import greedy
 from training.baselines.csmn.network import CSMN
 from training.baselines.csmn.training import CSMNTask, Examples
 from training.baselines.csmn.user_context import user_contexts
-from training.baselines.csmn.vocabulary import Vocabulary
 from training.baselines.system import Describe
 from training.baselines.targets import Person, Target, descriptions
+from training.baselines.word_vocabulary import Vocabulary
 from training.data.encoded import open_images
 from training.data.images import distinct_images, image_identity
 from training.distributed.device import device_of

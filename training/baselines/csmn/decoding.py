@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from training.baselines.csmn.network import CSMN
-from training.baselines.csmn.vocabulary import EOS, GO, PAD, UNK
+from training.baselines.word_vocabulary import EOS, GO, PAD, UNK
 
 _FORBIDDEN = [PAD, GO, UNK]
 

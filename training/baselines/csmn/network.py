@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.baselines.csmn.vocabulary import PAD
+from training.baselines.word_vocabulary import PAD
 from training.config import CSMNConfig
 
 HEIGHTS = (3, 4, 5)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.baselines.csmn.network import CSMN
-from training.baselines.csmn.vocabulary import EOS, GO, PAD
+from training.baselines.word_vocabulary import EOS, GO, PAD
 from training.config import CSMNConfig
 from training.data.sampling import batch_rows
 from training.distributed.device import device_of

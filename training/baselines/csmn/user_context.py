@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from training.baselines.csmn.vocabulary import PAD, Vocabulary
 from training.baselines.text_statistics import telling_words
+from training.baselines.word_vocabulary import PAD, STOP, Vocabulary
 
 
 def user_contexts(
@@ -28,7 +28,7 @@ def user_contexts(
     Raises:
         MissingRequirementError: scikit-learn is not installed.
     """
-    words = [word for word in vocabulary.words if word != "."]
+    words = [word for word in vocabulary.words if word != STOP]
     found = telling_words(list(texts.values()), size, idf_from=seen, sublinear=False, vocabulary=words)
     contexts = torch.full((len(found), size), PAD)
     for context, own in zip(contexts, found, strict=True):
