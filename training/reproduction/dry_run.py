@@ -163,7 +163,7 @@ def estimate(
             f"  This assumes {throughput.stage1:.3g} samples/s in stage 1 and {throughput.stage2:.3g} in stage 2,",
             f"  as measured by {throughput.measured},",
             f"  and, not measured, one GPU {gpu_speedup:g} times as fast as that machine (--gpu-speedup).",
-            "  Encoding each image once, evaluations on val and the descriptions are not in it.",
+            "  Encoding each image once, CSMN and MITR, evaluations on val and the descriptions are not in it.",
             "",
             f"Descriptions: {described * targets} of at most {max_new_tokens} tokens, {targets} by each system",
             "",
