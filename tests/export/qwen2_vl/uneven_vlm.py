@@ -132,12 +132,12 @@ def expected_logits(model: Qwen2VLForConditionalGeneration, embeddings: np.ndarr
 
 def logits_of(decoder: Decoder, embeddings: np.ndarray, pieces: Sequence[int]) -> np.ndarray:
     """(pieces, V) logits after each piece of a sequence."""
-    cache = decoder.start([decoder.empty], embeddings.shape[1])
+    cache = decoder.start(decoder.empty, embeddings.shape[1])
     parts = np.split(embeddings, np.cumsum(pieces)[:-1], axis=1)
     return np.concatenate([decoder.extend(cache, part) for part in parts])
 
 
 def prefix_of(decoder: Decoder, embeddings: np.ndarray) -> Prefix:
-    cache = decoder.start([decoder.empty], embeddings.shape[1])
-    decoder.extend(cache, embeddings, logits=False)
+    cache = decoder.start(decoder.empty, embeddings.shape[1])
+    decoder.extend(cache, embeddings)
     return cache.prefix(embeddings.shape[1], embeddings.shape[1])

@@ -32,7 +32,7 @@ EVALUATED += ["--set", "stage2.caption_samples=2", "--set", "stage2.caption_toke
 def test_validation_chooses_a_step_and_leaves_the_curve_alone(config_file, tmp_path, capsys):
     for stage, steps, figures in (
         ("stage1", [4, 6], ["loss", "contrast", "trajectory", "subject", "accuracy"]),
-        ("stage2", [3, 4], ["loss", *stage2.MEANS, "bleu4", "cider", "rouge_l"]),
+        ("stage2", [3, 4], ["loss", *stage2.MEANS, "bleu1", "bleu4", "cider", "rouge_l"]),
     ):
         name = stage.replace("stage", "stage-")
         for folder, changes in (("plain", []), ("evaluated", EVALUATED)):
