@@ -59,7 +59,7 @@ def test_a_long_prompt_goes_through_layers_of_its_own(exported: Exported) -> Non
             position_ids=torch.arange(48).expand(3, 1, -1),
             use_cache=True,
         ).past_key_values
-    exact = [array.numpy() for layer in cache.layers for array in (layer.keys, layer.values)]
+    exact = [array.numpy()[:, :, :-1] for layer in cache.layers for array in (layer.keys, layer.values)]
     assert any(np.any(a != b) for a, b in zip(streamed.layers, whole.layers, strict=True))
     for found, decoder, expected in zip(streamed.layers, whole.layers, exact, strict=True):
         assert smallest_cosine(found, expected) > 0.98

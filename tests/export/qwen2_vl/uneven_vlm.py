@@ -138,6 +138,7 @@ def logits_of(decoder: Decoder, embeddings: np.ndarray, pieces: Sequence[int]) -
 
 
 def prefix_of(decoder: Decoder, embeddings: np.ndarray) -> Prefix:
+    """Keys and values of all tokens but the last, which no layers for long prompts compute."""
     cache = decoder.start(decoder.empty, embeddings.shape[1])
     decoder.extend(cache, embeddings)
-    return cache.prefix(embeddings.shape[1], embeddings.shape[1])
+    return cache.prefix(embeddings.shape[1] - 1, embeddings.shape[1] - 1)
