@@ -70,6 +70,7 @@ def test_new_people_are_identified_from_files(config_file, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:y_pred contains classes")
+@pytest.mark.slow
 def test_an_ensemble_is_reported_beside_one_training(config_file, tmp_path):
     pytest.importorskip("sklearn")
     write_drawn_samples(tmp_path / "samples", people=4, scenes=7, training_scenes=5)
