@@ -20,7 +20,7 @@ from pydeper.model.image_cache import ImageCache
 from pydeper.model.loading import find_bundle, load_vlm
 from pydeper.model.options import DescribeOptions, split_options
 from pydeper.model.report import ModelReport, report_of
-from pydeper.model.requests import CheckedRequest, DescriptionRequest, nothing_more, parts_of, stream_requests
+from pydeper.model.requests import DescriptionRequest, nothing_more, parts_of, stream_requests
 from pydeper.persona.encoder import PersonaEncoder, short_fingerprint
 from pydeper.persona.persona import Persona
 from pydeper.publish import push
@@ -29,6 +29,7 @@ from pydeper.runtime.session import check_threads
 from pydeper.samples.sample import Sample, checked_samples
 from pydeper.vlm import EncodedImage
 from pydeper.vlm.decoding import DecodingOptions, every_row
+from pydeper.vlm.protocol import Row
 from pydeper.vlm.vllm.settings import VLLMServers
 
 
@@ -357,9 +358,7 @@ class DeperModel(Reopenable):
             (number, piece) as pieces are written; and once for every request, at its end, (number, None), or
             (number, error) where it failed alone. Requests are numbered from 0 on, in the order in which they came.
         """
-        return stream_requests(
-            self._vlm, requests, check=self._checked, encode=self.encode_image, more=more, wanted=wanted
-        )
+        return stream_requests(self._vlm, requests, row_of=self._row, more=more, wanted=wanted)
 
     def check_persona(self, persona: Persona) -> None:
         """Refuses what is no persona, and one that another persona encoder made (`IncompatiblePersonaError`)."""
@@ -379,10 +378,11 @@ class DeperModel(Reopenable):
         self._vlm.check_options(decoding)
         return style, decoding
 
-    def _checked(self, request: DescriptionRequest) -> CheckedRequest:
+    def _row(self, request: DescriptionRequest) -> Row:
         image, persona, options = parts_of(request)
         style, decoding = self._asked(options)
-        return CheckedRequest(image, self._soft_token(persona), style, decoding)
+        soft_token = self._soft_token(persona)  # refuses a persona before the image takes its time
+        return Row(self.encode_image(image), soft_token, style, decoding)
 
     def _soft_token(self, persona: Persona | None) -> npt.NDArray[np.float32] | None:
         return None if persona is None else self._soft_tokens([persona])[0]

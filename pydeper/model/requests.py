@@ -3,37 +3,16 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import attrs
-import numpy as np
-import numpy.typing as npt
-
 from pydeper.errors import InvalidArgumentError, PydeperError
 from pydeper.images import ImageLike
 from pydeper.model.options import DescribeOptions
 from pydeper.persona.persona import Persona
 from pydeper.runtime.memory import memory_explained
-from pydeper.vlm import DecodingOptions, EncodedImage, VisionLanguageModel
+from pydeper.vlm import EncodedImage, VisionLanguageModel
 from pydeper.vlm.protocol import Row
 
 DescriptionRequest = tuple[ImageLike | EncodedImage, Persona | None, DescribeOptions]
 """What `DeperModel.stream_batch` computes: an image, whose description or None, and the options of `describe`."""
-
-
-@attrs.frozen(eq=False)
-class CheckedRequest:
-    """A request that has been checked, but for its image.
-
-    Attributes:
-        image: What is described.
-        soft_token: (hidden,) float32, or None.
-        style: One that the model has.
-        decoding: How to decode.
-    """
-
-    image: ImageLike | EncodedImage
-    soft_token: npt.NDArray[np.float32] | None
-    style: str
-    decoding: DecodingOptions
 
 
 def nothing_more(running: int) -> Sequence[DescriptionRequest]:
@@ -56,8 +35,7 @@ def stream_requests(
     vlm: VisionLanguageModel,
     first: Iterable[DescriptionRequest],
     *,
-    check: Callable[[DescriptionRequest], CheckedRequest],
-    encode: Callable[[ImageLike | EncodedImage], EncodedImage],
+    row_of: Callable[[DescriptionRequest], Row],
     more: Callable[[int], Iterable[DescriptionRequest]],
     wanted: Callable[[int], bool],
 ) -> Iterator[tuple[int, str | PydeperError | None]]:
@@ -66,8 +44,7 @@ def stream_requests(
     Args:
         vlm: The model that describes.
         first: The requests that it begins with.
-        check: Checks a request.
-        encode: Encodes an image.
+        row_of: Checks a request, and encodes its image.
         more: See `DeperModel.stream_batch`.
         wanted: See `DeperModel.stream_batch`.
     """
@@ -81,8 +58,7 @@ def stream_requests(
         rows = []
         for request in requests:
             try:
-                checked = check(request)
-                row = Row(encode(checked.image), checked.soft_token, checked.style, checked.decoding)
+                row = row_of(request)
             except PydeperError as error:
                 failed.append((count, error))
             else:
