@@ -33,6 +33,7 @@ CONFIG = NetworkConfig(
     image_channels=16,
     text_channels=20,
     grid_size=3,
+    encoder_layers=1,
 )
 Parts = tuple[PersonaEncoder, ImageEncoder, TextTable]
 
@@ -135,7 +136,7 @@ def test_half_precision_storage_is_half_the_size_and_near(parts: Parts, exported
     assert 0 < max(differences.values()) < 5e-3
     # The graph itself, and small vectors such as biases, stay as they are.
     graph = onnx.load(path).graph
-    assert sum(t.data_type == onnx.TensorProto.FLOAT16 for t in graph.initializer) >= 30
+    assert sum(t.data_type == onnx.TensorProto.FLOAT16 for t in graph.initializer) >= 20
     # Of the text table only the rows of the description's words are cast.
     (table,) = [t.name for t in graph.initializer if t.dims == [VOCABULARY, CONFIG.hidden_size]]
     assert {node.op_type for node in graph.node if table in node.input} == {"Gather"}
@@ -189,7 +190,7 @@ def wide_parts() -> Parts:
             nn.init.constant_(parameter, 1.0)  # as it begins, 1e-6, nothing of the layers would reach the output
         elif parameter.ndim > 1:
             nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-    config = attrs.evolve(CONFIG, image_channels=192, text_channels=4, encoder_layers=1)
+    config = attrs.evolve(CONFIG, image_channels=192, text_channels=4)
     table = torch.randn(QWEN_VOCABULARY, 4)
     table[7], table[8], table[9] = 0, 1e4, 1e-6
     return PersonaEncoder(config).eval(), ImageEncoder(backbone), TextTable(table)

@@ -148,6 +148,7 @@ def test_hub_ids_and_revisions_that_are_not_there(
 # Interruptions
 
 
+@pytest.mark.slow
 def test_an_interrupted_export_from_the_hub_goes_on_to_the_same_files(
     exported: Path,
     standin: Path,
@@ -187,6 +188,7 @@ def test_an_interrupted_export_from_the_hub_goes_on_to_the_same_files(
     assert {"config.json", "tokenizer.json", "preprocessor_config.json"} <= hub_server.downloaded("Qwen/Qwen2-VL-Small")
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_what_is_finished_for_the_same_weights_alone(
     standin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,7 +236,7 @@ def test_files_that_no_export_wrote_are_not_replaced(
     assert (source / "tokenizer.json").read_bytes() == tokenizer
 
 
-@pytest.mark.parametrize("part", ["decoder", "vision encoder"])
+@pytest.mark.parametrize("part", [pytest.param("decoder", marks=pytest.mark.slow), "vision encoder"])
 def test_an_export_that_fails_its_check_leaves_nothing(
     standin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], part: str
 ) -> None:

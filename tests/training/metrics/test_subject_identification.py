@@ -124,6 +124,7 @@ def test_the_order_of_people_does_not_matter():
 
 
 @needs_java
+@pytest.mark.slow
 def test_meteor_is_one_of_four_scorers():
     result = subject_identification(*people_on_images(3, 2), tokenizer="ptb")
     assert list(result.by_scorer) == ["bleu4", "meteor", "rouge_l", "cider"]
