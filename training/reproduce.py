@@ -199,7 +199,7 @@ def deper(
 
     def build() -> Describe:
         system = SoftTokens(task.vlm, task.stage2.style, task.people, soft_tokens(task, folder))
-        return by_prompts(task.vlm, system, max_new_tokens)
+        return by_prompts(system, max_new_tokens)
 
     settings = task.vlm_settings(max_new_tokens) | {
         "network": attrs.asdict(config.network),

@@ -34,7 +34,7 @@ class FewShot:
         shots: int = SUPPORT_SAMPLES,
         seed: int = 0,
     ) -> None:
-        self._vlm, self._prompt = vlm, vlm.template.without_persona(style)
+        self.vlm, self._prompt = vlm, vlm.template.without_persona(style)
         self._longest = vlm.config.max_positions - max_new_tokens
         self._max_description_tokens, self._shots, self._seed = max_description_tokens, shots, seed
         self._drawn: tuple[str, list[tuple[SeenImage, list[int]]]] | None = None
@@ -54,17 +54,17 @@ class FewShot:
     def _conversation(self, shots: Sequence[tuple[SeenImage, list[int]]], image: SeenImage) -> list[int]:
         ids: list[int] = []
         for seen, answer in shots:
-            ids += [*self._turn(seen, first=not ids), *answer, self._vlm.config.tokens.end[0]]
+            ids += [*self._turn(seen, first=not ids), *answer, self.vlm.config.tokens.end[0]]
         return [*ids, *self._turn(image, first=not ids)]
 
     def _turn(self, image: SeenImage, *, first: bool) -> list[int]:
         """The user's turn, up to where the assistant's words begin; the first has the system turn before it."""
         if first:
-            return [*image_ids(self._vlm, image), *self._prompt]
-        tokens = self._vlm.config.tokens
-        start: int = self._vlm.tokenizer.token_to_id("<|im_start|>")  # type: ignore[assignment]  # its template has it
+            return [*image_ids(self.vlm, image), *self._prompt]
+        tokens = self.vlm.config.tokens
+        start: int = self.vlm.tokenizer.token_to_id("<|im_start|>")  # type: ignore[assignment]  # its template has it
         slots = [tokens.vision_start, *[tokens.image] * len(image.features), tokens.vision_end]
-        return [*self._vlm.text_ids("\n"), start, *self._vlm.text_ids("user\n"), *slots, *self._prompt]
+        return [*self.vlm.text_ids("\n"), start, *self.vlm.text_ids("user\n"), *slots, *self._prompt]
 
     def _shots_of(self, person: Person) -> list[tuple[SeenImage, list[int]]]:
         # One person at a time: their targets come one after the other, and images of everybody would fill memory.
@@ -72,8 +72,8 @@ class FewShot:
             rng = step_generator(self._seed, *person.name.encode())
             count = min(self._shots, len(person.known))
             chosen = [person.known[i] for i in sorted(rng.choice(len(person.known), count, replace=False))]
-            answers = [self._vlm.text_ids(str(sample.description)) for sample in chosen]
-            seen = see(self._vlm, [sample.open_image() for sample in chosen])
+            answers = [self.vlm.text_ids(str(sample.description)) for sample in chosen]
+            seen = see(self.vlm, [sample.open_image() for sample in chosen])
             cut = [answer[: self._max_description_tokens] for answer in answers]
             self._drawn = person.name, list(zip(seen, cut, strict=True))
         return self._drawn[1]

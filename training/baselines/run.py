@@ -218,7 +218,7 @@ def run(name: str, task: DescriptionTask, folder: Path, *, max_new_tokens: int =
         if name in CAPTIONERS:
             return CAPTIONERS[name](_captioner_inputs(task, folder))
         prompting.append(PROMPTS[name](_prompt_inputs(task, folder, max_new_tokens)))
-        return by_prompts(task.vlm, prompting[0], max_new_tokens)
+        return by_prompts(prompting[0], max_new_tokens)
 
     settings = task.captioner_settings() if name in CAPTIONERS else task.vlm_settings(max_new_tokens)
     if name in SECTIONS and (own := getattr(task.config, SECTIONS[name])) is not None:

@@ -14,7 +14,13 @@ Describe = Callable[[Sequence[tuple[Person, Target]]], list[str]]
 
 
 class System(Protocol):
-    """A way to prompt the frozen VLM for one person's description."""
+    """A way to prompt a VLM for one person's description.
+
+    Attributes:
+        vlm: The VLM that the prompts are for: the frozen one, or one that was adapted.
+    """
+
+    vlm: SteeredVLM
 
     def prompt(self, person: Person, image: SeenImage) -> Prompt:
         """The prompt that asks for this person's description of an image."""
@@ -25,29 +31,29 @@ class SoftTokens:
     """A soft token a person in the persona's prompt, wherever it comes from: DEPER's adapter, or tuning.
 
     Args:
-        vlm: The frozen VLM.
+        vlm: The VLM.
         style: The prompt's style.
         people: Those who are described for.
         soft_tokens: (people, hidden).
     """
 
     def __init__(self, vlm: SteeredVLM, style: str, people: Sequence[Person], soft_tokens: Tensor) -> None:
-        self._vlm, self._prompt = vlm, vlm.steered_prompt(style)
+        self.vlm, self._prompt = vlm, vlm.steered_prompt(style)
         self._soft_tokens = dict(zip((person.name for person in people), soft_tokens, strict=True))
 
     def prompt(self, person: Person, image: SeenImage) -> Prompt:
         """See `System`."""
-        return Prompt([*image_ids(self._vlm, image), *self._prompt], [image], self._soft_tokens[person.name])
+        return Prompt([*image_ids(self.vlm, image), *self._prompt], [image], self._soft_tokens[person.name])
 
 
-def by_prompts(vlm: SteeredVLM, system: System, max_new_tokens: int) -> Describe:
-    """The frozen VLM's greedy descriptions after a system's prompts.
+def by_prompts(system: System, max_new_tokens: int) -> Describe:
+    """The greedy descriptions of a system's VLM after the system's prompts.
 
     Args:
-        vlm: The frozen VLM.
         system: Makes the prompts.
         max_new_tokens: The most tokens of a description.
     """
+    vlm = system.vlm
 
     def describe(targets: Sequence[tuple[Person, Target]]) -> list[str]:
         distinct = {target.pending.image: target.sample for _, target in targets}

@@ -34,15 +34,15 @@ class TextStatistics:
         others: Sequence[Sequence[str]] = (),
         words: int = 20,
     ) -> None:
-        self._vlm, self._prompt = vlm, vlm.template.with_persona(style)
+        self.vlm, self._prompt = vlm, vlm.template.with_persona(style)
         documents = [descriptions(person.known) for person in people]
         found = telling_words([*documents, *others], words)
         self.words: Mapping[str, list[str]] = dict(zip((person.name for person in people), found, strict=False))
 
     def prompt(self, person: Person, image: SeenImage) -> Prompt:
         """See `System`."""
-        persona = self._vlm.text_ids(f"somebody who often says: {', '.join(self.words[person.name])}")
-        return Prompt([*image_ids(self._vlm, image), *self._prompt.before, *persona, *self._prompt.after], [image])
+        persona = self.vlm.text_ids(f"somebody who often says: {', '.join(self.words[person.name])}")
+        return Prompt([*image_ids(self.vlm, image), *self._prompt.before, *persona, *self._prompt.after], [image])
 
 
 def telling_words(

@@ -14,8 +14,8 @@ class ZeroShot:
     """
 
     def __init__(self, vlm: SteeredVLM, style: str) -> None:
-        self._vlm, self._prompt = vlm, vlm.template.without_persona(style)
+        self.vlm, self._prompt = vlm, vlm.template.without_persona(style)
 
     def prompt(self, person: Person, image: SeenImage) -> Prompt:
         """See `System`."""
-        return Prompt([*image_ids(self._vlm, image), *self._prompt], [image])
+        return Prompt([*image_ids(self.vlm, image), *self._prompt], [image])

@@ -214,7 +214,7 @@ def _builder(
     depends: tuple[str, ...] = ("image_encoder", "encoder", "network", "stage1", "stage2")
     if system in (CEILING, *PROMPTS):
         depends = (SECTIONS[system],) if system in SECTIONS else ()
-    return lambda: by_prompts(world.vlm, prompting(), MAX_NEW_TOKENS), depends
+    return lambda: by_prompts(prompting(), MAX_NEW_TOKENS), depends
 
 
 def _captioner_inputs(world: World, config: TinyConfig, seed: int, own: Path) -> CaptionerInputs:

@@ -224,7 +224,7 @@ def test_a_persons_soft_token_learns_from_that_persons_samples_alone(steered, pe
 
 def describe(steered, people, folder, system=None, **changes):
     def build():
-        return by_prompts(steered, system or ZeroShot(steered, STYLE), NEW)
+        return by_prompts(system or ZeroShot(steered, STYLE), NEW)
 
     return predict("zero-shot", build, people, folder, {"seed": 0, **changes}, batch_size=2)
 
