@@ -26,7 +26,7 @@ from pydeper.errors import InvalidArgumentError
 from pydeper.samples.sample import Sample
 from training.baselines.ablations import ABLATIONS, settings_of
 from training.baselines.predict import predict
-from training.baselines.run import BASELINES, DescriptionTask
+from training.baselines.run import BASELINES, SECTIONS, DescriptionTask
 from training.baselines.run import run as run_baseline
 from training.baselines.system import Describe, SoftTokens, by_prompts
 from training.config import ConfigError, TrainingConfig, load_config, shaping_settings
@@ -155,7 +155,7 @@ def dry_run(
         out,
         trainings=trainings,
         described=len(systems),
-        tunes="prompt-tuning" in systems,
+        tuned=[system for system in systems if "prompt_tuning" in SECTIONS.get(system, ())],
         max_new_tokens=max_new_tokens,
         throughput=rates,
         gpu_speedup=gpu_speedup,

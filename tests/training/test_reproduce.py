@@ -49,8 +49,9 @@ def run(config: Path, data: Path, out: Path, *more: str) -> int:
 
 def test_an_experiment_runs_from_data_to_table_and_only_once(config_file, data, tmp_path, capsys, monkeypatch):
     pytest.importorskip("sklearn")
+    tuned = ["prompt-tuning", "prompt-tuning with LoRA"]
     mitr = ["MITR", "MITR, fine-tuned per person"]
-    systems = ["zero-shot", "few-shot", "text-statistics", "prompt-tuning", *mitr, "DEPER", "DEPER, no FiLM"]
+    systems = ["zero-shot", "few-shot", "text-statistics", *tuned, *mitr, "DEPER", "DEPER, no FiLM"]
     assert run(config_file, data, tmp_path, "--systems", *systems) == 0
     printed = capsys.readouterr().out
     assert "stage 1: 6 steps are 6.0 epochs of 8 samples" in printed
@@ -75,6 +76,17 @@ def test_an_experiment_runs_from_data_to_table_and_only_once(config_file, data, 
     before = (tmp_path / "results/small-seen.json").read_bytes()
     assert run(config_file, data, tmp_path, "--systems", *systems) == 0
     assert (tmp_path / "results/small-seen.json").read_bytes() == before
+
+
+def test_settings_of_lora_are_those_of_its_own_row_alone(config_file, data, tmp_path, capsys):
+    for number, rank in enumerate((8, 2)):
+        systems = ["prompt-tuning", "prompt-tuning with LoRA"][: 2 - number]
+        more = ["--systems", *systems, "--set", f"prompt_tuning.lora.rank={rank}"]
+        assert run(config_file, data, tmp_path, *more) == 0
+    capsys.readouterr()
+    more = ["--systems", "prompt-tuning with LoRA", "--set", "prompt_tuning.lora.rank=2"]
+    assert run(config_file, data, tmp_path, *more) == 2
+    assert "were made with prompt_tuning.lora {'rank': 8" in capsys.readouterr().err
 
 
 def test_one_baseline_by_itself(config_file, data, tmp_path, capsys):

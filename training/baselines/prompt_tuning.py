@@ -21,10 +21,57 @@ from training.losses.description import DescriptionLoss
 from training.vlm.steered_vlm import SteeredVLM
 
 
+@attrs.frozen(eq=False)
+class KnownSamples:
+    """The samples that people are known from, in batches.
+
+    Attributes:
+        person_of: (n,) the number of the person whose each sample is.
+        image_of: n numbers of images.
+        texts: n descriptions.
+        features: The VLM's image features by the images' numbers.
+    """
+
+    person_of: Tensor
+    image_of: Sequence[int]
+    texts: Sequence[str]
+    features: ImageFeatures
+
+    @classmethod
+    def of(cls, people: Sequence[Person], vlm: SteeredVLM, feature_cache: str | None = None) -> "KnownSamples":
+        """Those of these people.
+
+        Args:
+            people: Each is numbered by their place.
+            vlm: Makes the features.
+            feature_cache: Folder that keeps the VLM's image features for all runs; None keeps them in memory.
+        """
+        samples = [sample for person in people for sample in person.known]
+        image_of, images = distinct_images(samples)
+        store = open_store(feature_cache, vlm.model.model.visual, attrs.asdict(vlm.config.vision))
+        return cls(
+            person_of=torch.tensor([number for number, person in enumerate(people) for _ in person.known]),
+            image_of=image_of,
+            texts=descriptions(samples),
+            features=ImageFeatures(SampleImages(images), vlm.image_maps, store),
+        )
+
+    def batch(self, batch_size: int, seed: int, number: int) -> tuple[list[int], Tensor, list[str]]:
+        """Images, people and texts of the batch with this running number."""
+        rows = batch_rows(len(self.texts), batch_size, seed, number)
+        return [self.image_of[row] for row in rows], self.person_of[rows], [self.texts[row] for row in rows]
+
+
+def new_soft_tokens(vlm: SteeredVLM, count: int, seed: int) -> nn.Embedding:
+    """Random rows of the size that the VLM's own embeddings have: (count, hidden) float32."""
+    table = vlm.model.get_input_embeddings().weight
+    torch.manual_seed(seed)
+    rows = torch.randn(count, table.shape[1]) * float(table.float().std())
+    return nn.Embedding.from_pretrained(rows, freeze=False)
+
+
 class PromptTuningTask:
     """What the training loop needs to know: L_des of people's own descriptions, over their soft tokens.
-
-    Soft tokens begin as random rows of the size that the VLM's own embeddings have.
 
     Args:
         vlm: The frozen VLM.
@@ -50,18 +97,9 @@ class PromptTuningTask:
         feature_cache: str | None = None,
     ) -> None:
         self._config, self._seed = config, seed
-        samples = [sample for person in people for sample in person.known]
-        self._person_of = torch.tensor([number for number, person in enumerate(people) for _ in person.known])
-        self._texts = descriptions(samples)
-        self._image_of, images = distinct_images(samples)
-        store = open_store(feature_cache, vlm.model.model.visual, attrs.asdict(vlm.config.vision))
-        features = ImageFeatures(SampleImages(images), vlm.image_maps, store)
-        self._description_loss = DescriptionLoss(vlm, features.of, style, bf16=bf16)
-        table = vlm.model.get_input_embeddings().weight
-        torch.manual_seed(seed)
-        soft_tokens = torch.randn(len(people), table.shape[1]) * float(table.float().std())
-        self.state: nn.Module = nn.Embedding(*soft_tokens.shape)
-        self.state.load_state_dict({"weight": soft_tokens})
+        self._known = KnownSamples.of(people, vlm, feature_cache)
+        self._description_loss = DescriptionLoss(vlm, self._known.features.of, style, bf16=bf16)
+        self.state: nn.Module = new_soft_tokens(vlm, len(people), seed)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See `training.loop.train.Task`."""
@@ -70,13 +108,9 @@ class PromptTuningTask:
     def losses(self, step: int, micro_batch: int) -> dict[str, Tensor]:
         """See `training.loop.train.Task`."""
         number = step * self._config.accumulation + micro_batch
-        rows = batch_rows(len(self._texts), self._config.batch_size, self._seed, number)
-        soft_tokens = self.state(self._person_of[rows].to(device_of(self.state)))
-        return {
-            "loss": self._description_loss(
-                [self._image_of[row] for row in rows], soft_tokens, [self._texts[row] for row in rows]
-            )
-        }
+        images, people, texts = self._known.batch(self._config.batch_size, self._seed, number)
+        soft_tokens = self.state(people.to(device_of(self.state)))
+        return {"loss": self._description_loss(images, soft_tokens, texts)}
 
 
 def tune(

@@ -12,6 +12,7 @@ from pydeper import Sample, read_samples
 from training.baselines.captioner import CaptionerInputs
 from training.baselines.csmn.captioner import csmn
 from training.baselines.few_shot import FewShot
+from training.baselines.lora_prompt_tuning import tune_with_lora
 from training.baselines.mitr.captioner import mitr, mitr_fine_tuned
 from training.baselines.predict import predict
 from training.baselines.prompt_tuning import tune
@@ -19,7 +20,7 @@ from training.baselines.system import Describe, SoftTokens, System, by_prompts
 from training.baselines.targets import Person, descriptions, people_of
 from training.baselines.text_statistics import TextStatistics
 from training.baselines.zero_shot import ZeroShot
-from training.config import ConfigError, PromptTuningConfig, Stage2Config, TrainingConfig, shaping_settings
+from training.config import ConfigError, PromptTuningConfig, Stage2Config, TrainingConfig, shaping_settings_at
 from training.evaluation.predictions import References
 from training.preparation.splits import TRAIN, VAL
 from training.preparation.word_times import WordTimes
@@ -69,13 +70,11 @@ def _few_shot(inputs: PromptInputs) -> System:
 
 
 def _prompt_tuning(inputs: PromptInputs) -> System:
-    if inputs.tuning is None:
-        raise ConfigError("prompt_tuning: missing; add a table [prompt_tuning] with its settings, at least steps")
-    learned = []
+    tuning, learned = _tuning(inputs), []
     # Apart, because a few support samples would hardly ever be drawn from among all training samples.
-    for group, steps in ((True, inputs.tuning.steps), (False, inputs.tuning.unseen_steps)):
+    for group, steps in ((True, tuning.steps), (False, tuning.unseen_steps)):
         if people := [person for person in inputs.people if person.seen == group]:
-            config = attrs.evolve(inputs.tuning, steps=steps)
+            config = attrs.evolve(tuning, steps=steps)
             folder = inputs.folder / ("seen" if group else "unseen")
             tokens = tune(
                 inputs.vlm,
@@ -93,13 +92,34 @@ def _prompt_tuning(inputs: PromptInputs) -> System:
     return SoftTokens(inputs.vlm, inputs.style, everybody, soft_tokens)
 
 
+def _lora_prompt_tuning(inputs: PromptInputs) -> System:
+    return tune_with_lora(
+        inputs.vlm,
+        inputs.style,
+        inputs.people,
+        _tuning(inputs),
+        inputs.seed,
+        inputs.folder,
+        bf16=inputs.bf16,
+        feature_cache=inputs.feature_cache,
+    )
+
+
+def _tuning(inputs: PromptInputs) -> PromptTuningConfig:
+    if inputs.tuning is None:
+        raise ConfigError("prompt_tuning: missing; add a table [prompt_tuning] with its settings, at least steps")
+    return inputs.tuning
+
+
+LORA = "prompt-tuning with LoRA"
 PROMPTS: Mapping[str, Callable[[PromptInputs], System]] = {
     "zero-shot": lambda inputs: ZeroShot(inputs.vlm, inputs.style),
     "few-shot": _few_shot,
     "text-statistics": lambda inputs: TextStatistics(inputs.vlm, inputs.style, inputs.people, inputs.others),
     "prompt-tuning": _prompt_tuning,
+    LORA: _lora_prompt_tuning,
 }
-"""Baselines that prompt the frozen VLM."""
+"""Baselines that prompt the VLM, which is frozen but for LoRA."""
 CAPTIONERS: Mapping[str, Callable[[CaptionerInputs], Describe]] = {
     "CSMN": csmn,
     "MITR": mitr,
@@ -107,13 +127,14 @@ CAPTIONERS: Mapping[str, Callable[[CaptionerInputs], Describe]] = {
 }
 """Baselines whose own network writes the texts."""
 BASELINES = (*PROMPTS, *CAPTIONERS)
-SECTIONS: Mapping[str, str] = {
-    "prompt-tuning": "prompt_tuning",
-    "CSMN": "csmn",
-    "MITR": "mitr",
-    "MITR, fine-tuned per person": "mitr",
+SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "prompt-tuning": ("prompt_tuning",),
+    LORA: ("prompt_tuning", "prompt_tuning.lora"),
+    "CSMN": ("csmn",),
+    "MITR": ("mitr",),
+    "MITR, fine-tuned per person": ("mitr",),
 }
-"""The table of the configuration that a trained baseline has its settings in."""
+"""The tables of the configuration that a trained baseline has its settings in."""
 
 
 @attrs.frozen(eq=False)
@@ -221,8 +242,8 @@ def run(name: str, task: DescriptionTask, folder: Path, *, max_new_tokens: int =
         return by_prompts(prompting[0], max_new_tokens)
 
     settings = task.captioner_settings() if name in CAPTIONERS else task.vlm_settings(max_new_tokens)
-    if name in SECTIONS and (own := getattr(task.config, SECTIONS[name])) is not None:
-        settings[SECTIONS[name]] = shaping_settings(own)
+    own = {section: shaping_settings_at(task.config, section) for section in SECTIONS.get(name, ())}
+    settings |= {section: found for section, found in own.items() if found is not None}
     path = predict(name, build, task.people, folder, settings, batch_size=batch_size)
     for system in prompting:
         if isinstance(system, FewShot) and system.shortened:

@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "few-shot",
             "text-statistics",
             "prompt-tuning",
+            "prompt-tuning with LoRA",
             "CSMN",
             "MITR",
             "MITR, fine-tuned per person",

@@ -1,8 +1,14 @@
 """Configurations: attrs classes, read from TOML, changed by `--set key=value`; an unknown key is an error."""
 
-from training.config.baselines import CSMNConfig, MITRConfig, PromptTuningConfig
+from training.config.baselines import CSMNConfig, LoRAConfig, MITRConfig, PromptTuningConfig
 from training.config.optimisation import MAY_CHANGE, OptimisationConfig
-from training.config.reading import config_text, load_config, shaping_settings, structure_config
+from training.config.reading import (
+    config_text,
+    load_config,
+    shaping_settings,
+    shaping_settings_at,
+    structure_config,
+)
 from training.config.stages import METEOR, NoiseConfig, Stage1Config, Stage2Config, VirtualPeopleConfig
 from training.config.training import TrainingConfig
 from training.config.validators import ConfigError, positive
@@ -12,6 +18,7 @@ __all__ = [
     "METEOR",
     "CSMNConfig",
     "ConfigError",
+    "LoRAConfig",
     "MITRConfig",
     "NoiseConfig",
     "OptimisationConfig",
@@ -24,5 +31,6 @@ __all__ = [
     "load_config",
     "positive",
     "shaping_settings",
+    "shaping_settings_at",
     "structure_config",
 ]

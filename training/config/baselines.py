@@ -11,15 +11,36 @@ from training.config.validators import ConfigError, fraction, not_negative, posi
 
 
 @attrs.frozen(kw_only=True)
+class LoRAConfig:
+    """LoRA layers on the query and value projections of the VLM (Hu et al., ICLR 2022), for all people together.
+
+    Attributes:
+        rank: r, of the update W + α/r · B·A of each projection (released code: 8).
+        alpha: α (released code: 16).
+        learning_rate: Peak learning rate of A and B.
+        checkpointing: Keep no activations but the layers' inputs, and compute them again in the backward pass, which
+            goes through the whole prompt, image included: less memory, and about a third more time.
+    """
+
+    rank: int = attrs.field(default=8, validator=positive)
+    alpha: float = attrs.field(default=16.0, validator=positive)
+    learning_rate: float = attrs.field(default=2e-4, validator=positive)
+    checkpointing: bool = attrs.field(default=True, metadata=MAY_CHANGE)
+
+
+@attrs.frozen(kw_only=True)
 class PromptTuningConfig(OptimisationConfig):
-    """The baseline that learns one soft token a person through the frozen VLM.
+    """The baselines that learn one soft token a person: through the frozen VLM, and together with LoRA layers.
 
     Attributes:
         unseen_steps: Steps for unseen people, whose few support samples are learned from by themselves; `steps` are for
             the training samples of seen people.
+        lora: The LoRA layers of the second baseline.
     """
 
     unseen_steps: int = attrs.field(default=100, validator=positive)
+    # Of the second baseline alone: what the first has trained or written stays valid with other settings here.
+    lora: LoRAConfig = attrs.field(factory=LoRAConfig, metadata=MAY_CHANGE)
 
 
 @attrs.frozen(kw_only=True)

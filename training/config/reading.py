@@ -91,6 +91,18 @@ def shaping_settings(config: Any) -> dict[str, Any]:
     return attrs.asdict(config, filter=lambda field, _: not field.metadata.get("may_change"))
 
 
+def shaping_settings_at(config: Any, path: str) -> Any:
+    """The shaping settings of a table, or a single setting, as plain values.
+
+    Args:
+        config: A configuration.
+        path: Where in it, such as "stage1" or "prompt_tuning.lora"; None is returned where it is missing.
+    """
+    for name in path.split("."):
+        config = None if config is None else getattr(config, name)
+    return shaping_settings(config) if attrs.has(type(config)) else config
+
+
 def config_text(config: Any) -> str:
     """A configuration as JSON, for logs and checkpoints."""
     return json.dumps(_converter().unstructure(config), indent=1)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import attrs
 
 from pydeper import read_samples
+from training.baselines.run import LORA
 from training.config import ConfigError, OptimisationConfig, TrainingConfig
 from training.network.deper import Deper
 from training.paths import RESULTS
@@ -30,6 +31,7 @@ GPU_SPEEDUP = 100.0
 some 100 TFLOP/s in such work, and two cores some 1."""
 
 _STAGE1, _STAGE2 = "stage 1, features from the cache", "stage 2, features cached, prefixes new"
+_WHOLE_PROMPTS = "stage 2, plain: all anew, all with gradients"
 """The rows of that report."""
 
 _STAGE2_FEATURES = 0.8e6
@@ -72,11 +74,13 @@ class Throughput:
     Attributes:
         stage1: In stage 1, with image features from the cache.
         stage2: In stage 2, with image features from the cache.
+        whole_prompts: Through the VLM with gradients of whole prompts, as LoRA takes them.
         measured: Where and how.
     """
 
     stage1: float
     stage2: float
+    whole_prompts: float
     measured: str
 
     @classmethod
@@ -88,7 +92,7 @@ class Throughput:
         """
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
-            rates = [float(report["results"][row]["samples/s"]["value"]) for row in (_STAGE1, _STAGE2)]
+            rates = [float(report["results"][row]["samples/s"]["value"]) for row in (_STAGE1, _STAGE2, _WHOLE_PROMPTS)]
             facts = {name: report["facts"][name] for name in ("command", "batch", "threads")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
@@ -118,7 +122,7 @@ def estimate(
     *,
     trainings: int,
     described: int,
-    tunes: bool,
+    tuned: Sequence[str],
     max_new_tokens: int,
     throughput: Throughput,
     gpu_speedup: float,
@@ -131,7 +135,7 @@ def estimate(
         out: The experiment's folder.
         trainings: How often DEPER would be trained, whole and ablated.
         described: How many systems would describe.
-        tunes: Whether prompt tuning is among them.
+        tuned: Those of them that tune prompts.
         max_new_tokens: The most tokens of a description.
         throughput: As measured.
         gpu_speedup: How many times as fast as there one GPU is taken to be.
@@ -141,7 +145,7 @@ def estimate(
     training = sum(sample.split == TRAIN for sample in data.samples)
     targets = sum(sample.split in (TEST, QUERY) for sample in data.samples)
     lines, hours = [], 0.0
-    for name, steps, stage, rate, times in _trainings(config, trainings, tunes, throughput):
+    for name, steps, stage, rate, times in _trainings(config, trainings, tuned, throughput):
         batch = stage.batch_size * stage.accumulation
         one = steps * batch / (rate * gpu_speedup) / 3600
         hours += times * one
@@ -173,16 +177,18 @@ def estimate(
 
 
 def _trainings(
-    config: TrainingConfig, trainings: int, tunes: bool, throughput: Throughput
+    config: TrainingConfig, trainings: int, tuned: Sequence[str], throughput: Throughput
 ) -> Iterator[tuple[str, int, OptimisationConfig, float, int]]:
     """What is trained: its name, steps, settings, samples a second, and how often."""
     if trainings:
         yield "stage 1", config.stage1.steps, config.stage1, throughput.stage1, trainings
         if config.stage2 is not None:
             yield "stage 2", config.stage2.steps, config.stage2, throughput.stage2, trainings
-    if tunes and config.prompt_tuning is not None:  # through the VLM, as stage 2
+    if config.prompt_tuning is not None:  # through the VLM, as stage 2
         steps = config.prompt_tuning.steps + config.prompt_tuning.unseen_steps
-        yield "prompt-tuning", steps, config.prompt_tuning, throughput.stage2, 1
+        for name in tuned:
+            rate = throughput.whole_prompts if name == LORA else throughput.stage2
+            yield name, steps, config.prompt_tuning, rate, 1
 
 
 def _limited(samples: Iterable[SplitSample], count: int | None) -> list[SplitSample]:

@@ -18,10 +18,10 @@ from pydeper.samples.sample import Sample
 from training.baselines.ablations import ABLATIONS
 from training.baselines.captioner import CaptionerInputs
 from training.baselines.predict import predict
-from training.baselines.run import CAPTIONERS, PROMPTS, SECTIONS, PromptInputs
+from training.baselines.run import CAPTIONERS, LORA, PROMPTS, SECTIONS, PromptInputs
 from training.baselines.system import Describe, SoftTokens, System, by_prompts
 from training.baselines.targets import Person, Target
-from training.config import load_config, shaping_settings
+from training.config import load_config, shaping_settings_at
 from training.data.encoded import EncodedDataset, encode_dataset, image_tokens
 from training.data.image_features import ImageFeatures
 from training.data.images import Images
@@ -54,6 +54,7 @@ SYSTEMS = (
     "text-statistics",
     "few-shot",
     "prompt-tuning",
+    LORA,
     *CAPTIONERS,
     DEPER,
     *(f"{DEPER}, {name}" for name in ABLATIONS),
@@ -184,16 +185,10 @@ def answer(world: World, config: TinyConfig, system: str, seed: int, folder: Pat
     """
     own = folder / system.replace(", ", "-").replace(" ", "-") / f"seed-{seed}"
     build, depends = _builder(world, config, system, seed, own)
-    frozen = {part: config_of(config, part) for part in ("seed", "vlm", "vision", "language", "viewers")}
+    frozen = {part: shaping_settings_at(config, part) for part in ("seed", "vlm", "vision", "language", "viewers")}
     settings = {**frozen, "training seed": seed, "max_new_tokens": MAX_NEW_TOKENS}
-    settings |= {part: config_of(config, part) for part in depends}
+    settings |= {part: shaping_settings_at(config, part) for part in depends}
     return read_predictions(predict(system, build, world.evaluated, own, settings, batch_size=_BATCH))
-
-
-def config_of(config: TinyConfig, part: str) -> Any:
-    """A part of the configuration as plain values, without what changes no result."""
-    value = getattr(config, part)
-    return shaping_settings(value) if attrs.has(type(value)) else value
 
 
 def _builder(
@@ -202,7 +197,7 @@ def _builder(
     """How the system is made, and the parts of the configuration that it depends on beside the frozen ones."""
     if system in CAPTIONERS:
         captioner = _captioner_inputs(world, config, seed, own)
-        return lambda: CAPTIONERS[system](captioner), ("image_encoder", "encoder", SECTIONS[system])
+        return lambda: CAPTIONERS[system](captioner), ("image_encoder", "encoder", *SECTIONS[system])
 
     def prompting() -> System:
         if system == CEILING:
@@ -213,7 +208,7 @@ def _builder(
 
     depends: tuple[str, ...] = ("image_encoder", "encoder", "network", "stage1", "stage2")
     if system in (CEILING, *PROMPTS):
-        depends = (SECTIONS[system],) if system in SECTIONS else ()
+        depends = SECTIONS.get(system, ())
     return lambda: by_prompts(prompting(), MAX_NEW_TOKENS), depends
 
 

@@ -3,6 +3,7 @@
 The soft token enters through `inputs_embeds`; the embedding table, to which the LM head is tied, is never touched.
 """
 
+import copy
 from collections.abc import Sequence
 
 import attrs
@@ -55,6 +56,15 @@ class SteeredVLM(nn.Module):
         self.tokenizer = literal_tokenizer(tokenizer)
         self.config = config
         self.template = PromptTemplate(prompts, config, tokenizer)
+
+    def sharing_weights(self) -> "SteeredVLM":
+        """The same VLM in modules of its own over the same weights.
+
+        What is put between or around its modules, such as LoRA layers, is not in this one, and takes only its own
+        memory.
+        """
+        shared = [self.tokenizer, self.template, self.config, *self.parameters(), *self.buffers()]
+        return copy.deepcopy(self, {id(item): item for item in shared})
 
     @property
     def decoder_layers(self) -> list[nn.Module]:

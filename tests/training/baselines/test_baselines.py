@@ -1,7 +1,6 @@
 """The baselines: what each puts before the frozen VLM, and the predictions file that all of them write."""
 
 import json
-from pathlib import Path
 
 import attrs
 import numpy as np
@@ -9,11 +8,9 @@ import pytest
 import torch
 
 import pydeper
-from pydeper import Sample
 from pydeper.errors import InvalidArgumentError, InvalidSampleError
-from pydeper.readers import write_samples
-from tests.support.images import random_image
 from tests.support.small_vlm import PROMPTS
+from tests.training.baselines.conftest import NEW, STYLE, WORDS
 from training.baselines.few_shot import FewShot
 from training.baselines.predict import predict
 from training.baselines.prompt_tuning import PromptTuningTask, tune
@@ -24,45 +21,9 @@ from training.baselines.text_statistics import TextStatistics, telling_words
 from training.baselines.zero_shot import ZeroShot
 from training.config import OptimisationConfig
 from training.evaluation.predictions import References, read_predictions
-from training.preparation.splits import QUERY, SUPPORT, TEST, TRAIN
+from training.preparation.splits import SUPPORT, TRAIN
 from training.vlm.generation import SeenImage, see
-from training.vlm.steered_vlm import SteeredVLM, vision_config, vlm_config
-
-STYLE = "description"
-NEW = 6
-WORDS = {"ana": "a red circle and a red square", "ben": "style of this photo", "cem": "blue blue blue circle"}
-
-
-@pytest.fixture(scope="module")
-def steered(torch_vlm, tokenizer) -> SteeredVLM:
-    torch_vlm.requires_grad_(False)
-    config = vlm_config(torch_vlm.config, tokenizer, vision_config(torch_vlm.config, None), base_model="random")
-    return SteeredVLM(torch_vlm, tokenizer, attrs.evolve(config, max_positions=2000), PROMPTS)
-
-
-@pytest.fixture(scope="module")
-def samples_file(tmp_path_factory) -> Path:
-    """Ana and ben are seen, cem is not; all three described the two last of six images."""
-    folder = tmp_path_factory.mktemp("samples")
-    for number in range(8):
-        random_image(60 + 5 * number, 60, number).save(folder / f"{number}.png")
-    samples = [
-        Sample(folder / f"{number}.png", f"{text} {number}", subject=name, split=split)
-        for name, text in WORDS.items()
-        for split, numbers in {
-            TRAIN if name != "cem" else SUPPORT: range(6),
-            TEST if name != "cem" else QUERY: range(6, 8),
-        }.items()
-        for number in numbers
-    ]
-    write_samples(folder / "samples.jsonl", samples)
-    return folder / "samples.jsonl"
-
-
-@pytest.fixture(scope="module")
-def people(samples_file) -> list[Person]:
-    samples = pydeper.read_samples(samples_file)
-    return people_of(samples, References.of(samples_file, samples, "drawn"))
+from training.vlm.steered_vlm import SteeredVLM
 
 
 def first_image(steered: SteeredVLM, person: Person) -> SeenImage:

@@ -44,6 +44,7 @@ def test_what_an_experiment_takes_is_said_before_anything_is_written(
     assert "stage 1: 12700 steps of 256 samples, 325120.0 epochs of 10: 0.54 GPU hours" in printed
     assert "stage 2: 8470 steps of 256 samples, 216832.0 epochs of 10: 9.96 GPU hours" in printed
     assert "prompt-tuning: 4200 steps of 64 samples" in printed
+    assert re.search(r"prompt-tuning with LoRA: 4200 steps of 64 samples, .*: 3.59 GPU hours", printed)
     assert "one GPU 100 times as fast as that machine" in printed
     assert re.search(r"Descriptions: \d+ of at most 512 tokens, 21 by each system", printed)
     assert "checkpoints of 1 training: 0.59 GB" in printed
@@ -117,6 +118,7 @@ def test_what_the_experiment_would_refuse_is_refused(
 def test_a_report_of_another_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     published.write_capgaze(tmp_path / "data")
     rows = {"stage 1, features from the cache": 100.0, "stage 2, features cached, prefixes new": 20.0}
+    rows["stage 2, plain: all anew, all with gradients"] = 5.0
     report = {
         "facts": {"command": "python -m benchmarks.training_throughput", "threads": 64, "batch": 8},
         "results": {row: {"samples/s": {"value": value}} for row, value in rows.items()},
