@@ -189,31 +189,74 @@ def deper(
     Returns:
         The predictions file.
     """
+    train_deper(config, folder)
+    task = DescriptionTask.load(config, dataset)
+    return describe(name, task, folder, folder, max_new_tokens=max_new_tokens, batch_size=batch_size)
+
+
+def train_deper(config: TrainingConfig, folder: Path) -> None:
+    """Trains both stages, or what is left of them.
+
+    Raises:
+        ConfigError: There are no settings of stage 2.
+    """
     if config.stage2 is None:
         raise ConfigError("stage2: missing; add a table [stage2] with its settings, at least steps")
     if not is_finished(stage1_folder(folder), config.stage1.steps):
         train_stage1(config, folder)
     if not is_finished(stage2_folder(folder), config.stage2.steps):
         train_stage2(config, folder)
-    task = DescriptionTask.load(config, dataset)
+
+
+def describe(
+    name: str,
+    task: DescriptionTask,
+    trained: Path,
+    folder: Path,
+    *,
+    without: str | None = None,
+    max_new_tokens: int = 512,
+    batch_size: int = 16,
+) -> Path:
+    """Predicts all targets with a trained DEPER.
+
+    Args:
+        name: The system's.
+        task: The targets.
+        trained: Holds both stages, trained.
+        folder: Gets `predictions.jsonl`.
+        without: A modality to withhold from the samples that personas are made from: "text" or "trajectory".
+        max_new_tokens: The most tokens of a description.
+        batch_size: Targets at a time.
+
+    Returns:
+        The predictions file.
+    """
+    config = task.config
 
     def build() -> Describe:
-        system = SoftTokens(task.vlm, task.stage2.style, task.people, soft_tokens(task, folder))
-        return by_prompts(system, max_new_tokens)
+        tokens = soft_tokens(task, trained, without)
+        return by_prompts(SoftTokens(task.vlm, task.stage2.style, task.people, tokens), max_new_tokens)
 
     settings = task.vlm_settings(max_new_tokens) | {
         "network": attrs.asdict(config.network),
         "stage1": shaping_settings(config.stage1),
-        "stage2": shaping_settings(config.stage2),
+        "stage2": shaping_settings(task.stage2),
+        **({} if without is None else {"personas without": without}),
     }
     return predict(name, build, task.people, folder, settings, batch_size=batch_size)
 
 
-def soft_tokens(task: DescriptionTask, folder: Path) -> Tensor:
+def soft_tokens(task: DescriptionTask, folder: Path, without: str | None = None) -> Tensor:
     """The adapter's soft token of everybody's persona, (people, hidden).
 
     A seen person's persona is the mean of z_s over the first 100 training samples, an unseen person's over all support
     samples, as `python -m training evaluate` has them.
+
+    Args:
+        task: The people, and the frozen parts.
+        folder: Holds both stages, trained.
+        without: A modality to withhold from the samples: "text" or "trajectory".
     """
     config = task.config
     stage2 = stage2_folder(folder)
@@ -225,7 +268,7 @@ def soft_tokens(task: DescriptionTask, folder: Path) -> Tensor:
     parts, trained = task.parts.to(device), trained.to(device)
     everybody = known_samples(task.samples, [person.name for person in task.people])
     data = parts.encode([sample for own in everybody.values() for sample in own])
-    vectors = embed(trained, parts.text_table, data)
+    vectors = embed(trained, parts.text_table, data, without)
     # By subject, not by place: samples with unreadable images may have been left out.
     means = [vectors[data.subject_of == data.subjects.index(name)].mean(axis=0) for name in everybody]
     with torch.no_grad():

@@ -9,6 +9,7 @@ import attrs
 from pydeper.console import run_command, write_any_text
 from training.cli import (
     baseline,
+    curve,
     evaluate,
     identify,
     page,
@@ -75,6 +76,13 @@ COMMANDS = (
         "make a data set to train on from files of people who look and tell",
         has_config=False,
         interrupted="nothing was written",
+    ),
+    Entry(
+        "curve",
+        curve,
+        "how figures rise with the samples of a persona, or of a training",
+        has_config=False,
+        interrupted="the same command goes on where it stopped",
     ),
     Entry("privacy", privacy, "measure what a persona of the built-in model gives away", has_config=False),
     Entry("page", page, "fill the tables of a Markdown page in anew from the results beside it", has_config=False),

@@ -26,11 +26,14 @@ from training.data.encoded import EncodedDataset, encode_dataset, image_tokens
 from training.data.image_features import ImageFeatures
 from training.data.images import Images
 from training.evaluation.bootstrap import Interval
+from training.evaluation.pooled import Pooled
 from training.evaluation.predictions import Prediction, read_predictions
 from training.evaluation.report import Figure, check_reports, write_report
 from training.evaluation.scores import METRICS, PEOPLE, score_systems
 from training.loop.train import train
 from training.metrics.requirements import check_meteor
+from training.network.adapter import Adapter
+from training.network.deper import Deper
 from training.network.image_encoder import ImageEncoder
 from training.network.text_table import TextTable
 from training.stages.embedding import embed
@@ -93,7 +96,7 @@ class World:
         vlm = make.pretrain_vlm(config, frozen)
         image_encoder = ImageEncoder(make.pretrain_image_encoder(config, frozen))
         people = simulate_people(config.viewers, make.seed_of(config, make.Seeds.VIEWERS))
-        evaluated = _evaluated_people(people)
+        evaluated = evaluated_people(people)
 
         def encode(samples: Sequence[Sample]) -> EncodedDataset:
             return encode_dataset(samples, vlm.tokenizer, image_encoder, make.persona_config(config))
@@ -204,7 +207,7 @@ def _builder(
             return SoftTokens(world.vlm, STYLE, world.evaluated, _true_traits(world))
         if system in PROMPTS:
             return PROMPTS[system](_prompt_inputs(world, config, seed, own))
-        return SoftTokens(world.vlm, STYLE, world.evaluated, train_deper(world, config, seed, own))
+        return SoftTokens(world.vlm, STYLE, world.evaluated, soft_tokens(world, *train_deper(world, config, seed, own)))
 
     depends: tuple[str, ...] = ("image_encoder", "encoder", "network", "stage1", "stage2")
     if system in (CEILING, *PROMPTS):
@@ -242,23 +245,31 @@ def _prompt_inputs(world: World, config: TinyConfig, seed: int, own: Path) -> Pr
     )
 
 
-def train_deper(world: World, config: TinyConfig, seed: int, folder: Path) -> torch.Tensor:
-    """Trains DEPER, both stages, or goes on where an interrupted run left off.
-
-    Returns:
-        (people, hidden), a soft token for everybody who is evaluated: the adapter's of the mean of their known z_s.
-    """
+def train_deper(world: World, config: TinyConfig, seed: int, folder: Path) -> tuple[Deper, Adapter]:
+    """Trains DEPER, both stages, or goes on where an interrupted run left off."""
     first, second = (seed * 1000 + make.seed_of(config, stage) for stage in (make.Seeds.STAGE1, make.Seeds.STAGE2))
     stage1 = Stage1Task(config.network, config.stage1, world.training, world.text_table, first)
     train(stage1, config.stage1, first, folder / "stage-1")
     stage2 = Stage2Task(stage1.deper, config.stage2, world.training, world.text_table, world.vlm, second)
     train(stage2, config.stage2, second, folder / "stage-2")
-    vectors = embed(stage1.deper, world.text_table, world.known)
+    return stage1.deper, stage2.adapter
+
+
+def soft_tokens(world: World, deper: Deper, adapter: Adapter, without: str | None = None) -> torch.Tensor:
+    """A soft token for everybody who is evaluated, (people, hidden): the adapter's of the mean of their known z_s.
+
+    Args:
+        world: The people.
+        deper: After stage 2.
+        adapter: Likewise.
+        without: A modality to withhold from the known samples: "text" or "trajectory".
+    """
+    vectors = embed(deper, world.text_table, world.known, without)
     ends = np.cumsum([len(person.known) for person in world.evaluated])[:-1]
     personas = np.stack([own.mean(axis=0) for own in np.split(vectors, ends)])
     with torch.no_grad():
-        soft_tokens: torch.Tensor = stage2.adapter.eval()(torch.from_numpy(personas))
-    return soft_tokens
+        tokens: torch.Tensor = adapter.eval()(torch.from_numpy(personas))
+    return tokens
 
 
 def _true_traits(world: World) -> torch.Tensor:
@@ -267,7 +278,7 @@ def _true_traits(world: World) -> torch.Tensor:
         return trait_tokens(world.vlm, [viewers[person.name].words() for person in world.evaluated])
 
 
-def _evaluated_people(people: People) -> list[Person]:
+def evaluated_people(people: People) -> list[Person]:
     """As many seen people as unseen ones, so that CLS chooses among equally many."""
     images = people.test_images()
 
@@ -339,15 +350,20 @@ def score(
     Returns:
         System -> metric -> figure; where HC is measured, that of the people themselves is the last row.
     """
-    trainings = list(next(iter(by_seed.values())))
-    images = [f"{number}/{row.image}" for number, rows in enumerate(trainings) for row in rows]
-    subjects = [row.subject for rows in trainings for row in rows]
-    references = [row.reference for rows in trainings for row in rows]
-    texts = {system: [row.prediction for rows in per_seed for row in rows] for system, per_seed in by_seed.items()}
+    pooled = Pooled.of(by_seed)
     scores = score_systems(
-        images, subjects, references, texts, tokenizer=TOKENIZER, metrics=metrics, scorers=CLS_SCORERS
+        pooled.images,
+        pooled.subjects,
+        pooled.references,
+        pooled.texts,
+        tokenizer=TOKENIZER,
+        metrics=metrics,
+        scorers=CLS_SCORERS,
     )
-    rows = {system: {**scores.systems[system], **looking(own, references, subjects)} for system, own in texts.items()}
+    rows = {
+        system: {**scores.systems[system], **looking(own, pooled.references, pooled.subjects)}
+        for system, own in pooled.texts.items()
+    }
     return rows | ({PEOPLE: scores.systems[PEOPLE]} if PEOPLE in scores.systems else {})
 
 
