@@ -14,7 +14,9 @@ from typing import Any
 
 import attrs
 
-from pydeper import read_samples, write_samples
+from pydeper import read_samples
+from pydeper.atomic import atomic_path
+from pydeper.readers.jsonl import sample_line
 from pydeper.samples.sample import Sample
 from training.baselines.run import DescriptionTask
 from training.config import ConfigError, TrainingConfig, load_config
@@ -22,7 +24,7 @@ from training.curves.points import INPUTS, Curve, Point, chosen_counts, command,
 from training.evaluation.describe import TRAINING_SAMPLES
 from training.evaluation.evaluate import ScoreSettings
 from training.evaluation.predictions import Prediction, References, read_predictions
-from training.outputs import output_folder
+from training.outputs import OutputError, exists, output_folder
 from training.preparation.prepared_folder import SAMPLES
 from training.preparation.splits import QUERY, TEST, TRAIN
 from training.reproduce import describe, train_deper
@@ -66,6 +68,7 @@ def run(
     Raises:
         ConfigError: The configuration cannot be used.
         InvalidArgumentError: A number of samples is not below that of the person with the most.
+        OutputError: The folder of a point holds other samples, or that of the reports other files.
         PydeperError: Of the file or the training that is at fault.
     """
     config = load_config(TrainingConfig, config_file, changes)
@@ -81,9 +84,8 @@ def run(
         print(f"{label} training samples of each person", flush=True)
         folder = out / f"{label}-samples"
         own = first_training_samples(samples, count)
+        _keep_samples(folder, own)
         point = attrs.evolve(config, samples=str(folder / SAMPLES))
-        with output_folder(folder):
-            write_samples(folder / SAMPLES, own)
         train_deper(point, folder)
         task = DescriptionTask.load(point, references.name)
         answers = {
@@ -111,6 +113,19 @@ def run(
     }
     for group, own_points in points.items():
         CURVE.write(report, group, own_points, scorer(scoring), facts)
+
+
+def _keep_samples(folder: Path, samples: Sequence[Sample]) -> None:
+    """Writes the samples of a point, whose folder must not hold a point of others."""
+    path = folder / SAMPLES
+    lines = b"".join(sample_line(sample, number, folder.resolve()) for number, sample in enumerate(samples))
+    if exists(path) and path.read_bytes() != lines:
+        raise OutputError(
+            f"{path}: holds other samples than the configuration's, and what is beside it was trained on them; name "
+            "another folder for the output, or delete that one"
+        )
+    with output_folder(folder), atomic_path(path) as temporary:
+        temporary.write_bytes(lines)
 
 
 def labelled_counts(most: int, asked: Sequence[int] | None) -> list[tuple[str, int | None]]:

@@ -1,5 +1,6 @@
 """LoRA prompt tuning: what is learned, for whom, and that the frozen VLM stays as it is."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from training.baselines.targets import Person
 from training.config import LoRAConfig, PromptTuningConfig
 from training.errors import TrainingError
 from training.loop.checkpoints import CHECKPOINT
+from training.vlm.generation import see
 from training.vlm.steered_vlm import SteeredVLM
 
 pytest.importorskip("peft")
@@ -38,8 +40,6 @@ def texts(system: SoftTokens, people: list[Person]) -> list[str]:
 
 
 def soft_token(system: SoftTokens, person: Person) -> torch.Tensor:
-    from training.vlm.generation import see
-
     image = see(system.vlm, [person.targets[0].sample.open_image()])[0]
     return system.prompt(person, image).soft_token
 
@@ -115,6 +115,16 @@ def test_the_frozen_vlm_stays_as_it_is(steered, people, tmp_path):
     own = {id(tensor) for tensor in steered.parameters()}
     added = [tensor for tensor in system.vlm.parameters() if id(tensor) not in own]
     assert sum(tensor.numel() for tensor in added) < 0.1 * sum(tensor.numel() for tensor in steered.parameters())
+
+
+def test_a_vlm_in_bfloat16_is_tuned_by_layers_in_float32(steered, people, tmp_path):
+    half = copy.deepcopy(steered).to(torch.bfloat16)
+    system = tune_with_lora(half, STYLE, people, attrs.evolve(CONFIG, steps=8), 0, tmp_path, bf16=True)
+    state = load_file(tmp_path / "seen" / CHECKPOINT)
+    assert {tensor.dtype for name, tensor in state.items() if name.startswith("state.")} == {torch.float32}
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "seen/log.jsonl").read_text().splitlines()]
+    assert losses[-1] < losses[0]
+    assert len(texts(system, people)) == 6
 
 
 def test_unseen_people_change_nothing_for_seen_ones(steered, people, tmp_path):

@@ -93,6 +93,14 @@ def test_points_differ_in_their_training_samples_alone(config_file, data, tmp_pa
     assert "were made with stage1 {" in capsys.readouterr().err
 
 
+def test_a_point_of_other_samples_is_refused(config_file, data, tmp_path, capsys):
+    (tmp_path / "3-samples").mkdir()
+    (tmp_path / "3-samples/samples.jsonl").write_bytes(data.read_bytes())
+    assert curve(config_file, data, tmp_path, "--counts", "3") == 2
+    assert "3-samples/samples.jsonl: holds other samples than the configuration's" in capsys.readouterr().err
+    assert (tmp_path / "3-samples/samples.jsonl").read_bytes() == data.read_bytes()
+
+
 def test_the_point_of_all_samples_is_the_training_that_reproduce_runs(config_file, data, tmp_path):
     assert curve(config_file, data, tmp_path / "curve", "--counts", "3") == 0
     settings = ["--set", "stage1.evaluate_every=3"]
