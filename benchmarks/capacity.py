@@ -12,6 +12,7 @@ import statistics
 import time
 from pathlib import Path
 
+from benchmarks.measuring.command import report_command
 from benchmarks.measuring.machine import cpu
 from benchmarks.qwen2_vl_2b import TOKENS, Ours, photograph, prepare
 from pydeper.model.requests import DescriptionRequest
@@ -45,19 +46,13 @@ def main() -> None:
     }
     print(format_table(rows))
     if options.report is not None:
-        changed = {name: getattr(options, name) for name in ("images", "at_once", "rounds")}
-        asked = "".join(
-            f"--{name.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, list) else value} "
-            for name, value in changed.items()
-            if value != parser.get_default(name)
-        )
         facts = {
             "cpu": cpu(),
             "threads": options.threads,
             "tokens of a description": TOKENS,
             "pictures of a round": options.images,
             "rounds": options.rounds,
-            "command": f"python -m benchmarks.capacity {asked}--report docs/results",
+            "command": report_command("benchmarks.capacity", parser, options, {"work": None}),
         }
         write_report(options.report, NAME, rows, title="What a machine describes at the real size", facts=facts)
 

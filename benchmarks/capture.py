@@ -29,6 +29,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 from PIL import Image
 
+from benchmarks.measuring.command import report_command
 from benchmarks.measuring.machine import cpu
 from pydeper.console import write_any_text
 from training.evaluation.report import format_table, write_report
@@ -113,7 +114,7 @@ def main() -> None:
     print(format_table(results))
     if options.report:
         facts = {
-            "command": f"python -m benchmarks.capture --seconds {options.seconds:g} --report docs/results",
+            "command": report_command("benchmarks.capture", parser, options),
             "seconds for each row": options.seconds,
             "browser": f"Chromium {version.split('.')[0]}, headless, without a GPU",
             "machine": f"{cpu()}, {os.cpu_count()} cores",

@@ -29,6 +29,7 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI, UploadFile
 
+from benchmarks.measuring.command import report_command
 from benchmarks.measuring.machine import cpu
 from benchmarks.measuring.sides import SPAWN
 from pydeper import DeperModel, Persona, demo_samples
@@ -103,17 +104,12 @@ def main() -> None:
             "memory": memory(gateway, process, work, options.requests),
             "overload": overload(gateway, work),
             "SIGTERM": terminated(gateway, process, work),
-            "command": f"python -m benchmarks.serving --seconds {options.seconds:g}{of_threads(options.threads)} "
-            "--report docs/results",
+            "command": report_command("benchmarks.serving", parser, options),
         }
     for name, fact in facts.items():
         print(f"{name}: {fact}")
     if options.report is not None:
         write_report(options.report, NAME, rows, title="The gateway beside a plain endpoint", facts=facts)
-
-
-def of_threads(threads: int | None) -> str:
-    return "" if threads is None else f" --threads {threads}"
 
 
 def make_work(threads: int | None) -> Work:

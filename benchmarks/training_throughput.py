@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
+from benchmarks.measuring.command import report_command
 from benchmarks.persona_encoder import photograph
 from pydeper import Sample, Trajectory
 from pydeper.bundle.config import ImageEncoderInfo, PersonaEncoderConfig
@@ -94,9 +95,8 @@ def main() -> None:
     print(format_table(figures))
     if options.report:
         size = "real" if options.real else "tiny"
-        command = f"python -m benchmarks.training_throughput --{size}{' --vlm FOLDER' * options.real}"
         facts = {
-            "command": f"{command} --report docs/results",
+            "command": report_command("benchmarks.training_throughput", parser, options, {"vlm": "FOLDER"}),
             "batch": batch,
             "threads": torch.get_num_threads(),
             "figures": f"medians of {options.runs} steps each, in turn",

@@ -1,1 +1,1 @@
-"""What the benchmarks share: sides that work in turn, and the machine that figures are of."""
+"""What the benchmarks share: sides that work in turn, the machine that figures are of, a report's command."""

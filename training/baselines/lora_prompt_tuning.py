@@ -1,8 +1,8 @@
 """LoRA layers in the VLM that all people have in common, and one learned soft token a person.
 
 This is how the paper's released code tunes (`init_peft`): LoRA of rank 8 and α = 16 on the query and value projections,
-and new embedding rows. Whether the row "prompt tuning" of the paper's tables is this, or `training.baselines
-.prompt_tuning` with its frozen VLM, is not certain.
+and new embedding rows. Whether the row "prompt tuning" of the paper's tables is this, or soft tokens through the frozen
+VLM (`training.baselines.prompt_tuning`), is not certain.
 
 The released code puts one adapter into one VLM for all of its subjects, so the LoRA layers are shared: they learn how
 the data set describes, and a person is their embedding row alone. A row is learned as a soft token, in the place of
