@@ -5,6 +5,7 @@ is used through the SDK, and nothing is trained.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -208,8 +209,11 @@ def support_curves(
         facts: What the reports say first.
     """
     groups: dict[str, list[Person]] = {}
+    left_out: Counter[str] = Counter()
     for person in people:
-        groups.setdefault(person.targets[0].pending.dataset, []).append(_complete(person))
+        dataset, complete = person.targets[0].pending.dataset, _complete(person)
+        groups.setdefault(dataset, []).append(complete)
+        left_out[dataset] += len(person.known) - len(complete.known)
     counts = {}
     for dataset, group in groups.items():
         fewest = min(group, key=lambda person: len(person.known))
@@ -233,7 +237,7 @@ def support_curves(
             folder = out / file_name(dataset) / f"{count}-samples"
             drawn = [describer.answers(folder / f"draw-{draw}", count, draw) for draw in range(draws)]
             points.append(Point(str(count), count, {name: [own[name] for own in drawn] for name in describer.inputs}))
-        CURVE.write(report, dataset, points, score, {**facts, **_facts(describer)})
+        CURVE.write(report, dataset, points, score, {**facts, **_facts(describer, left_out[dataset])})
 
 
 def _complete(person: Person) -> Person:
@@ -247,7 +251,7 @@ def _complete(person: Person) -> Person:
     return attrs.evolve(person, known=known)
 
 
-def _facts(describer: Describer) -> dict[str, Any]:
+def _facts(describer: Describer, left_out: int) -> dict[str, Any]:
     settings = describer.settings
     facts = {
         "model": describer.model.model_id,
@@ -257,6 +261,8 @@ def _facts(describer: Describer) -> dict[str, Any]:
         "decoding": f"greedy, at most {settings.max_new_tokens} tokens, style {settings.style!r}",
         "intervals": "95 %, bootstrap over people, all draws of a person together (HC: over images)",
     }
+    if left_out:
+        facts["left out"] = f"{left_out} samples that have no trajectory to make a persona from"
     if missing := [name for name in INPUTS if name not in describer.inputs]:
         facts["no " + ", ".join(missing)] = "the model was trained on whole samples, and accepts no others"
     return facts

@@ -165,7 +165,9 @@ def test_samples_without_a_trajectory_are_left_out_and_somebody_with_no_other_is
     samples[first] = next(s for s in read_samples(world) if s.split == "support" and s.subject == "unseen000")
     write_samples(tmp_path / "samples.jsonl", samples)
     assert curve(tmp_path / "samples.jsonl", tmp_path / "run", "--splits", "query") == 0
-    assert [row for row in results(tmp_path / "run", "unseen")["results"] if "samples" in row] == []
+    report = results(tmp_path / "run", "unseen")
+    assert list(report["results"]) == [f"{name}, 1 sample" for name in INPUTS]
+    assert report["facts"]["left out"] == "2 samples that have no trajectory to make a persona from"
 
 
 def test_predictions_of_other_settings_are_refused(made, world, capsys):
