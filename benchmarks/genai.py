@@ -69,15 +69,16 @@ class Ours:
     def __init__(self, work: Path, threads: int) -> None:
         from benchmarks.qwen2_vl_2b import described
         from pydeper.bundle.vlm_files import find_files
+        from pydeper.runtime.target import Target
+        from pydeper.vlm.local.embeddings import open_embeddings
         from pydeper.vlm.onnx.decoder import Decoder
-        from pydeper.vlm.onnx.embeddings import open_embeddings
 
         config, _, _ = described(work, "int4")
         files = find_files(work / "int4", "int4")
         self.decoder = Decoder(files, config, providers=["CPUExecutionProvider"], threads=threads)
         # The prompt goes through the same weights on both sides.
         self.decoder._layers = None
-        self.embed = open_embeddings(files.embeddings, config, providers=["CPUExecutionProvider"], threads=threads)
+        self.embed = open_embeddings(files.embeddings, config, Target(threads=threads))
 
     def decode(self) -> tuple[float, list[int]]:
         cache = self.decoder.start([self.decoder.empty], PROMPT + TOKENS + 1)

@@ -41,7 +41,7 @@ class BundleError(PydeperError):
 
 
 class RuntimeMissingError(PydeperError, ImportError):
-    """ONNX Runtime is missing, or both of its builds are installed on top of each other."""
+    """No runtime is installed, or not the one asked for, or two builds of ONNX Runtime on top of each other."""
 
 
 class ForkedProcessError(PydeperError):

@@ -45,18 +45,22 @@ def _check_libraries() -> Iterator[tuple[bool, str]]:
 
 def _check_runtime() -> Iterator[tuple[bool, str]]:
 
-    from pydeper.runtime import devices
+    from pydeper.runtime.devices import installed_runtimes
+    from pydeper.runtime.target import choose_target
 
-    builds = devices.installed_runtimes()
+    installed = installed_runtimes()
     try:
-        available = devices.available_providers()
+        target = choose_target()
+        available = target.available_devices()
     except PydeperError as error:
         yield False, str(error)
         return
-    yield True, f"{' and '.join(f'{name} {version}' for name, version in builds.items()) or 'ONNX Runtime'}"
-    if "onnxruntime-gpu" in builds and "CUDAExecutionProvider" not in available:
+    yield True, f"runtime: {target.explain_runtime()}"
+    if others := [f"{name} {version}" for name, version in installed.items() if target.runtime not in name]:
+        yield True, f"also installed: {', '.join(others)}"
+    if target.runtime == "onnxruntime" and "onnxruntime-gpu" in installed and "CUDAExecutionProvider" not in available:
         yield False, "onnxruntime-gpu has no CUDAExecutionProvider: `pip install --force-reinstall onnxruntime-gpu`"
-    yield True, f"execution providers: {', '.join(available)}"
+    yield True, f"{'devices' if target.runtime == 'openvino' else 'execution providers'}: {', '.join(available)}"
 
 
 def _check_cache() -> Iterator[tuple[bool, str]]:

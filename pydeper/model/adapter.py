@@ -1,21 +1,20 @@
 """The adapter: a persona's subject embedding to the soft token that stands for it in the prompt."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pydeper.bundle.bundle import EncoderBundle
 from pydeper.bundle.layout import ADAPTER
-from pydeper.runtime.devices import check_device, providers_for
-from pydeper.runtime.session import check_names, check_shape, open_session
+from pydeper.runtime.graph import check_names, check_shape
+from pydeper.runtime.target import Target
 
 
 class Adapter:
     """The adapter of one bundle; immutable and thread-safe."""
 
-    def __init__(self, bundle: EncoderBundle, *, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(self, bundle: EncoderBundle, target: Target) -> None:
         """Opens the adapter.
 
         Raises:
@@ -23,8 +22,7 @@ class Adapter:
             InvalidArgumentError: The device cannot be used.
         """
         path, config = bundle.folder / ADAPTER, bundle.config
-        self._session: Any = open_session(path, providers=providers_for(device), threads=threads)
-        check_device(self._session, device)
+        self._session = target.open(path)
         check_names(path, self._session, ["subject_embedding"], ["soft_token"])
         embedding = config.persona_encoder.subject_embedding_size
         check_shape(

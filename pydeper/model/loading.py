@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from pydeper.bundle.bundle import Bundle, EncoderBundle, open_bundle, open_bundle_without_vlm
 from pydeper.bundle.config import Precision
 from pydeper.errors import InvalidArgumentError, VLLMError
-from pydeper.runtime.devices import providers_for
+from pydeper.runtime.target import Target
 from pydeper.vlm import VisionLanguageModel, open_vlm
 from pydeper.vlm.vllm.settings import VLLMServers
 
@@ -38,7 +38,7 @@ def find_bundle(
 
 
 def load_vlm(
-    opened: EncoderBundle, tokenizer: Tokenizer, *, device: str, threads: int | None, servers: VLLMServers | None
+    opened: EncoderBundle, tokenizer: Tokenizer, *, target: Target, servers: VLLMServers | None
 ) -> VisionLanguageModel:
     """Opens the vision-language model of a bundle that `find_bundle` has found for the same servers, or none.
 
@@ -54,8 +54,9 @@ def load_vlm(
             config.vlm,
             config.prompts,
             tokenizer,
-            providers=providers_for(device),
-            threads=threads,
+            runtime=target.runtime,
+            device=target.device,
+            threads=target.threads,
             precision=opened.precision,
         )
     try:

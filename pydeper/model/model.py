@@ -25,7 +25,7 @@ from pydeper.persona.encoder import PersonaEncoder, short_fingerprint
 from pydeper.persona.persona import Persona
 from pydeper.publish import push
 from pydeper.runtime.memory import memory_explained
-from pydeper.runtime.session import check_threads
+from pydeper.runtime.target import Runtime, choose_target
 from pydeper.samples.sample import Sample, checked_samples
 from pydeper.vlm import EncodedImage
 from pydeper.vlm.decoding import DecodingOptions, every_row
@@ -55,25 +55,25 @@ class DeperModel(Reopenable):
         image_cache: int = 4,
         persona_encoder: PersonaEncoder | None = None,
         vlm: VLLMServers | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
         """Loads a bundle that `pydeper.model.loading.find_bundle` has found and checked; see `from_pretrained`.
 
         A persona encoder that is open already is used where it is of the same bundle.
         """
-        check_threads(threads)
+        self._target = choose_target(runtime, device=device, threads=threads)
         self._images: ImageCache[EncodedImage] = ImageCache(image_cache)
-        self._device, self._threads = device, threads
         self.config: Final = opened.config
         self.model_id: Final = opened.model_id
         self.revision: Final = opened.revision
         self._folder = opened.folder
         where = {"precision": opened.precision} if isinstance(opened, Bundle) else {"vlm": vlm}
-        self._remember(opened, device=device, threads=threads, image_cache=image_cache, **where)
+        self._remember(opened, device=device, threads=threads, image_cache=image_cache, runtime=runtime, **where)
         if persona_encoder is None or persona_encoder.bundle.folder != opened.folder:
-            persona_encoder = PersonaEncoder(opened, device=device, threads=threads)
+            persona_encoder = PersonaEncoder(opened, device=device, threads=threads, runtime=runtime)
         self.persona_encoder: Final = persona_encoder
-        self._adapter = Adapter(opened, device=device, threads=threads)
-        self._vlm = load_vlm(opened, persona_encoder.tokenizer, device=device, threads=threads, servers=vlm)
+        self._adapter = Adapter(opened, self._target)
+        self._vlm = load_vlm(opened, persona_encoder.tokenizer, target=self._target, servers=vlm)
 
     @classmethod
     def from_pretrained(
@@ -86,6 +86,7 @@ class DeperModel(Reopenable):
         precision: Precision | None = None,
         image_cache: int = 4,
         vlm: VLLMServers | str | Sequence[str] | None = None,
+        runtime: Runtime | None = None,
     ) -> "DeperModel":
         """Finds a model, checks its files against its manifest, and loads it.
 
@@ -93,8 +94,9 @@ class DeperModel(Reopenable):
             name_or_folder: ``"tiny"`` (built in), a bundle's folder, or a Hub id as in ``"org/name"``. None is the
                 default model: ``$PYDEPER_MODEL``, else "tiny" with a `DemonstrationModelWarning`.
             device: ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where the installed ONNX Runtime has it, else the CPU.
+                On OpenVINO ``"cpu"``, ``"gpu"`` (Intel's), or ``"auto"``, which is the CPU.
             revision: Branch, tag or commit of a Hub id; None is the main branch.
-            threads: CPU threads of one operator; None leaves the choice to ONNX Runtime.
+            threads: CPU threads of one operator; None leaves the choice to the runtime.
             local_files_only: Never connect to the Hub; use what its local cache holds.
             precision: Of the vision-language model's weights: ``"fp32"``, ``"fp16"``, ``"int8"`` or ``"int4"``, as
                 far as the model comes in them. Fewer bits take less memory and, on a CPU, less time, and give
@@ -103,18 +105,20 @@ class DeperModel(Reopenable):
                 model. They go by what they show, and hold at most 1 GiB together. 0 keeps none.
             vlm: None runs the vision-language model here. The address of a vLLM server (``"http://host:8000/v1"``),
                 several, or `VLLMServers` with settings: it runs there, and its files are neither needed nor read.
+            runtime: ``"onnxruntime"`` or ``"openvino"``: what computes the model on this machine. None is
+                ``$PYDEPER_RUNTIME``, else the one that is installed, and of both ONNX Runtime.
 
         Raises:
             BundleError: There is no such model, or it is damaged, or of a format that this version does not read, or
                 does not come in that precision.
-            InvalidArgumentError: The device cannot be used, there is no such precision, or `threads` or `image_cache`
-                is out of its range.
-            RuntimeMissingError: ONNX Runtime is not installed, or installed twice.
+            InvalidArgumentError: The device cannot be used, there is no such precision or runtime, or `threads` or
+                `image_cache` is out of its range.
+            RuntimeMissingError: The runtime is not installed, or ONNX Runtime is installed twice.
             VLLMError: No server can be reached, or one cannot serve this model; its kinds say which and what to do.
         """
         servers = None if vlm is None else VLLMServers.of(vlm)
         opened = find_bundle(name_or_folder, revision, local_files_only, precision, servers)
-        return cls(opened, device=device, threads=threads, image_cache=image_cache, vlm=servers)
+        return cls(opened, device=device, threads=threads, image_cache=image_cache, vlm=servers, runtime=runtime)
 
     def push_to_hub(
         self, repo_id: str, *, private: bool = False, revision: str | None = None, message: str | None = None
@@ -135,7 +139,7 @@ class DeperModel(Reopenable):
 
     @property
     def providers(self) -> list[str]:
-        """ONNX Runtime's execution providers in use, the preferred one first."""
+        """ONNX Runtime's execution providers, or OpenVINO's devices, in use, the preferred one first."""
         return self.persona_encoder.providers
 
     @property
@@ -154,9 +158,8 @@ class DeperModel(Reopenable):
             self.config,
             model_id=self.model_id,
             revision=self.revision,
-            device=self._device,
+            target=self._target,
             providers=self.providers,
-            threads=self._threads,
             vlm=self._vlm.report(),
             images=self._images,
         )

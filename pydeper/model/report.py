@@ -7,8 +7,8 @@ import attrs
 
 from pydeper.bundle.config import BundleConfig, VisionConfig
 from pydeper.model.image_cache import ImageCache
-from pydeper.runtime.devices import explain_device, installed_runtimes
 from pydeper.runtime.memory import readable_bytes
+from pydeper.runtime.target import Target
 from pydeper.version import __version__
 
 
@@ -21,9 +21,9 @@ class ModelReport:
         revision: Its commit on the Hub, or None where it does not come from there.
         base_model: The vision-language model inside it, with its revision where there is one.
         device: The device that was asked for.
-        provider: The execution provider of ONNX Runtime that was taken, and why.
-        runtime: The builds of ONNX Runtime that are installed, with their versions.
-        threads: CPU threads of one operator; None where ONNX Runtime chooses.
+        provider: The execution provider or device that was taken, and why.
+        runtime: The runtime that was taken, its version, and why.
+        threads: CPU threads of one operator; None where the runtime chooses.
         vlm: What the vision-language model says of itself, by fact: its precision, its files, its KV cache.
         image_size: What an image is resized to, in pixels.
         image_tokens: The fewest and the most tokens that an image takes.
@@ -65,7 +65,7 @@ class ModelReport:
             "base model": self.base_model,
             "device": f"{self.device} -> {self.provider}",
             "runtime": self.runtime,
-            "threads": "ONNX Runtime's choice" if self.threads is None else str(self.threads),
+            "threads": "the runtime's choice" if self.threads is None else str(self.threads),
             **{f"VLM {fact}": value for fact, value in self.vlm.items()},
             "image": f"{self.image_size}, {least if least == most else f'{least} to {most}'} tokens",
             "context": f"{self.context_length} tokens for image, prompt and description",
@@ -85,23 +85,22 @@ def report_of(
     *,
     model_id: str,
     revision: str | None,
-    device: str,
+    target: Target,
     providers: Sequence[str],
-    threads: int | None,
     vlm: dict[str, str],
     images: ImageCache[Any],
 ) -> ModelReport:
-    """Returns the report of a model that runs on `providers`, was asked for `device` and keeps `images`."""
+    """Returns the report of a model that was opened for `target`, runs on `providers` and keeps `images`."""
     cached_images, cached_bytes = images.held()
     image_size, image_tokens = _image_facts(config.vlm.vision)
     return ModelReport(
         model_id=model_id,
         revision=revision,
         base_model=config.vlm.base_model + (f" at {config.vlm.base_revision}" if config.vlm.base_revision else ""),
-        device=device,
-        provider=explain_device(device, providers),
-        runtime=" and ".join(f"{name} {version}" for name, version in installed_runtimes().items()),
-        threads=threads,
+        device=target.device,
+        provider=target.explain_device(providers),
+        runtime=target.explain_runtime(),
+        threads=target.threads,
         vlm=vlm,
         image_size=image_size,
         image_tokens=image_tokens,

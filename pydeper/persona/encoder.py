@@ -1,4 +1,4 @@
-"""Samples to subject embeddings: the persona encoder (DEPER without its trajectory decoder) on ONNX Runtime.
+"""Samples to subject embeddings: the persona encoder (DEPER without its trajectory decoder).
 
 Making a persona takes this alone: no adapter, and no vision-language model.
 """
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,8 @@ from pydeper.bundle.reopen import Reopenable
 from pydeper.bundle.tokenizer import open_tokenizer
 from pydeper.errors import IncompatiblePersonaError, InvalidArgumentError, InvalidImageError, InvalidSampleError
 from pydeper.persona.preprocess import EncodedSample, collate, encode_sample
-from pydeper.runtime.devices import check_device, providers_for
-from pydeper.runtime.session import CPU, check_names, check_shape, check_threads, open_session
+from pydeper.runtime.graph import check_names, check_shape
+from pydeper.runtime.target import Runtime, choose_target
 from pydeper.samples.sample import Sample
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ _MOST_AT_ONCE = 16
 # Of images on a CPU. More than fit its caches take longer, not shorter: five of 448×448 at once 10 % longer than one
 # after the other, and 450 MB more memory.
 _PIXELS_AT_ONCE = 1 << 18
+_ON_CPU = ("CPUExecutionProvider", "CPU")  # as ONNX Runtime and OpenVINO call it
 _MOST_READERS = 4  # each holds a whole photograph, decoded
 
 
@@ -55,17 +56,23 @@ class PersonaEncoder(Reopenable):
         tokenizer: The bundle's tokenizer.
     """
 
-    def __init__(self, bundle: EncoderBundle, *, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: EncoderBundle,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        runtime: Runtime | None = None,
+    ) -> None:
         """Opens the encoder of a bundle that was found and checked; see `from_pretrained`."""
-        check_threads(threads)
-        self._remember(bundle, device=device, threads=threads)
+        target = choose_target(runtime, device=device, threads=threads)
+        self._remember(bundle, device=device, threads=threads, runtime=runtime)
         self.bundle: Final = bundle
         self.config: Final = bundle.config.persona_encoder
         self.tokenizer: Final[Tokenizer] = open_tokenizer(bundle.folder / TOKENIZER)
         self._readers = min(threads or os.cpu_count() or 1, _MOST_READERS)
         path = bundle.folder / PERSONA_ENCODER
-        self._session: Any = open_session(path, providers=providers_for(device), threads=threads)
-        check_device(self._session, device)
+        self._session = target.open(path)
         check_names(path, self._session, INPUTS, [OUTPUT])
         size = self.config.subject_embedding_size
         check_shape(path, self._session, OUTPUT, (None, size), "persona_encoder.subject_embedding_size")
@@ -78,6 +85,7 @@ class PersonaEncoder(Reopenable):
         revision: str | None = None,
         threads: int | None = None,
         local_files_only: bool = False,
+        runtime: Runtime | None = None,
     ) -> "PersonaEncoder":
         """Finds a model, and loads its persona encoder alone.
 
@@ -88,14 +96,14 @@ class PersonaEncoder(Reopenable):
             BundleError: There is no such model, or its persona encoder is damaged, or of a format that this version
                 does not read.
             InvalidArgumentError: The device cannot be used, or `threads` is out of its range.
-            RuntimeMissingError: ONNX Runtime is not installed, or installed twice.
+            RuntimeMissingError: The runtime is not installed, or ONNX Runtime is installed twice.
         """
         bundle = open_encoder_bundle(name_or_folder, revision=revision, local_files_only=local_files_only)
-        return cls(bundle, device=device, threads=threads)
+        return cls(bundle, device=device, threads=threads, runtime=runtime)
 
     @property
     def providers(self) -> list[str]:
-        """The execution providers that the session uses, the preferred one first."""
+        """ONNX Runtime's execution providers, or OpenVINO's devices, that are used, the preferred one first."""
         return list(self._session.get_providers())
 
     def check_fingerprint(self, fingerprint: str, *, name: str | None, model_id: str) -> None:
@@ -157,7 +165,7 @@ class PersonaEncoder(Reopenable):
         return np.concatenate(vectors)
 
     def _best_batch_size(self) -> int:
-        if self.providers[0] != CPU[0]:
+        if self.providers[0] not in _ON_CPU:
             return _MOST_AT_ONCE
         return min(max(_PIXELS_AT_ONCE // self.config.image_size**2, 1), _MOST_AT_ONCE)
 
@@ -187,6 +195,6 @@ def default_encoder() -> PersonaEncoder:
 
     Raises:
         BundleError: It cannot be found or loaded.
-        RuntimeMissingError: ONNX Runtime is not installed, or installed twice.
+        RuntimeMissingError: No runtime is installed, or ONNX Runtime twice.
     """
     return _default.get()

@@ -1,1 +1,1 @@
-"""What every ONNX Runtime session needs: checked files, devices, memory."""
+"""Graphs on ONNX Runtime or OpenVINO: files checked before they are opened, devices, sessions, memory."""

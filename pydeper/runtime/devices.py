@@ -7,13 +7,13 @@ from typing import Any
 from pydeper.errors import InvalidArgumentError
 from pydeper.runtime.session import import_onnxruntime
 
-RUNTIME_BUILDS = ("onnxruntime", "onnxruntime-gpu")
+RUNTIME_BUILDS = ("onnxruntime", "onnxruntime-gpu", "openvino")
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 
 
 def installed_runtimes() -> dict[str, str]:
-    """Returns the installed builds of ONNX Runtime and their versions; one is right, two break each other."""
+    """Returns the installed runtimes and their versions. Two builds of ONNX Runtime break each other."""
     found = {}
     for name in RUNTIME_BUILDS:
         try:

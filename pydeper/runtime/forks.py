@@ -1,4 +1,4 @@
-"""What must not cross a fork: ONNX Runtime, whose threads the child process does not have.
+"""What must not cross a fork: a runtime (ONNX Runtime, OpenVINO), whose threads the child process does not have.
 
 A session that is used in a forked child waits for those threads for ever. So does one that is destroyed there, and so
 does the library itself when the child ends. A child is therefore told at the first use, never destroys the sessions it
@@ -15,7 +15,7 @@ from pydeper.errors import ForkedProcessError
 
 
 class ProcessBound:
-    """A session of ONNX Runtime that knows which process it belongs to; all else it does as the session itself.
+    """A session of a runtime that knows which process it belongs to.
 
     Attributes:
         opened_any: Whether a session was ever opened in this process or one that it was forked from.
@@ -30,24 +30,12 @@ class ProcessBound:
         _sessions.add(self)
         ProcessBound.opened_any = True
 
-    def run(self, *arguments: Any) -> Any:
-        """Runs the session, as `onnxruntime.InferenceSession.run` does."""
-        self._check_process()
-        return self._session.run(*arguments)
-
-    def run_with_iobinding(self, *arguments: Any) -> None:
-        """Runs the session, as `onnxruntime.InferenceSession.run_with_iobinding` does."""
-        self._check_process()
-        self._session.run_with_iobinding(*arguments)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
-
     def _check_process(self) -> None:
+        """Refuses to be used in another process than the one that opened the session."""
         if self._process != os.getpid():
             raise ForkedProcessError(
                 f"this model was loaded in process {self._process}, and process {os.getpid()} was forked from it "
-                "later; ONNX Runtime's threads do not survive a fork. Load the model in each process: with gunicorn "
+                "later; the runtime's threads do not survive a fork. Load the model in each process: with gunicorn "
                 "leave out --preload or load it in the post_fork hook, with multiprocessing use the start method "
                 "'spawn' or 'forkserver'"
             )

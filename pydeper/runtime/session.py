@@ -1,12 +1,12 @@
 """ONNX Runtime sessions, and an explanation where there is no runtime."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 
 from pydeper.errors import BundleError, InvalidArgumentError, RuntimeMissingError
 from pydeper.runtime.forks import ProcessBound
@@ -15,8 +15,26 @@ from pydeper.runtime.onnx_file import check_model
 CPU = ("CPUExecutionProvider",)
 
 
+class OnnxRuntimeSession(ProcessBound):
+    """An `onnxruntime.InferenceSession` for one process alone (`pydeper.runtime.forks`); else it is as that."""
+
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Runs the session, as `onnxruntime.InferenceSession.run` does."""
+        self._check_process()
+        found: list[npt.NDArray[Any]] = self._session.run(outputs, feeds)
+        return found
+
+    def run_with_iobinding(self, binding: Any) -> None:
+        """Runs the session, as `onnxruntime.InferenceSession.run_with_iobinding` does."""
+        self._check_process()
+        self._session.run_with_iobinding(binding)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+
 def open_session(path: Path, *, providers: Sequence[str] = CPU, threads: int | None = None) -> Any:
-    """Opens an ONNX file as an `onnxruntime.InferenceSession`, for this process alone (`pydeper.runtime.forks`).
+    """Opens an ONNX file as an `OnnxRuntimeSession`, for this process alone (`pydeper.runtime.forks`).
 
     The file need not be trusted: `pydeper.runtime.onnx_file` goes over it before ONNX Runtime does.
 
@@ -52,7 +70,7 @@ def open_session(path: Path, *, providers: Sequence[str] = CPU, threads: int | N
         )
     except Exception as error:  # the runtime's own errors share no base class but this
         raise BundleError(f"{path}: ONNX Runtime {runtime.__version__} cannot load this model: {error}") from error
-    return ProcessBound(session)
+    return OnnxRuntimeSession(session)
 
 
 def check_threads(threads: int | None) -> None:
@@ -63,58 +81,6 @@ def check_threads(threads: int | None) -> None:
     """
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise InvalidArgumentError(f"threads: must be a whole number from 1 on, or None, got {threads!r}")
-
-
-def check_names(path: Path, session: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Refuses a graph that does not take and give what it should.
-
-    Raises:
-        BundleError: An input or output is missing or unknown; names it.
-    """
-    for kind, needed, found in (
-        ("input", inputs, [value.name for value in session.get_inputs()]),
-        ("output", outputs, [value.name for value in session.get_outputs()]),
-    ):
-        if missing := [name for name in needed if name not in found]:
-            raise BundleError(
-                f"{path}: lacks the {kind} {missing[0]}, which config.json leads to{_more(missing)}; it has: "
-                f"{', '.join(found[:8])}{_more(found[7:])}"
-            )
-        if kind == "input" and (unknown := [name for name in found if name not in needed]):
-            raise BundleError(f"{path}: wants the {kind} {unknown[0]}, which pydeper does not know{_more(unknown)}")
-
-
-def check_shape(path: Path, session: Any, name: str, wanted: Sequence[int | None], key: str) -> None:
-    """Refuses a graph whose input or output is of another shape than `config.json` leads to.
-
-    Args:
-        path: The graph's file, for the message.
-        session: The graph.
-        name: Of an input or output that it has.
-        wanted: The sizes; None for one that may be any. Where the graph leaves a size open, it fits.
-        key: What `config.json` calls them, for the message.
-
-    Raises:
-        BundleError: It is of another shape; gives both.
-    """
-    found = next(value.shape for value in [*session.get_inputs(), *session.get_outputs()] if value.name == name)
-    if len(found) != len(wanted) or any(
-        size is not None and isinstance(there, int) and there != size for size, there in zip(wanted, found, strict=True)
-    ):
-        raise BundleError(
-            f"{path}: {name} is of shape {found}, but config.json leads to "
-            f"{['any' if size is None else size for size in wanted]} ({key}): the file is of another model"
-        )
-
-
-def element_type(session: Any, name: str) -> type[np.floating[Any]]:
-    """Returns the element type of an input: numpy's float32 or float16."""
-    found = next(value.type for value in session.get_inputs() if value.name == name)
-    return np.float16 if found == "tensor(float16)" else np.float32
-
-
-def _more(names: Sequence[str]) -> str:
-    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
 def import_onnxruntime() -> Any:

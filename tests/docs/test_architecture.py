@@ -12,8 +12,8 @@ from docs.figures.import_graph import PACKAGES, Graph, Row, import_graph, module
 from tests.support.paths import ROOT
 
 LIGHT_LIBRARIES = {
-    "PIL", "attrs", "fsspec", "httpx", "huggingface_hub", "numpy", "onnxruntime", "safetensors", "shtab", "starlette",
-    "tokenizers", "tqdm", "uvicorn",
+    "PIL", "attrs", "fsspec", "httpx", "huggingface_hub", "numpy", "onnxruntime", "openvino", "safetensors", "shtab",
+    "starlette", "tokenizers", "tqdm", "uvicorn",
 }  # fmt: skip
 LIBRARIES_OF_EXTRAS = {
     "pydeper.serve": {"alembic", "fastapi", "prometheus_client", "pydantic", "sqlalchemy", "starlette", "uvicorn"},

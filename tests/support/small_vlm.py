@@ -10,7 +10,7 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from export.qwen2_vl.export import VLMExport, export_vlm
 from pydeper.bundle.config import Prompts, PromptStyle, VisionConfig, VLMConfig
-from pydeper.vlm.onnx.runtime import Qwen2VLRuntime
+from pydeper.vlm.local.runtime import Qwen2VLRuntime
 from training.tiny.tokenizer import build_tokenizer
 from training.vlm.steered_vlm import vlm_config
 

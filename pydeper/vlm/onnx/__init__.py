@@ -1,1 +1,1 @@
-"""The vision-language model on ONNX Runtime, on this machine."""
+"""The VLM's decoder on ONNX Runtime."""

@@ -7,8 +7,10 @@ import numpy.typing as npt
 
 from pydeper.bundle.config import VLMConfig
 from pydeper.bundle.vlm_files import VLMFiles
-from pydeper.runtime.session import check_names, check_shape, element_type, open_session
-from pydeper.vlm.onnx.kv_cache import GrowingCache, InPlaceCache, KVCache, Prefix
+from pydeper.runtime.graph import element_type
+from pydeper.runtime.session import open_session
+from pydeper.vlm.local.decoder import Floats, Prefix, cache_names, check_decoder, empty_prefix, token_positions
+from pydeper.vlm.onnx.kv_cache import BoundCache, GrowingCache, InPlaceCache
 from pydeper.vlm.onnx.prefill import StreamedLayers
 
 KV_CACHE, IN_PLACE = "pydeper.kv_cache", "in place"
@@ -16,8 +18,6 @@ KV_CACHE, IN_PLACE = "pydeper.kv_cache", "in place"
 
 # From so many tokens on the streamed layers win over 4-bit weights, whose time grows with every token.
 _STREAM_FROM = 24
-
-Floats = npt.NDArray[np.float32]
 
 
 class Decoder:
@@ -35,39 +35,36 @@ class Decoder:
         """
         self._config = config
         self._session = open_session(files.decoder, providers=providers, threads=threads)
-        names = [f"{i}.{kind}" for i in range(config.num_layers) for kind in ("key", "value")]
-        self._past = [f"past_key_values.{name}" for name in names]
-        self._present = [f"present.{name}" for name in names]
-        check_names(
-            files.decoder,
-            self._session,
-            ["inputs_embeds", "attention_mask", "position_ids", *self._past],
-            ["logits", *self._present],
-        )
+        check_decoder(files.decoder, self._session, config)
+        self._past, self._present = cache_names(config.num_layers)
         self._embeds_type = element_type(self._session, "inputs_embeds")
         self._cache_type = element_type(self._session, self._past[0])
-        cache_shape = (None, config.num_key_value_heads, None, config.head_dim)
-        check_shape(files.decoder, self._session, "inputs_embeds", (None, None, config.hidden_size), "vlm.hidden_size")
-        check_shape(files.decoder, self._session, self._past[0], cache_shape, "vlm.num_key_value_heads, vlm.head_dim")
         self._on_cuda = "CUDAExecutionProvider" in self._session.get_providers()
         properties = self._session.get_modelmeta().custom_metadata_map
         self.in_place = properties.get(KV_CACHE) == IN_PLACE and not self._on_cuda
-        self._layers = None
+        self._layers, self._long_prompts = None, "by the decoder"
         if files.prefill is not None and self.in_place and self._cache_type == np.float32:
             self._layers = StreamedLayers(files.prefill, config, threads=threads)
+            self._long_prompts = files.prefill.name
 
     @property
     def streams(self) -> bool:
         """Whether long prompts go through layers of their own."""
         return self._layers is not None
 
+    def report(self) -> dict[str, str]:
+        """Facts about how it computes, for people: name -> value."""
+        return {
+            "long prompts": self._long_prompts,
+            "key/value cache": "written in place" if self.in_place else "grows step by step",
+        }
+
     @property
     def empty(self) -> Prefix:
         """The state before the first token."""
-        shape = (1, self._config.num_key_value_heads, 0, self._config.head_dim)
-        return Prefix(tuple(np.empty(shape, self._cache_type) for _ in self._past), 0)
+        return empty_prefix(self._config, self._cache_type)
 
-    def start(self, prefix: Prefix, room: int) -> KVCache:
+    def start(self, prefix: Prefix, room: int) -> BoundCache:
         """Makes a cache with one row that begins with a prefix.
 
         Args:
@@ -78,7 +75,7 @@ class Decoder:
             return InPlaceCache(prefix, room)
         return GrowingCache(prefix, "cuda" if self._on_cuda else "cpu")
 
-    def extend(self, cache: KVCache, embeddings: Floats, positions: npt.NDArray[np.int64] | None = None) -> Floats:
+    def extend(self, cache: BoundCache, embeddings: Floats, positions: npt.NDArray[np.int64] | None = None) -> Floats:
         """Adds tokens to every row.
 
         Args:
@@ -94,19 +91,19 @@ class Decoder:
         if self._layers is not None and embeddings.shape[1] >= _STREAM_FROM:
             assert isinstance(cache, InPlaceCache)
             split = embeddings.shape[1] - 1
-            self._layers.run(cache, embeddings[:, :split], self._placed(cache, embeddings[:, :split], positions))
+            self._layers.run(cache, embeddings[:, :split], token_positions(cache, embeddings[:, :split], positions))
             cache.advance(None, split)
             if positions is not None:
                 cache.positions[:] = positions[0, split]
             embeddings, positions = embeddings[:, split:], None
         return self._run(cache, embeddings, positions)
 
-    def _run(self, cache: KVCache, embeddings: Floats, positions: npt.NDArray[np.int64] | None) -> Floats:
+    def _run(self, cache: BoundCache, embeddings: Floats, positions: npt.NDArray[np.int64] | None) -> Floats:
         length = embeddings.shape[1]
         binding = self._session.io_binding()
         binding.bind_cpu_input("inputs_embeds", np.ascontiguousarray(embeddings, self._embeds_type))
         binding.bind_cpu_input("attention_mask", attention_mask(cache.lengths + length))
-        binding.bind_cpu_input("position_ids", self._placed(cache, embeddings, positions))
+        binding.bind_cpu_input("position_ids", token_positions(cache, embeddings, positions))
         binding.bind_output("logits", "cpu")
         cache.bind(binding, self._past, self._present)
         self._session.run_with_iobinding(binding)
@@ -114,16 +111,6 @@ class Decoder:
         if positions is not None:
             cache.positions[:] = positions[0, -1]
         return np.asarray(binding.get_outputs()[0].numpy()[:, -1], np.float32)
-
-    def _placed(
-        self, cache: KVCache, embeddings: Floats, positions: npt.NDArray[np.int64] | None
-    ) -> npt.NDArray[np.int64]:
-        """(3, rows, S) contiguous."""
-        rows, length, _ = embeddings.shape
-        if positions is None:
-            numbers = cache.positions[:, None] + np.arange(length)
-            return np.ascontiguousarray(np.broadcast_to(numbers, (3, rows, length)))
-        return np.ascontiguousarray(np.broadcast_to(positions[:, None, :length], (3, rows, length)))
 
 
 def attention_mask(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -1,73 +1,24 @@
-"""The decoder's keys and values: a prefix that any number of rows share, and the cache that rows write into."""
+"""The decoder's keys and values in memory that ONNX Runtime reads and writes."""
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
-import attrs
 import numpy as np
 import numpy.typing as npt
 
 from pydeper.runtime.session import import_onnxruntime
-
-Array = npt.NDArray[np.floating[Any]]
-
-
-@attrs.frozen(eq=False)
-class Prefix:
-    """Keys and values of the first tokens of a row, ready to be continued by any number of rows.
-
-    Attributes:
-        layers: Keys and values, layer by layer, each (1, kv_heads, length, head_dim).
-        next_position: Number of the next token on all three rotary axes.
-    """
-
-    layers: tuple[Array, ...]
-    next_position: int
-
-    @property
-    def length(self) -> int:
-        """Tokens so far."""
-        return int(self.layers[0].shape[2])
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory."""
-        return sum(layer.nbytes for layer in self.layers)
-
-    def cut(self, length: int, next_position: int) -> "Prefix":
-        """Returns the state after the first `length` tokens; it shares memory with this one."""
-        return Prefix(tuple(layer[:, :, :length] for layer in self.layers), next_position)
+from pydeper.vlm.local.decoder import Array, KVCache, Prefix
 
 
-class KVCache(Protocol):
-    """Keys and values of some rows, that grow from step to step.
-
-    Attributes:
-        lengths: (rows,) tokens of each row so far.
-        positions: (rows,) number of each row's next token on all three rotary axes.
-    """
-
-    lengths: npt.NDArray[np.int64]
-    positions: npt.NDArray[np.int64]
+class BoundCache(KVCache, Protocol):
+    """A cache that lends its memory to a session of ONNX Runtime."""
 
     def bind(self, binding: Any, past: Sequence[str], present: Sequence[str]) -> None:
         """Binds the decoder's inputs and outputs of keys and values."""
 
     def advance(self, binding: Any, tokens: int) -> None:
         """Takes over what a run wrote: so many tokens more in every row."""
-
-    def joins(self, other: Self) -> bool:
-        """Whether the rows of another cache of this kind can be added."""
-
-    def join(self, other: Self) -> None:
-        """Adds the rows of another cache, which is not used any more."""
-
-    def keep(self, rows: npt.NDArray[np.bool_]) -> None:
-        """Drops the other rows."""
-
-    def prefix(self, length: int, next_position: int) -> Prefix:
-        """Returns a copy of the first tokens of the first row."""
 
 
 class InPlaceCache:
@@ -99,14 +50,14 @@ class InPlaceCache:
         return self._buffers
 
     def bind(self, binding: Any, past: Sequence[str], present: Sequence[str]) -> None:
-        """See `KVCache`."""
+        """See `BoundCache`."""
         for name, value in zip(past, self._values, strict=True):
             binding.bind_ortvalue_input(name, value)
         for name, value in zip(present, self._values, strict=True):
             binding.bind_ortvalue_output(name, value)
 
     def advance(self, binding: Any, tokens: int) -> None:
-        """See `KVCache`."""
+        """See `BoundCache`."""
         self.lengths += tokens
         self.positions += tokens
 
@@ -161,14 +112,14 @@ class GrowingCache:
         self._values = [_ort_value()(np.ascontiguousarray(array), self._device, 0) for array in arrays]
 
     def bind(self, binding: Any, past: Sequence[str], present: Sequence[str]) -> None:
-        """See `KVCache`."""
+        """See `BoundCache`."""
         for name, value in zip(past, self._values, strict=True):
             binding.bind_ortvalue_input(name, value)
         for name in present:
             binding.bind_output(name, self._device)
 
     def advance(self, binding: Any, tokens: int) -> None:
-        """See `KVCache`; keys and values are the last of the outputs."""
+        """See `BoundCache`; keys and values are the last of the outputs."""
         self._values = binding.get_outputs()[-len(self._values) :]
         self.lengths += tokens
         self.positions += tokens

@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from pydeper.bundle.config import VLMConfig
 from pydeper.errors import BundleError
+from pydeper.runtime.graph import check_names
 from pydeper.runtime.mapped_arrays import map_array
-from pydeper.runtime.session import check_names, import_onnxruntime, open_session
+from pydeper.runtime.session import import_onnxruntime, open_session
 from pydeper.vlm.onnx.kv_cache import InPlaceCache
 
 _INPUTS = ("hidden", "attention_mask", "position_ids", "past_key", "past_value")

@@ -1,4 +1,4 @@
-"""Qwen2-VL on vLLM servers: what `pydeper.vlm.onnx.runtime` computes on this machine, by chat completions."""
+"""Qwen2-VL on vLLM servers: what `pydeper.vlm.local.runtime` computes on this machine, by chat completions."""
 
 import asyncio
 import base64
@@ -130,7 +130,7 @@ class VLLMRuntime:
     ) -> list[Generation]:
         """Describes images for a batch of personas, or without one; all requests are open at once.
 
-        The arguments are those of `pydeper.vlm.onnx.runtime.Qwen2VLRuntime.generate`.
+        The arguments are those of `pydeper.vlm.local.runtime.Qwen2VLRuntime.generate`.
 
         Raises:
             InvalidArgumentError: As there; or the servers cannot decode so: `strength` other than 0 and 1, or a

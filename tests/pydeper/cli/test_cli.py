@@ -260,13 +260,15 @@ def test_doctor_finds_a_doubled_runtime(tmp_path, bundle_folder):
 
 
 def test_doctor_finds_a_missing_runtime(tmp_path, bundle_folder):
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['onnxruntime'] = None\n")
+    hidden = "import sys\nsys.modules['onnxruntime'] = sys.modules['openvino'] = None\n"
+    (tmp_path / "sitecustomize.py").write_text(hidden)
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYDEPER_MODEL": str(bundle_folder)}
     done = subprocess.run(
         [sys.executable, "-m", "pydeper", "doctor"], capture_output=True, text=True, env=environment, check=False
     )
     assert done.returncode == 1
     assert 'pip install "pydeper[cpu]"' in done.stdout
+    assert 'pip install "pydeper[openvino]"' in done.stdout
 
 
 def test_a_reader_that_has_gone_is_no_error(bundle_folder):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pydeper import DeperModel, Persona
-from pydeper.vlm.onnx.runtime import Qwen2VLRuntime
+from pydeper.vlm.local.runtime import Qwen2VLRuntime
 from tests.pydeper.serve.running import SCENE, Gateway, running_gateway
 from tests.support.images import random_image
 

@@ -15,7 +15,7 @@ from pydeper.errors import InvalidArgumentError
 from pydeper.serve import engine
 from pydeper.serve.logs import JsonLines
 from pydeper.serve.settings import Settings, check_host, from_environment
-from pydeper.vlm.onnx.runtime import Qwen2VLRuntime
+from pydeper.vlm.local.runtime import Qwen2VLRuntime
 from tests.pydeper.serve.running import SCENE, Gateway, running_gateway
 
 

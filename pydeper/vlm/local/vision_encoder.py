@@ -1,30 +1,30 @@
-"""The VLM's vision encoder on ONNX Runtime: patches of an image to its features."""
+"""The VLM's vision encoder: patches of an image to its features."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from pydeper.bundle.config import VLMConfig
-from pydeper.runtime.session import check_names, check_shape, element_type, open_session
+from pydeper.runtime.graph import check_names, check_shape, element_type
+from pydeper.runtime.target import Target
 
 
 class VisionEncoder:
     """A vision encoder file, our own or a published one; immutable and thread-safe.
 
     Attributes:
-        provider: The execution provider in use.
+        provider: The execution provider or device in use.
     """
 
-    def __init__(self, path: Path, config: VLMConfig, *, providers: Sequence[str], threads: int | None) -> None:
+    def __init__(self, path: Path, config: VLMConfig, target: Target) -> None:
         """Opens the file.
 
         Raises:
             BundleError: It is missing, damaged, or not a vision encoder of the sizes in `config`.
         """
         self._hidden_size = config.hidden_size
-        self._session = open_session(path, providers=providers, threads=threads)
+        self._session = target.open(path)
         self.provider: str = self._session.get_providers()[0]
         # onnx-community/Qwen2-VL-2B-Instruct and its generation say grid_thw; newer repositories use the longer name.
         inputs = [value.name for value in self._session.get_inputs()]

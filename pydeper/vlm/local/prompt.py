@@ -7,9 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pydeper.bundle.config import VLMConfig
-from pydeper.vlm.onnx.decoder import Decoder, Floats
-from pydeper.vlm.onnx.embeddings import Embed
-from pydeper.vlm.onnx.kv_cache import KVCache, Prefix
+from pydeper.vlm.local.decoder import Decoder, Floats, KVCache, Prefix
+from pydeper.vlm.local.embeddings import Embed
 from pydeper.vlm.prompt import PromptTemplate, rotary_positions
 from pydeper.vlm.protocol import EncodedImage
 

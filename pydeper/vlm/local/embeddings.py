@@ -9,20 +9,20 @@ import numpy.typing as npt
 
 from pydeper.bundle.config import VLMConfig
 from pydeper.errors import BundleError
+from pydeper.runtime.graph import check_names, check_shape
 from pydeper.runtime.mapped_arrays import map_array
-from pydeper.runtime.session import check_names, check_shape, open_session
+from pydeper.runtime.target import Target
 
 Embed = Callable[[Sequence[int] | npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 
 
-def open_embeddings(path: Path, config: VLMConfig, *, providers: Sequence[str], threads: int | None) -> Embed:
+def open_embeddings(path: Path, config: VLMConfig, target: Target) -> Embed:
     """Opens the embedding table.
 
     Args:
         path: `embed_tokens.npy`, or a graph (input_ids -> inputs_embeds).
         config: Sizes.
-        providers: Of the graph.
-        threads: Of the graph.
+        target: Where the graph runs.
 
     Returns:
         A function from (S,) token ids to (S, hidden) float32, an array of the caller's own.
@@ -33,7 +33,7 @@ def open_embeddings(path: Path, config: VLMConfig, *, providers: Sequence[str], 
     if path.suffix == ".npy":
         table = _open_table(path, config)
         return lambda ids: table[np.asarray(ids, np.int64)].astype(np.float32)
-    session = open_session(path, providers=providers, threads=threads)
+    session = target.open(path)
     check_names(path, session, ["input_ids"], ["inputs_embeds"])
     check_shape(path, session, "inputs_embeds", (None, None, config.hidden_size), "vlm.hidden_size")
 

@@ -1,4 +1,4 @@
-"""Qwen2-VL on ONNX Runtime: vision encoder, embedding table, and a decoder that many personas share."""
+"""Qwen2-VL on this machine: vision encoder, embedding table, and a decoder that many personas share."""
 
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,18 +12,21 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from pydeper.bundle.config import Precision, Prompts, VLMConfig
-from pydeper.bundle.vlm_files import find_files
+from pydeper.bundle.vlm_files import VLMFiles, find_files
 from pydeper.errors import PydeperError
+from pydeper.runtime.devices import providers_for
 from pydeper.runtime.memory import memory_explained
-from pydeper.runtime.session import CPU
+from pydeper.runtime.target import Runtime, Target
 from pydeper.vlm.decoding import DecodingOptions, Token, every_row, only_row, pieces_of_rows
 from pydeper.vlm.image_patches import image_patches
 from pydeper.vlm.inputs import image_token_count, one_row, room_for, rows_of
-from pydeper.vlm.onnx.continuous_batch import Begun, ContinuousBatch
-from pydeper.vlm.onnx.decoder import Decoder, Floats
-from pydeper.vlm.onnx.embeddings import open_embeddings
-from pydeper.vlm.onnx.prompt import ImageFeatures, PromptRunner
-from pydeper.vlm.onnx.vision_encoder import VisionEncoder
+from pydeper.vlm.local.continuous_batch import Begun, ContinuousBatch
+from pydeper.vlm.local.decoder import Decoder, Floats
+from pydeper.vlm.local.embeddings import open_embeddings
+from pydeper.vlm.local.prompt import ImageFeatures, PromptRunner
+from pydeper.vlm.local.vision_encoder import VisionEncoder
+from pydeper.vlm.onnx.decoder import Decoder as OnnxRuntimeDecoder
+from pydeper.vlm.openvino.decoder import OpenVINODecoder
 from pydeper.vlm.prompt import PromptTemplate
 from pydeper.vlm.protocol import EncodedImage, Generation, Row, VisionLanguageModel, no_more
 from pydeper.vlm.worker_threads import in_worker_threads
@@ -64,22 +67,22 @@ class Qwen2VLRuntime:
         prompts: Prompts,
         tokenizer: Tokenizer,
         *,
-        providers: Sequence[str] = CPU,
+        runtime: Runtime = "onnxruntime",
+        device: str = "cpu",
         threads: int | None = None,
         precision: Precision | None = None,
     ) -> None:
         """Opens the files of one precision; see `pydeper.vlm.open_vlm`."""
+        target = Target(runtime, device, threads)
         self.config = config
         self._files = find_files(folder, precision or config.precision)
         self._tokenizer = tokenizer
         self._template = PromptTemplate(prompts, config, tokenizer)
-        self._embed = open_embeddings(self._files.embeddings, config, providers=providers, threads=threads)
+        self._embed = open_embeddings(self._files.embeddings, config, target)
         # Most of the time goes into arranging weights, by one thread a file: two files take as long as the larger.
         with ThreadPoolExecutor(1) as pool:
-            vision = pool.submit(
-                VisionEncoder, self._files.vision_encoder, config, providers=providers, threads=threads
-            )
-            self._decoder = Decoder(self._files, config, providers=providers, threads=threads)
+            vision = pool.submit(VisionEncoder, self._files.vision_encoder, config, target)
+            self._decoder = _open_decoder(self._files, config, target)
             self._vision = vision.result()
         self._prompts = PromptRunner(self._decoder, self._embed, self._template, config)
 
@@ -91,8 +94,7 @@ class Qwen2VLRuntime:
             "vision encoder": files.vision_encoder.name,
             "embeddings": files.embeddings.name,
             "decoder": files.decoder.name,
-            "long prompts": files.prefill.name if files.prefill and self._decoder.streams else "by the decoder",
-            "key/value cache": "written in place" if self._decoder.in_place else "grows step by step",
+            **self._decoder.report(),
             "provider": self._vision.provider,
         }
 
@@ -263,7 +265,8 @@ def open_vlm(
     prompts: Prompts,
     tokenizer: Tokenizer,
     *,
-    providers: Sequence[str] = CPU,
+    runtime: Runtime = "onnxruntime",
+    device: str = "cpu",
     threads: int | None = None,
     precision: Precision | None = None,
 ) -> VisionLanguageModel:
@@ -274,15 +277,29 @@ def open_vlm(
         config: Its part of `config.json`.
         prompts: System turn and styles.
         tokenizer: The bundle's tokenizer; it is not changed.
-        providers: ONNX Runtime execution providers, in order of preference.
+        runtime: Which runtime computes it.
+        device: Of the runtime; see `pydeper.runtime.target.Target`.
         threads: Threads within one operation; None leaves the number to the runtime.
         precision: Which variant of the files; None is the config's.
 
     Raises:
         BundleError: A file is missing, damaged, or not of the sizes in `config`.
-        RuntimeMissingError: ONNX Runtime is missing or doubled.
-        InvalidArgumentError: A provider is not in this build of the runtime, or `threads` is below 1.
+        RuntimeMissingError: The runtime is missing, or ONNX Runtime is installed twice.
+        InvalidArgumentError: The device cannot be used, or `threads` is below 1.
     """
     return Qwen2VLRuntime(
-        Path(folder), config, prompts, tokenizer, providers=providers, threads=threads, precision=precision
+        Path(folder),
+        config,
+        prompts,
+        tokenizer,
+        runtime=runtime,
+        device=device,
+        threads=threads,
+        precision=precision,
     )
+
+
+def _open_decoder(files: VLMFiles, config: VLMConfig, target: Target) -> Decoder:
+    if target.runtime == "openvino":
+        return OpenVINODecoder(files, config, device=target.device, threads=target.threads)
+    return OnnxRuntimeDecoder(files, config, providers=providers_for(target.device), threads=target.threads)

@@ -9,9 +9,8 @@ import attrs
 import numpy as np
 
 from pydeper.vlm.decoding import DecodingOptions, Token, TokenChooser, guide
-from pydeper.vlm.onnx.decoder import Decoder, Floats
-from pydeper.vlm.onnx.embeddings import Embed
-from pydeper.vlm.onnx.kv_cache import KVCache
+from pydeper.vlm.local.decoder import Decoder, Floats, KVCache
+from pydeper.vlm.local.embeddings import Embed
 
 
 @attrs.frozen(eq=False)

@@ -1,0 +1,1 @@
+"""Graphs on OpenVINO: the library, the operators that it lacks, and sessions."""

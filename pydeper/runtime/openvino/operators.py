@@ -1,0 +1,103 @@
+"""ONNX Runtime's fused operators stated in OpenVINO's own, where OpenVINO does not read them as our graphs mean them.
+
+`export.graphs.operators` says what each computes. OpenVINO 2026.4 reads the others (RMSNorm, attention within images,
+4-bit matrices) by itself. It takes no rotary embedding without its optional attributes, and its grouped attention is
+for one row.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pydeper.runtime.openvino.library import import_openvino
+
+_DOMAIN = "com.microsoft"
+
+
+def conversions() -> list[Any]:
+    """Returns the extensions that an `openvino.Core` needs to read our graphs."""
+    import_openvino()
+    from openvino.frontend.onnx import ConversionExtension
+
+    converters: dict[str, Callable[[Any], list[Any]]] = {
+        "RotaryEmbedding": _rotary_embedding,
+        "GroupQueryAttention": _grouped_query_attention,
+    }
+    return [ConversionExtension(name, _DOMAIN, converter) for name, converter in converters.items()]
+
+
+def _rotary_embedding(node: Any) -> list[Any]:
+    """Turns the pairs of every head by angles of its own at every token.
+
+    The inputs are x (B, S, heads · d), positions (the table has a row a token, so they say nothing), and cosines and
+    sines (B · S, d / 2). The output is as x.
+    """
+    from openvino import opset15 as op
+
+    x, _, cos, sin = (node.get_input(i) for i in range(4))
+    pairs = op.concat([_numbers(-1, node.get_attribute("num_heads"), 2), _sizes(cos, 1, 2)], 0)
+    first, second = op.split(op.reshape(x, pairs, special_zero=False), op.constant(2), 2).outputs()
+    cos, sin = (op.unsqueeze(table, _numbers(1, 2)) for table in (cos, sin))
+    turned = [
+        op.subtract(op.multiply(first, cos), op.multiply(second, sin)),
+        op.add(op.multiply(second, cos), op.multiply(first, sin)),
+    ]
+    return [op.reshape(op.concat(turned, 2), op.shape_of(x), special_zero=False).output(0)]
+
+
+def _grouped_query_attention(node: Any) -> list[Any]:
+    """Causal attention over a cache whose rows end together: a shorter row has its padding on the left.
+
+    The inputs are q (B, S, heads · d), k and v (B, S, kv_heads · d), past key and value (B, kv_heads, P, d), and the
+    tokens of each row less one (B,), of which the padding follows. The outputs are (B, S, heads · d) and the key and
+    value of all P + S tokens.
+    """
+    from openvino import opset15 as op
+
+    q, k, v, past_key, past_value, last = (node.get_input(i) for i in range(6))
+    heads, kv_heads = node.get_attribute("num_heads"), node.get_attribute("kv_num_heads")
+    key = op.concat([past_key, _split_heads(k, kv_heads)], 2)
+    value = op.concat([past_value, _split_heads(v, kv_heads)], 2)
+    zero, one = (op.constant(np.array(number, np.int64)) for number in (0, 1))
+    length, total = (op.squeeze(size, _numbers(0)) for size in (_sizes(q, 1, 2), _sizes(key, 2, 3)))
+    columns = op.unsqueeze(op.range(zero, total, one, "i64"), _numbers(0))
+    own = op.unsqueeze(op.range(op.subtract(total, length), total, one, "i64"), _numbers(1))
+    start = op.unsqueeze(op.subtract(op.subtract(total, one), op.convert(last, "i64")), _numbers(1))
+    visible = op.logical_and(
+        op.unsqueeze(op.less_equal(columns, own), _numbers(0, 1)),
+        op.unsqueeze(op.greater_equal(columns, start), _numbers(1, 2)),
+    )
+    keys, values = (_repeat_heads(each, heads // kv_heads, heads) for each in (key, value))
+    attended = op.scaled_dot_product_attention(_split_heads(q, heads), keys, values, visible)
+    merged = op.reshape(op.transpose(attended, _numbers(0, 2, 1, 3)), _numbers(0, 0, -1), special_zero=True)
+    return [merged.output(0), key.output(0), value.output(0)]
+
+
+def _split_heads(x: Any, heads: int) -> Any:
+    """(B, S, heads · d) -> (B, heads, S, d)."""
+    from openvino import opset15 as op
+
+    return op.transpose(op.reshape(x, _numbers(0, 0, heads, -1), special_zero=True), _numbers(0, 2, 1, 3))
+
+
+def _repeat_heads(x: Any, times: int, heads: int) -> Any:
+    """(B, kv_heads, T, d) -> (B, heads, T, d), every head as often as queries read it."""
+    from openvino import opset15 as op
+
+    repeated = op.broadcast(op.unsqueeze(x, _numbers(2)), _numbers(1, 1, times, 1, 1), broadcast_spec="BIDIRECTIONAL")
+    shape = op.concat([_sizes(x, 0, 1), _numbers(heads), _sizes(x, 2, 4)], 0)
+    return op.reshape(repeated, shape, special_zero=False)
+
+
+def _sizes(x: Any, start: int, end: int) -> Any:
+    """The lengths of some axes."""
+    from openvino import opset15 as op
+
+    return op.slice(op.shape_of(x), _numbers(start), _numbers(end), _numbers(1))
+
+
+def _numbers(*numbers: int) -> Any:
+    from openvino import opset15 as op
+
+    return op.constant(np.array(numbers, np.int64))

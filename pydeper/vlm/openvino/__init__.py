@@ -1,0 +1,1 @@
+"""The VLM's decoder on OpenVINO."""
