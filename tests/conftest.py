@@ -29,6 +29,7 @@ def nothing_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     """Tests, and the processes that they start, neither follow the user's settings nor touch the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PYDEPER_MODEL", raising=False)
+        patch.delenv("PYDEPER_RUNTIME", raising=False)
         patch.setenv("PYDEPER_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 

@@ -12,6 +12,7 @@ HEAVY = (
     "torch",
     "transformers",
     "onnxruntime",
+    "openvino",
     "huggingface_hub",
     "tokenizers",
     "safetensors",
@@ -21,6 +22,7 @@ HEAVY = (
     "starlette",
     "uvicorn",
 )
+RUNTIMES = ("torch", "transformers", "onnxruntime", "openvino")
 
 
 def run(code: str) -> str:
@@ -39,16 +41,16 @@ def test_importing_pydeper_loads_nothing_heavy():
 
 def test_reading_samples_and_personas_needs_no_runtime():
     code = "from pydeper import Persona, Sample, Trajectory, read_samples, PydeperError"
-    assert not loaded_after(code).intersection(("torch", "transformers", "onnxruntime", "huggingface_hub"))
+    assert not loaded_after(code).intersection((*RUNTIMES, "huggingface_hub"))
 
 
 def test_a_model_needs_no_torch():
-    assert not loaded_after("from pydeper import DeperModel").intersection(("torch", "transformers", "onnxruntime"))
+    assert not loaded_after("from pydeper import DeperModel").intersection(RUNTIMES)
 
 
 def test_the_command_starts_without_a_runtime():
     code = "from pydeper.cli.main import main\ntry: main(['--version'])\nexcept SystemExit: pass"
-    assert not loaded_after(code).intersection(("torch", "transformers", "onnxruntime", "huggingface_hub", "PIL"))
+    assert not loaded_after(code).intersection((*RUNTIMES, "huggingface_hub", "PIL"))
     assert not loaded_after(code).intersection(("starlette", "uvicorn"))
 
 

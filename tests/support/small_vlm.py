@@ -10,6 +10,7 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from export.qwen2_vl.export import VLMExport, export_vlm
 from pydeper.bundle.config import Prompts, PromptStyle, VisionConfig, VLMConfig
+from pydeper.runtime.target import Runtime
 from pydeper.vlm.local.runtime import Qwen2VLRuntime
 from training.tiny.tokenizer import build_tokenizer
 from training.vlm.steered_vlm import vlm_config
@@ -37,8 +38,8 @@ class SmallVLM:
     tokenizer: Tokenizer
     report: VLMExport
 
-    def open(self) -> Qwen2VLRuntime:
-        return Qwen2VLRuntime(self.folder, self.config, self.prompts, self.tokenizer, threads=1)
+    def open(self, runtime: Runtime = "onnxruntime") -> Qwen2VLRuntime:
+        return Qwen2VLRuntime(self.folder, self.config, self.prompts, self.tokenizer, runtime=runtime, threads=1)
 
 
 @pytest.fixture(scope="session")

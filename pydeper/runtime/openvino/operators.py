@@ -1,8 +1,8 @@
-"""ONNX Runtime's fused operators stated in OpenVINO's own, where OpenVINO does not read them as our graphs mean them.
+"""Operators of ONNX files stated in OpenVINO's own, where OpenVINO does not read them as our graphs mean them.
 
 `export.graphs.operators` says what each computes. OpenVINO 2026.4 reads the others (RMSNorm, attention within images,
-4-bit matrices) by itself. It takes no rotary embedding without its optional attributes, and its grouped attention is
-for one row.
+matrices of 4 and 8 bits) by itself. It takes no rotary embedding without its optional attributes, its grouped attention
+is for one row, and its quantization is for scales that are known before the graph runs.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import numpy as np
 
 from pydeper.runtime.openvino.library import import_openvino
 
-_DOMAIN = "com.microsoft"
+_ONNX, _MICROSOFT = "", "com.microsoft"
 
 
 def conversions() -> list[Any]:
@@ -20,11 +20,12 @@ def conversions() -> list[Any]:
     import_openvino()
     from openvino.frontend.onnx import ConversionExtension
 
-    converters: dict[str, Callable[[Any], list[Any]]] = {
-        "RotaryEmbedding": _rotary_embedding,
-        "GroupQueryAttention": _grouped_query_attention,
-    }
-    return [ConversionExtension(name, _DOMAIN, converter) for name, converter in converters.items()]
+    converters: list[tuple[str, str, Callable[[Any], list[Any]]]] = [
+        ("RotaryEmbedding", _MICROSOFT, _rotary_embedding),
+        ("GroupQueryAttention", _MICROSOFT, _grouped_query_attention),
+        ("QuantizeLinear", _ONNX, _quantize_linear),
+    ]
+    return [ConversionExtension(*converter) for converter in converters]
 
 
 def _rotary_embedding(node: Any) -> list[Any]:
@@ -72,6 +73,22 @@ def _grouped_query_attention(node: Any) -> list[Any]:
     attended = op.scaled_dot_product_attention(_split_heads(q, heads), keys, values, visible)
     merged = op.reshape(op.transpose(attended, _numbers(0, 2, 1, 3)), _numbers(0, 0, -1), special_zero=True)
     return [merged.output(0), key.output(0), value.output(0)]
+
+
+def _quantize_linear(node: Any) -> list[Any]:
+    """Rounds to 8 bits: x, scales of x or of each slice of its axis, zero points as the scales -> uint8 or int8."""
+    from openvino import opset15 as op
+
+    x, scale, middle = (node.get_input(i) for i in range(3))
+    if scale.get_partial_shape().rank.get_length():
+        rank = x.get_partial_shape().rank.get_length()
+        sizes = [1] * rank
+        sizes[node.get_attribute("axis", 1)] = -1
+        scale, middle = (op.reshape(each, _numbers(*sizes), special_zero=False) for each in (scale, middle))
+    element = middle.get_element_type()
+    lowest, highest = (0, 255) if element.to_string() == "u8" else (-128, 127)
+    steps = op.add(op.round(op.divide(x, scale), "half_to_even"), op.convert(middle, "f32"))
+    return [op.convert(op.clamp(steps, lowest, highest), element).output(0)]
 
 
 def _split_heads(x: Any, heads: int) -> Any:

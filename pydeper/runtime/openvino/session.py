@@ -26,7 +26,7 @@ _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "DYN
 # A model is one of several in a process: left to the system, their threads do not meet on the same cores.
 _ON_CPU = {"NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
 
-_NOT_CONVERTED = re.compile(r"failed for: (.+)")
+_NOT_CONVERTED = re.compile(r"(?:No conversion rule found for operations|Conversion is failed for): (.+)")
 _ONNX_TYPES = {"f32": "float", "f16": "float16", "i64": "int64", "i32": "int32"}
 
 
@@ -46,7 +46,9 @@ class OpenVINOSession(ProcessBound):
         """Takes over a model that was compiled for a device."""
         super().__init__(compiled)
         self._device = device
-        self._inputs, self._outputs = [*map(_value_of, compiled.inputs)], [*map(_value_of, compiled.outputs)]
+        # Where OpenVINO leaves out a cast, one value has the names of both sides.
+        self._inputs = [_value_of(port, port.get_node().get_friendly_name()) for port in compiled.inputs]
+        self._outputs = [_value_of(port, name) for port in compiled.outputs for name in sorted(port.get_names())]
         self._tensor = import_openvino().Tensor
 
     def get_inputs(self) -> Sequence[Value]:
@@ -143,15 +145,14 @@ def open_openvino_session(path: Path, *, device: str = "cpu", threads: int | Non
     try:
         compiled = core.compile_model(core.read_model(path), DEVICES[device], settings)
     except Exception as error:  # OpenVINO raises RuntimeError for everything
-        raise BundleError(f"{path}: OpenVINO {openvino.__version__} {_explained(error)}") from error
+        raise BundleError(f"{path}: OpenVINO {openvino.__version__.partition('-')[0]} {_explained(error)}") from error
     return OpenVINOSession(compiled, DEVICES[device])
 
 
-def _value_of(port: Any) -> Value:
-    shape = port.get_partial_shape()
+def _value_of(port: Any, name: str) -> Value:
+    shape, element = port.get_partial_shape(), port.get_element_type().to_string()
     sizes = [size.get_length() if size.is_static else None for size in shape] if shape.rank.is_static else []
-    element = port.get_element_type().to_string()
-    return Value(port.get_any_name(), sizes, f"tensor({_ONNX_TYPES.get(element, element)})")
+    return Value(name, sizes, f"tensor({_ONNX_TYPES.get(element, element)})")
 
 
 def _explained(error: Exception) -> str:

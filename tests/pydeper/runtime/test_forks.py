@@ -17,9 +17,10 @@ SHORT = {"max_new_tokens": 4}
 
 
 @FORKS
-def test_a_forked_child_is_told_to_load_its_own_and_ends() -> None:
-    printed = forked("""
-model = pydeper.DeperModel.from_pretrained("tiny", threads=2)
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_forked_child_is_told_to_load_its_own_and_ends(runtime: str) -> None:
+    printed = forked(f"""
+model = pydeper.DeperModel.from_pretrained("tiny", threads=2, runtime={runtime!r})
 in_child(lambda: model.describe(scene, max_new_tokens=3))
 in_child(lambda: model.embed(pydeper.read_samples(scene.replace("scene.png", "ana.jsonl"))))
 in_child(lambda: None)

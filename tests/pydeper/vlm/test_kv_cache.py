@@ -121,7 +121,7 @@ def begun(kind: str, prefixes: Sequence[Prefix], room: int) -> KVCache:
     return caches[0]
 
 
-@pytest.mark.parametrize("kind", ["in place", "growing"])
+@pytest.mark.parametrize("kind", ["vlm", "growing_vlm", "openvino_vlm"])
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=5), STEPS, st.integers(0, 2**32 - 1))
 @settings(max_examples=80)
 def test_a_cache_holds_what_was_added(kind: str, lengths: list[int], steps: list[tuple[str, int]], seed: int) -> None:
@@ -159,7 +159,7 @@ def test_a_cache_holds_what_was_added(kind: str, lengths: list[int], steps: list
                 np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("kind", ["in place", "growing"])
+@pytest.mark.parametrize("kind", ["vlm", "growing_vlm", "openvino_vlm"])
 @given(st.integers(0, 4), st.integers(1, 4), st.data())
 @settings(max_examples=30)
 def test_a_prefix_is_a_copy_of_the_first_row(kind: str, length: int, more: int, data: st.DataObject) -> None:
@@ -227,6 +227,12 @@ def without_note(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
+def openvino_vlm(small_vlm: SmallVLM) -> Qwen2VLRuntime:
+    """The same files on the other runtime, where shorter rows are padded."""
+    return small_vlm.open("openvino")
+
+
+@pytest.fixture(scope="module")
 def images(vlm: Qwen2VLRuntime) -> list[EncodedImage]:
     return [vlm.encode_image(random_image(*size, seed=i)) for i, size in enumerate(SIZES)]
 
@@ -260,7 +266,7 @@ def test_rows_of_different_images_are_as_each_alone(
 
 
 def test_rows_end_each_at_its_own_time(
-    vlm: Qwen2VLRuntime, growing_vlm: Qwen2VLRuntime, images: list[EncodedImage]
+    vlm: Qwen2VLRuntime, growing_vlm: Qwen2VLRuntime, openvino_vlm: Qwen2VLRuntime, images: list[EncodedImage]
 ) -> None:
     """The first, some between and the last: the others move up in their buffers."""
     options, soft = DecodingOptions(max_new_tokens=100, temperature=1.5, seed=5), soft_tokens(len(images))
@@ -270,14 +276,21 @@ def test_rows_end_each_at_its_own_time(
     assert lengths != sorted(lengths, reverse=True)  # a row goes before one above it
     for i, generation in enumerate(together):
         assert generation == vlm.generate(images[i], "description", soft[i : i + 1], options)[0]
-    others = [growing_vlm.encode_image(random_image(*size, seed=i)) for i, size in enumerate(SIZES)]
-    assert growing_vlm.generate(others, "description", soft, options) == together
+    for other in (growing_vlm, openvino_vlm):
+        others = [other.encode_image(random_image(*size, seed=i)) for i, size in enumerate(SIZES)]
+        assert other.generate(others, "description", soft, options) == together
 
 
+@pytest.mark.parametrize("other", ["growing_vlm", "openvino_vlm"])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_a_growing_cache_gives_the_same_tokens(
-    vlm: Qwen2VLRuntime, growing_vlm: Qwen2VLRuntime, images: list[EncodedImage], options: DecodingOptions
+    request: pytest.FixtureRequest,
+    vlm: Qwen2VLRuntime,
+    other: str,
+    images: list[EncodedImage],
+    options: DecodingOptions,
 ) -> None:
+    growing_vlm: Qwen2VLRuntime = request.getfixturevalue(other)
     assert vlm.report()["key/value cache"] == "written in place"
     assert growing_vlm.report()["key/value cache"] == "grows step by step"
     others = [growing_vlm.encode_image(random_image(*size, seed=i)) for i, size in enumerate(SIZES)]
@@ -301,14 +314,14 @@ def test_any_images_in_any_order(vlm: Qwen2VLRuntime, images: list[EncodedImage]
     assert found == alone
 
 
-@pytest.mark.parametrize("kind", ["in place", "growing"])
+@pytest.mark.parametrize("kind", ["vlm", "growing_vlm", "openvino_vlm"])
 @given(data=st.data())
 @settings(max_examples=8)
 def test_a_row_is_as_it_would_be_alone_whenever_it_joins(
-    vlm: Qwen2VLRuntime, growing_vlm: Qwen2VLRuntime, kind: str, data: st.DataObject
+    request: pytest.FixtureRequest, kind: str, data: st.DataObject
 ) -> None:
     """Each row has an image, a style, a persona or none, and a way of decoding of its own, and joins at some step."""
-    model = vlm if kind == "in place" else growing_vlm
+    model: Qwen2VLRuntime = request.getfixturevalue(kind)
     images = [model.encode_image(random_image(*size, seed=i)) for i, size in enumerate(SIZES[:4])]
     kinds = st.tuples(
         st.sampled_from(images),

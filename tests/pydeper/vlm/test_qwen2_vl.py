@@ -27,6 +27,11 @@ def soft_tokens(rows: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((rows, 64)).astype(np.float32)
 
 
+@pytest.fixture(scope="module", params=["onnxruntime", "openvino"])
+def vlm(request: pytest.FixtureRequest, small_vlm: SmallVLM) -> Qwen2VLRuntime:
+    return small_vlm.open(request.param)
+
+
 @pytest.fixture(scope="module")
 def seen(vlm: Qwen2VLRuntime) -> EncodedImage:
     return vlm.encode_image(random_image(84, 84))

@@ -22,6 +22,7 @@ def test_the_report_says_what_runs_where(tiny: DeperModel) -> None:
     assert (report.image_size, report.image_tokens) == ("84×84 pixels", (9, 9))
     assert report.context_length == tiny.config.vlm.max_positions
     assert onnxruntime.__version__ in report.runtime
+    assert report.runtime.endswith(", the default where both runtimes are installed")
     told = str(report)
     for fact in ("tiny", "cpu -> CPU, as asked", "84×84 pixels, 9 tokens", "off", report.vlm["precision"]):
         assert fact in told
