@@ -11,9 +11,10 @@ _REMEDIES = (
     "describe fewer people or images at once, make the image smaller, load the model with a lower `precision` "
     '("int8", "int4"), or keep no images with `image_cache=0`'
 )
-# ONNX Runtime has no error of its own for this, on no device.
+# Neither runtime has an error of its own for this, on no device.
 _RUNTIME_SAYS = re.compile(r"failed to allocate|out of memory|bad_?alloc|bad allocation|alloc_failed", re.IGNORECASE)
-_ASKED_BYTES = re.compile(r"requested buffer of size (\d+)")
+_OPENVINO_SAYS = "Exception from src/"  # at the beginning of each of its errors, which are plain RuntimeErrors
+_ASKED_BYTES = re.compile(r"(?:requested buffer of size|Failed to allocate) (\d+)")
 _ASKED_TEXT = re.compile(r"Unable to allocate ([\d.]+) (\w+)")
 
 
@@ -23,7 +24,7 @@ class OutOfMemoryError(PydeperError, MemoryError):
 
 @contextmanager
 def memory_explained(doing: str) -> Iterator[None]:
-    """Turns what Python, numpy and ONNX Runtime raise when memory runs out into `OutOfMemoryError`.
+    """Turns what Python, numpy and the runtimes raise when memory runs out into `OutOfMemoryError`.
 
     Args:
         doing: What is being done, as in "encoding an image".
@@ -54,7 +55,8 @@ def readable_bytes(count: float) -> str:
 def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError):
         return True
-    return type(error).__module__.startswith("onnxruntime") and _RUNTIME_SAYS.search(str(error)) is not None
+    is_runtimes = type(error).__module__.startswith("onnxruntime") or _OPENVINO_SAYS in str(error)
+    return is_runtimes and _RUNTIME_SAYS.search(str(error)) is not None
 
 
 def _asked(message: str) -> str:

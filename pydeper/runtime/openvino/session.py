@@ -81,7 +81,9 @@ class OpenVINOSession(ProcessBound):
         arrays = {name: np.ascontiguousarray(array) for name, array in feeds.items()} | dict(into or {})
         for name, array in arrays.items():
             request.set_tensor(name, self._tensor(array, shared_memory=True))
-        request.infer()
+        # Not `infer`, which gives back arbitrary numbers where memory has run out.
+        request.start_async()
+        request.wait()
         return [np.array(request.get_tensor(name).data) for name in outputs]
 
 
