@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import attrs
 import numpy as np
@@ -24,6 +24,7 @@ from pydeper.bundle.bundle import read_config
 from pydeper.bundle.config import Precision
 from pydeper.bundle.layout import BUILTIN
 from pydeper.bundle.vlm_files import find_files
+from pydeper.runtime.target import Runtime
 from pydeper.vlm import DecodingOptions, VisionLanguageModel, open_vlm
 from tests.support.images import random_image
 from tests.support.lookalike import Variant, write_lookalike
@@ -130,9 +131,11 @@ def test_the_look_alikes_cache_continues_what_it_holds(published: Path, small_vl
 # What the runtime makes of them
 
 
-def open_it(folder: Path, small_vlm: SmallVLM, precision: Precision) -> VisionLanguageModel:
+def open_it(
+    folder: Path, small_vlm: SmallVLM, precision: Precision, runtime: Runtime = "onnxruntime"
+) -> VisionLanguageModel:
     config, prompts, tokenizer = small_vlm.config, small_vlm.prompts, small_vlm.tokenizer
-    return open_vlm(folder, config, prompts, tokenizer, precision=precision, threads=1)
+    return open_vlm(folder, config, prompts, tokenizer, precision=precision, runtime=runtime, threads=1)
 
 
 def runtime_tokens(vlm: VisionLanguageModel, style: str, image: Image.Image, soft: np.ndarray | None) -> list[int]:
@@ -169,6 +172,18 @@ def test_in_other_precisions_every_token_is_the_graphs(
     for soft in (None, soft_token(), soft_token(1)):
         expected = plain_tokens(published, precision, small_vlm, "description", IMAGE, soft)
         assert runtime_tokens(vlm, "description", IMAGE, soft) == expected
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int4"])
+def test_openvino_gives_the_same_tokens(published: Path, small_vlm: SmallVLM, precision: Precision) -> None:
+    people = np.stack([soft_token(seed) for seed in range(3)])
+    found = []
+    for runtime in get_args(Runtime):
+        vlm = open_it(published, small_vlm, precision, runtime)
+        images = [vlm.encode_image(random_image(*size)) for size in ((56, 56), (150, 90), (70, 200))]
+        rows = vlm.generate(images, "description", people, DecodingOptions(max_new_tokens=STEPS))
+        found.append([row.token_ids for row in rows])
+    assert found[0] == found[1]
 
 
 def test_dynamic_quantisation(published: Path, small_vlm: SmallVLM) -> None:
