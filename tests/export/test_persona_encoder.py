@@ -119,6 +119,25 @@ def test_padding_and_batch_mates_never_change_a_sample(session: onnxruntime.Infe
         np.testing.assert_allclose(run(session, alone)[0], together[i], atol=1e-5)
 
 
+def test_kinematics_are_exported(parts: Parts, tmp_path: Path) -> None:
+    """Parity with torch is part of the export; here, that no padding and no batch mate reaches a scanpath's numbers."""
+    torch.manual_seed(0)
+    encoder = PersonaEncoder(attrs.evolve(CONFIG, kinematics=True)).eval()
+    path = tmp_path / "persona_encoder.onnx"
+    assert max(export_persona_encoder(path, encoder, *parts[1:], image_size=IMAGE_SIZE).values()) < 1e-4
+    session = open_session(path)
+    inputs = random_inputs([3, 2, 0, 1], [2, 0, 6, 1], IMAGE_SIZE, VOCABULARY, torch.Generator().manual_seed(5))
+    inputs["durations"][:, 1:] *= inputs["fixation_mask"][:, 1:]  # padding as the SDK writes it: zeros
+    inputs["boxes"] *= inputs["fixation_mask"].unsqueeze(-1)
+    together = run(session, inputs)
+    assert np.isfinite(together).all()
+    for i, fixations in enumerate((2, 1, 6, 1)):
+        alone = {name: value[i : i + 1] for name, value in inputs.items()}
+        for name in ("boxes", "durations", "fixation_mask"):
+            alone[name] = alone[name][:, :fixations]
+        np.testing.assert_allclose(run(session, alone)[0], together[i], atol=1e-5)
+
+
 def test_the_text_table_is_folded(exported: Path) -> None:
     sizes = {tuple(tensor.dims) for tensor in onnx.load(exported).graph.initializer}
     assert (VOCABULARY, CONFIG.hidden_size) in sizes

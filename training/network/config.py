@@ -4,7 +4,7 @@ from typing import get_args
 
 import attrs
 
-from training.network.box_pooling import BoxPooling
+from training.network.fixations.box_pooling import BoxPooling
 
 
 def _size(instance: object, attribute: "attrs.Attribute[int]", value: object) -> None:
@@ -43,14 +43,17 @@ class NetworkConfig:
             takes the place of z_traj, so z_s alone has to reconstruct.
         film: z_s modulates the trajectory decoder. False: Q ← FFN(Q), so the decoder sees z_s only in place of z_traj,
             if at all.
+        kinematics: Fixations and scanpaths are described by the numbers that a classical classifier of gaze
+            reads, in each fixation's token in place of the sinusoids, and in one more token for the scanpath; see
+            `training.network.fixations.kinematics`. False, as in the paper, which has none.
         word_order: Weight, at least 0, of the sinusoidal encoding of a word's place in the description, added to its
             token. 0, as in the paper, which names no such encoding: a description is a bag of words.
         box_pooling: Which cells of the image's grid a fixation's box takes in: "overlap", all that it overlaps, as in
             the released code; "centre", those whose centre lies in it.
 
     Raises:
-        ValueError: A size is below 1, does not divide as it must, the dropout is outside [0, 1), or there is no such
-            pooling.
+        ValueError: A size is below 1, does not divide as it must, the dropout is outside [0, 1), there is no such
+            pooling, or kinematics would say what is switched off.
         TypeError: A size is not an int, or a switch not a bool.
     """
 
@@ -69,6 +72,7 @@ class NetworkConfig:
     dual_context: bool = attrs.field(default=True, validator=_switch)
     trajectory_latent: bool = attrs.field(default=True, validator=_switch)
     film: bool = attrs.field(default=True, validator=_switch)
+    kinematics: bool = attrs.field(default=False, validator=_switch)
     word_order: float = attrs.field(default=0.0, converter=float)
     box_pooling: BoxPooling = "overlap"
 
@@ -78,6 +82,11 @@ class NetworkConfig:
         if self.box_pooling not in get_args(BoxPooling):
             choices = " or ".join(map(repr, get_args(BoxPooling)))
             raise ValueError(f"NetworkConfig.box_pooling is {self.box_pooling!r}; it must be {choices}")
+        if self.kinematics and not (self.trajectory and self.dynamics):
+            raise ValueError(
+                "NetworkConfig.kinematics is true: kinematics say where, when and how long, so they need "
+                "trajectory = true and dynamics = true"
+            )
         if not 0.0 <= self.word_order < float("inf"):
             raise ValueError(f"NetworkConfig.word_order is {self.word_order}; it must be a number, at least 0")
         # Where a box is takes half of D for x and half for y, each in pairs of sine and cosine.

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from training.network.blocks import zero_padding
-from training.network.box_pooling import pool_boxes
 from training.network.config import NetworkConfig
 from training.network.dual_context import DualContextEncoder
+from training.network.fixations.box_pooling import pool_boxes
+from training.network.fixations.kinematics import KinematicsEmbedding
 from training.network.positions import encode_how_long, encode_order, encode_where
 from training.network.subject_extractor import SubjectExtractor
 
@@ -17,8 +18,8 @@ class Context(NamedTuple):
     """What the samples look like after the dual-context encoder, and the tokens that it started from.
 
     Attributes:
-        dual: (B, L+M, D) Z_dual = [L'; T'], padding zeroed.
-        dual_mask: (B, L+M) bool, True for real tokens.
+        dual: (B, L+M, D) Z_dual = [L'; T'], padding zeroed; with `kinematics` (B, L+M+1, D), the scanpath's token last.
+        dual_mask: (B, L+M) or (B, L+M+1) bool, True for real tokens.
         image: (B, N, D) V.
         text: (B, L, D) L_0, padding zeroed.
         text_mask: (B, L) bool.
@@ -39,7 +40,11 @@ class PersonaEncoding(NamedTuple):
 
 
 class TrajectoryEmbedding(nn.Module):
-    """T_0: what each box covers, projected to D, plus where, when and how long (without `dynamics`: where alone)."""
+    """T_0: what each box covers, projected to D, plus where, when and how long (without `dynamics`: where alone).
+
+    With `kinematics` these numbers say where, when and how long in place of the sinusoids, and one more token is of the
+    whole scanpath.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -48,16 +53,31 @@ class TrajectoryEmbedding(nn.Module):
         self.dynamics = config.dynamics
         self.box_pooling = config.box_pooling
         self.projection = nn.Linear(config.image_channels, config.hidden_size)
+        self.kinematics = KinematicsEmbedding(config) if config.kinematics else None
 
-    def forward(self, image_tokens: Tensor, boxes: Tensor, durations: Tensor) -> Tensor:
-        """(B, G·G, C) image tokens, (B, M, 4) boxes, (B, M) seconds -> (B, M, D)."""
-        seen: Tensor = self.projection(pool_boxes(image_tokens, boxes, self.grid_size, self.box_pooling))
-        where = encode_where(boxes, self.grid_size, self.hidden_size)
-        if not self.dynamics:
-            return seen + where
-        when = encode_order(boxes, self.hidden_size)
-        how_long = encode_how_long(durations, self.hidden_size)
-        return seen + where + when + how_long
+    def forward(self, image_tokens: Tensor, boxes: Tensor, durations: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeds fixations, and with `kinematics` scanpaths.
+
+        Args:
+            image_tokens: (B, G·G, C)
+            boxes: (B, M, 4) corners x1, y1, x2, y2 in [0, 1].
+            durations: (B, M) seconds.
+            mask: (B, M) bool, True for real fixations.
+
+        Returns:
+            (B, M, D) or (B, M+1, D) T_0 with the scanpath's token last, padding zeroed, and its bool mask.
+        """
+        tokens: Tensor = self.projection(pool_boxes(image_tokens, boxes, self.grid_size, self.box_pooling))
+        if self.kinematics is not None:
+            fixations, scanpath = self.kinematics(boxes, durations, mask)
+            tokens = torch.cat((tokens + fixations, scanpath), dim=1)
+            mask = torch.cat((mask, mask.any(-1, keepdim=True)), dim=1)
+            return zero_padding(tokens, mask), mask
+        tokens = tokens + encode_where(boxes, self.grid_size, self.hidden_size)
+        if self.dynamics:
+            when, how_long = encode_order(boxes, self.hidden_size), encode_how_long(durations, self.hidden_size)
+            tokens = tokens + when + how_long
+        return zero_padding(tokens, mask), mask
 
 
 class PersonaEncoder(nn.Module):
@@ -67,7 +87,8 @@ class PersonaEncoder(nn.Module):
 
     A part that is switched off here has no weights of its own, so the weights alone would fit the whole network too. An
     empty buffer `without_…` marks them: loading refuses a checkpoint that was trained with other switches. So does one
-    that marks the pooling of boxes. The weight of the words' order, where it has any, is a buffer too.
+    that marks the pooling of boxes. The weight of the words' order, where it has any, is a buffer too. Kinematics have
+    weights of their own, so they need no mark.
     """
 
     word_order: Tensor
@@ -119,7 +140,7 @@ class PersonaEncoder(nn.Module):
         if self.config.word_order:
             text = text + self.word_order * encode_order(text, self.config.hidden_size)
         text = zero_padding(text, text_mask)
-        trajectory = zero_padding(self.trajectory_embedding(image_tokens, boxes, durations), trajectory_mask)
+        trajectory, trajectory_mask = self.trajectory_embedding(image_tokens, boxes, durations, trajectory_mask)
         last_text, last_trajectory = self.dual_context(image, text, text_mask, trajectory, trajectory_mask)
         return Context(
             dual=torch.cat((last_text, last_trajectory), dim=1),

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from tests.training.network.plain_kinematics import plain_fixations, plain_scanpath
 from tests.training.network.small_network import CONFIG
 from training.network import Deper
 
@@ -52,6 +53,20 @@ class Plain:
         inner = self.linear(f"{name}.layers.3", self.gelu(self.linear(f"{name}.layers.0", x)))
         return self.norm(f"{name}.norm", x + inner)
 
+    def add_kinematics(self, T: Tensor, boxes: Tensor, durations: Tensor) -> Tensor:
+        """Each fixation's numbers added to what its box covers, and one more token for the scanpath."""
+        if not len(T):
+            return T
+
+        scanpath = boxes.tolist(), durations.tolist()
+        own, whole = (
+            self.linear(
+                f"persona_encoder.trajectory_embedding.kinematics.{part}", torch.tensor(numbers, dtype=torch.float64)
+            )
+            for part, numbers in (("fixation", plain_fixations(*scanpath)), ("scanpath", [plain_scanpath(*scanpath)]))
+        )
+        return torch.cat((T + own, whole))
+
     def readout(self, name: str, context: Tensor) -> Tensor:
         x = self.attend(f"{name}.cross_attention", self.weights[f"{name}.query"][0], context)
         return self.linear(f"{name}.head.3", self.gelu(self.linear(f"{name}.head.1", self.norm(f"{name}.head.0", x))))[
@@ -70,7 +85,9 @@ class Plain:
                 when, how_long = plain_sinusoid(i, 2 * half), plain_sinusoid(duration * 100, 2 * half)
                 extra = [sum(parts) for parts in zip(where, when, how_long, strict=True)]
             seen = self.linear(name, plain_pooling(image, box, CONFIG.grid_size))
-            rows.append((seen + torch.tensor(extra, dtype=torch.float64))[None])
+            if not self.config.kinematics:
+                seen = seen + torch.tensor(extra, dtype=torch.float64)
+            rows.append(seen[None])
         return torch.cat(rows)
 
     def __call__(self, image: Tensor, words: Tensor, boxes: Tensor, durations: Tensor) -> dict[str, Tensor]:
@@ -82,6 +99,7 @@ class Plain:
         L_0 = L
         T = self.embed_trajectory(image, boxes, durations)
         T = T if self.config.trajectory else T[:0]
+        T = self.add_kinematics(T, boxes, durations) if self.config.kinematics else T
         for layer in range(CONFIG.encoder_layers):
             streams = []
             for stream, tokens, other in (("text", L, T), ("trajectory", T, L)):

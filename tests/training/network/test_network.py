@@ -13,8 +13,9 @@ from torch import nn
 from tests.training.network.plain_network import Plain, plain_pooling, plain_sinusoid
 from tests.training.network.small_network import CONFIG, SWITCHES, collate, draw_sample
 from training.network import Adapter, Deper, NetworkConfig, PersonaEncoder
-from training.network.box_pooling import BoxPooling, pool_boxes
 from training.network.film import FiLM
+from training.network.fixations.box_pooling import BoxPooling, pool_boxes
+from training.network.fixations.kinematics import kinematics
 from training.network.positions import encode_how_long, encode_order, encode_where, sinusoid
 
 torch.set_num_threads(1)
@@ -66,6 +67,20 @@ def test_a_network_that_reads_words_in_order_is_its_formulas_sample_by_sample() 
     check_against_formulas(deper, 3, [(3, 4), (2, 0), (5, 2), (0, 3)], 1)
 
 
+@pytest.fixture(scope="module")
+def with_kinematics() -> Deper:
+    torch.manual_seed(2)
+    return Deper(attrs.evolve(CONFIG, kinematics=True), num_subjects=4).double().eval()
+
+
+@settings(max_examples=12)
+@given(seed=SEEDS, lengths=st.lists(LENGTHS.filter(any), min_size=1, max_size=3), extra=st.integers(0, 2))
+def test_a_network_with_kinematics_is_its_formulas_sample_by_sample(
+    with_kinematics: Deper, seed: int, lengths: list[tuple[int, int]], extra: int
+) -> None:
+    check_against_formulas(with_kinematics, seed, lengths, extra)
+
+
 @pytest.mark.parametrize("weight", [0.0, 0.3])
 def test_the_order_of_words_matters_where_it_has_a_weight(weight: float) -> None:
     torch.manual_seed(2)
@@ -100,7 +115,8 @@ def test_the_whole_network_has_the_weights_and_buffers_that_it_always_had() -> N
     assert names == expected
 
 
-@settings(max_examples=40)
+@pytest.mark.parametrize("network", ["deper", "with_kinematics"])
+@settings(max_examples=30)
 @given(
     seed=SEEDS,
     lengths=LENGTHS,
@@ -108,8 +124,14 @@ def test_the_whole_network_has_the_weights_and_buffers_that_it_always_had() -> N
     extra=st.tuples(st.integers(0, 9), st.integers(0, 9)),
 )
 def test_padding_and_batch_mates_never_change_a_sample(
-    deper: Deper, seed: int, lengths: tuple[int, int], mates: list[tuple[int, int]], extra: tuple[int, int]
+    request: pytest.FixtureRequest,
+    network: str,
+    seed: int,
+    lengths: tuple[int, int],
+    mates: list[tuple[int, int]],
+    extra: tuple[int, int],
 ) -> None:
+    deper = request.getfixturevalue(network)
     generator = torch.Generator().manual_seed(seed)
     sample, *others = [draw_sample(*length, generator) for length in (lengths, *mates)]
     alone = deper(*collate([sample], max(1, lengths[0]), max(1, lengths[1])))
@@ -119,12 +141,16 @@ def test_padding_and_batch_mates_never_change_a_sample(
         torch.testing.assert_close(getattr(together, name)[-1], getattr(alone, name)[0], rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("kinematics", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("missing", [("text",), ("trajectory",), ("text", "trajectory")])
-def test_a_missing_modality_is_finite_with_gradients(missing: tuple[str, ...], dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("missing", [("text",), ("trajectory",), ("text", "trajectory"), ("all but one fixation",)])
+def test_a_missing_modality_is_finite_with_gradients(
+    missing: tuple[str, ...], dtype: torch.dtype, kinematics: bool
+) -> None:
     torch.manual_seed(1)
-    model = Deper(CONFIG, num_subjects=4)
-    samples = [draw_sample(0 if "text" in missing else 3, 0 if "trajectory" in missing else 3, torch.Generator())] * 2
+    model = Deper(attrs.evolve(CONFIG, kinematics=kinematics), num_subjects=4)
+    fixations = 0 if "trajectory" in missing else 1 if "all but one fixation" in missing else 3
+    samples = [draw_sample(0 if "text" in missing else 3, fixations, torch.Generator())] * 2
     inputs = [x.float() if x.is_floating_point() else x for x in collate(samples, 4, 4)]
     for x in inputs:
         x.requires_grad_(x.is_floating_point())
@@ -138,12 +164,13 @@ def test_a_missing_modality_is_finite_with_gradients(missing: tuple[str, ...], d
     for name, parameter in model.named_parameters():
         assert parameter.grad is None or parameter.grad.isfinite().all(), name
     assert all(x.grad is None or x.grad.isfinite().all() for x in inputs)
-    unused = inputs[1].grad if "text" in missing else inputs[4].grad
+    unused = inputs[1].grad if "text" in missing else inputs[4].grad if "trajectory" in missing else None
     assert unused is None or not unused.any()
 
 
-def test_every_parameter_learns() -> None:
-    model = Deper(CONFIG, num_subjects=4)
+@pytest.mark.parametrize("kinematics", [False, True])
+def test_every_parameter_learns(kinematics: bool) -> None:
+    model = Deper(attrs.evolve(CONFIG, kinematics=kinematics), num_subjects=4)
     inputs = collate([draw_sample(4, 4, torch.Generator())] * 2, 4, 4)
     output = model.double()(*inputs)
     (output.subject_logits.square().sum() + output.boxes.sum() + output.validity_logits.sum()).backward()
@@ -196,6 +223,48 @@ def test_weights_of_another_pooling_are_refused() -> None:
     by_centre = Deper(attrs.evolve(CONFIG, box_pooling="centre"), num_subjects=4).state_dict()
     with pytest.raises(RuntimeError, match="box_pooling_by_overlap"):
         Deper(CONFIG, num_subjects=4).load_state_dict(by_centre)
+
+
+@settings(max_examples=40)
+@given(seed=SEEDS, count=st.integers(0, 6), padding=st.integers(0, 3), data=st.data())
+def test_kinematics_are_finite_at_the_edges_and_padding_never_matters(
+    seed: int, count: int, padding: int, data: st.DataObject
+) -> None:
+    """Boxes that are points, fixations on one place, durations of 0 or of hours."""
+    edge, seconds = st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([0.0, 1e-9, 0.2, 3600.0])
+    rows = st.lists(st.tuples(edge, edge, seconds), min_size=count + padding, max_size=count + padding)
+    drawn = torch.tensor(data.draw(rows), dtype=torch.float64).view(-1, 3)
+    boxes, durations = drawn[:, [0, 1, 0, 1]], drawn[:, 2]
+    mask = torch.arange(count + padding) < count
+    inputs = [torch.cat((x, x[:1])) if not len(drawn) else x for x in (boxes, durations)]
+    if not len(drawn):
+        inputs, mask = [torch.zeros(1, 4), torch.zeros(1)], torch.tensor([False])
+    inputs = [x.requires_grad_() for x in inputs]
+    fixations, scanpath = kinematics(inputs[0][None], inputs[1][None], mask[None])
+    assert fixations.isfinite().all()
+    assert scanpath.isfinite().all()
+    (fixations.sum() + scanpath.sum()).backward()
+    for x in inputs:
+        assert x.grad is not None
+        assert x.grad.isfinite().all()
+        assert not x.grad[count:].any()
+
+
+def test_standardised_kinematics_are_small_numbers_for_people_who_look_at_photographs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = (0.5 + 0.2 * torch.randn(200, 8, 2, generator=generator)).clamp(0.05, 0.95)
+    boxes = torch.cat((centres - 0.05, centres + 0.05), dim=-1)
+    durations = torch.exp(-1.4 + 0.5 * torch.randn(200, 8, generator=generator))
+    for numbers in kinematics(boxes, durations, torch.ones(200, 8, dtype=torch.bool)):
+        assert numbers.abs().mean() < 1.5
+        assert numbers.abs().max() < 10
+
+
+def test_weights_with_kinematics_and_without_are_refused_by_each_other() -> None:
+    config = attrs.evolve(CONFIG, kinematics=True)
+    for one, other in ((CONFIG, config), (config, CONFIG)):
+        with pytest.raises(RuntimeError, match=r"trajectory_embedding\.kinematics"):
+            Deper(one, num_subjects=4).load_state_dict(Deper(other, num_subjects=4).state_dict())
 
 
 @given(values=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=5), half=st.integers(1, 8))
@@ -271,6 +340,9 @@ def test_freezing_the_context_leaves_the_extractor_to_learn() -> None:
         ({"num_heads": True}, TypeError),
         ({"dropout": 1.0}, ValueError),
         ({"film": 1}, TypeError),
+        ({"kinematics": 1}, TypeError),
+        ({"kinematics": True, "dynamics": False}, ValueError),
+        ({"kinematics": True, "trajectory": False}, ValueError),
         ({"word_order": -0.1}, ValueError),
         ({"word_order": float("nan")}, ValueError),
         ({"word_order": float("inf")}, ValueError),
