@@ -1,6 +1,7 @@
 """Configurations: attrs classes, read from TOML, changed by `--set key=value`; an unknown key is an error."""
 
 from training.config.baselines import CSMNConfig, LoRAConfig, MITRConfig, PromptTuningConfig
+from training.config.identification import IdentificationConfig
 from training.config.optimisation import MAY_CHANGE, OptimisationConfig
 from training.config.reading import (
     config_text,
@@ -18,6 +19,7 @@ __all__ = [
     "METEOR",
     "CSMNConfig",
     "ConfigError",
+    "IdentificationConfig",
     "LoRAConfig",
     "MITRConfig",
     "NoiseConfig",

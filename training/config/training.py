@@ -3,6 +3,7 @@
 import attrs
 
 from training.config.baselines import CSMNConfig, MITRConfig, PromptTuningConfig
+from training.config.identification import IdentificationConfig
 from training.config.optimisation import MAY_CHANGE
 from training.config.stages import Stage1Config, Stage2Config
 from training.config.validators import ConfigError, not_negative, positive
@@ -30,6 +31,7 @@ class TrainingConfig:
         network: Sizes of DEPER.
         stage1: Settings of stage 1.
         stage2: Settings of stage 2.
+        identification: What `identify` chooses among.
         prompt_tuning: Settings of that baseline.
         csmn: Settings of that baseline.
         mitr: Settings of that baseline.
@@ -48,6 +50,7 @@ class TrainingConfig:
     network: NetworkConfig = attrs.Factory(NetworkConfig)
     stage1: Stage1Config
     stage2: Stage2Config | None = None
+    identification: IdentificationConfig = attrs.Factory(IdentificationConfig)
     prompt_tuning: PromptTuningConfig | None = None
     csmn: CSMNConfig = attrs.Factory(CSMNConfig)
     mitr: MITRConfig = attrs.Factory(MITRConfig)

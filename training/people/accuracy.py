@@ -14,6 +14,8 @@ Table = dict[str, dict[str, Figure]]
 """Row (system, modality) -> column (samples of a query) -> accuracy with its interval."""
 
 DEPER = "DEPER"
+DEPER_AND_CLASSICAL = "DEPER + classical"
+"""The weighted sum of DEPER's scores and those of the classical classifiers."""
 ONE_TRAINING = "one training"
 """DEPER trained once, in the tables of an ensemble: the mean over its trainings."""
 
@@ -42,32 +44,39 @@ def top1_accuracy(scores: Scores, labels: NDArray[np.integer]) -> NDArray[np.flo
 
 def accuracy_table(
     accuracies: Mapping[tuple[str, Modality, int], NDArray[np.float64]],
-    people: Mapping[int, Sequence[int]],
+    people: Mapping[tuple[Modality, int], Sequence[int]],
     systems: Sequence[str],
-    differences: Mapping[str, str],
+    differences: Mapping[str, tuple[str, str]],
+    text_alone: Mapping[int, NDArray[np.float64]],
 ) -> Table:
     """Mean accuracies with 95 % intervals over people.
 
     Args:
         accuracies: (system, modality, samples of a query) -> (queries,) accuracies.
-        people: Samples of a query -> whose each of those queries is.
+        people: (modality, samples of a query) -> whose each of those queries is.
         systems: In the order of their rows; "DEPER" among them.
-        differences: Heading of DEPER's differences, person by person -> the system that is subtracted from it.
+        differences: Heading of differences, query by query -> a system, and the one that is subtracted from it.
+        text_alone: Samples of a query -> accuracies by DEPER's text of the queries that "text + gaze" has.
 
     Returns:
         Rows (system, modality), then (heading, modality), then what gaze adds to DEPER's text; a column for each number
-        of samples.
+        of samples. Nothing was measured (None) where the queries are of fewer than two people.
     """
     rows: Table = {}
 
-    def add(row: str, values: Callable[[int], NDArray[np.float64]]) -> None:
-        rows[row] = {column(k): bootstrap_mean(values(k), owners) for k, owners in people.items()}
+    def add(row: str, modality: Modality, values: Callable[[int], NDArray[np.float64]]) -> None:
+        rows[row] = {
+            column(k): bootstrap_mean(values(k), owners) if len(set(owners)) > 1 else None
+            for (own, k), owners in people.items()
+            if own == modality
+        }
 
-    for system, modality in itertools.product(systems, MODALITIES):
-        add(f"{system}, {modality}", lambda k, key=(system, modality): accuracies[*key, k])
-    for (heading, other), m in itertools.product(differences.items(), MODALITIES):
-        add(f"{heading}, {m}", lambda k, other=other, m=m: accuracies[DEPER, m, k] - accuracies[other, m, k])
-    add("DEPER, text + gaze less text", lambda k: accuracies[DEPER, "text + gaze", k] - accuracies[DEPER, "text", k])
+    for system, m in itertools.product(systems, MODALITIES):
+        add(f"{system}, {m}", m, lambda k, system=system, m=m: accuracies[system, m, k])
+    for (heading, (one, other)), m in itertools.product(differences.items(), MODALITIES):
+        add(f"{heading}, {m}", m, lambda k, a=one, b=other, m=m: accuracies[a, m, k] - accuracies[b, m, k])
+    both: Modality = "text + gaze"
+    add("DEPER, text + gaze less text", both, lambda k: accuracies[DEPER, both, k] - text_alone[k])
     return rows
 
 

@@ -37,15 +37,17 @@ def text_log_probabilities(
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    model = make_pipeline(_tf_idf(), LogisticRegression(C=regularisation, max_iter=1000))
-    model.fit([_description(sample) for sample in training], [sample.subject for sample in training])
+    texts = [_description(sample) for sample in training]
+    model = make_pipeline(_tf_idf(texts), LogisticRegression(C=regularisation, max_iter=1000))
+    model.fit(texts, [sample.subject for sample in training])
     return np.asarray(model.predict_log_proba([_description(sample) for sample in queries]))
 
 
 def text_vectors(known: Sequence[Sample], samples: Sequence[Sample]) -> NDArray[np.float64]:
     """TF-IDF vectors as in `text_log_probabilities`, (samples, terms); terms and their weights are those of `known`."""
     _require_sklearn()
-    features = _tf_idf().fit([_description(sample) for sample in known])
+    texts = [_description(sample) for sample in known]
+    features = _tf_idf(texts).fit(texts)
     return np.asarray(features.transform([_description(sample) for sample in samples]).toarray())
 
 
@@ -106,14 +108,15 @@ def gaze_statistics(trajectory: Trajectory) -> NDArray[np.float64]:
     )
 
 
-def _tf_idf() -> Any:
+def _tf_idf(texts: Sequence[str]) -> Any:
+    """The features, to be fitted to these texts; of characters alone where no text has a word, as in some scripts."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_union
 
-    return make_union(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-        TfidfVectorizer(analyzer="char", ngram_range=(2, 4), lowercase=False, sublinear_tf=True),
-    )
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    characters = TfidfVectorizer(analyzer="char", ngram_range=(2, 4), lowercase=False, sublinear_tf=True)
+    has_words = any(map(words.build_tokenizer(), texts))
+    return make_union(words, characters) if has_words else make_union(characters)
 
 
 def _description(sample: Sample) -> str:

@@ -6,16 +6,19 @@ from pathlib import Path
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
 
 import pydeper
+from pydeper.bundle.tokenizer import literal_tokenizer
 from pydeper.errors import InvalidArgumentError, InvalidSampleError
+from pydeper.persona.preprocess import description_ids
 from pydeper.samples.sample import Sample
 from training.config import TrainingConfig
 from training.data.encoded import EncodedDataset
 from training.loop.train import train
+from training.people.held_out import Mask
 from training.people.nearest_centroid import Vectors
 from training.people.score_fusion import Modality
+from training.people.training_search import Schedule
 from training.people.whitening import Whitening
 from training.preparation.splits import SEEN_SPLITS, SPLITS, TEST, TRAIN, UNSEEN_SPLITS, VAL
 from training.runs.folders import stage1_folder
@@ -31,16 +34,14 @@ MOST_SAMPLES = 5
 
 _MASKED: dict[Modality, str | None] = {"text + gaze": None, "text": "trajectory", "gaze": "text"}
 
-Mask = NDArray[np.bool_]
-"""(n,) which samples are chosen."""
-
 
 @attrs.frozen(eq=False)
 class Experiment:
     """Samples, encoded once, and what is trained on them.
 
     Attributes:
-        config: The training.
+        config: The training; what is read of a sample, and the trajectory decoder's queries, are as many as the longest
+            training samples need (see `training.config.IdentificationConfig`).
         trainings: How many trainings make DEPER's ensemble, with the seeds `config.seed`, `config.seed` + 1, … Its
             scores are the means of theirs.
         parts: The frozen parts.
@@ -71,7 +72,7 @@ class Experiment:
                 f"{config.samples}: subject: all samples are of one person, {people.pop()!r}; telling who it is needs "
                 "at least 2 people"
             )
-        parts = FrozenParts.load(config)
+        config, parts = _read_as_far_as_training_goes(config, FrozenParts.load(config), samples)
         return cls(config, trainings, parts, samples, parts.encode(samples))
 
     @property
@@ -79,30 +80,63 @@ class Experiment:
         """(n,) which samples are of the training split."""
         return np.array([sample.split == TRAIN for sample in self.samples])
 
+    def has(self, modality: Modality) -> Mask:
+        """(n,) which samples hold all that a row of this modality reads."""
+        text = np.array([sample.description is not None for sample in self.samples])
+        gaze = np.array([sample.trajectory is not None for sample in self.samples])
+        return {"text": text, "gaze": gaze, "text + gaze": text & gaze}[modality]
+
     def rows(self, chosen: Mask) -> list[Sample]:
         """The chosen samples."""
         return list(itertools.compress(self.samples, chosen))
 
-    def train(self, training: Mask, folder: Path) -> list[dict[Modality, Vectors]]:
+    def train(
+        self, training: Mask, schedule: Schedule, folder: Path, trainings: int | None = None
+    ) -> list[dict[Modality, Vectors]]:
         """Trains stage 1 on some samples, or loads it, once for each training's seed.
 
         One network embeds all views; what a view lacks is masked.
 
-        Returns:
-            For each training, by view: (n, subject_embedding_size) z_s of all samples, whitened.
-        """
-        first = self.config.seed
-        return [self._train(training, folder, seed) for seed in range(first, first + self.trainings)]
+        Args:
+            training: The samples.
+            schedule: How long, how fast and how strongly regularised.
+            folder: Keeps the trainings, each in a folder of its own.
+            trainings: How many; None: all of the ensemble.
 
-    def _train(self, training: Mask, folder: Path, seed: int) -> dict[Modality, Vectors]:
-        config, table = self.config, self.parts.text_table
+        Returns:
+            For each training, by view: (n, subject_embedding_size) z_s of all samples, whitened; without meaning where
+            a sample lacks what the view reads.
+        """
+        first, count = self.config.seed, self.trainings if trainings is None else trainings
+        return [self._train(training, schedule, folder, seed) for seed in range(first, first + count)]
+
+    def _train(self, training: Mask, schedule: Schedule, folder: Path, seed: int) -> dict[Modality, Vectors]:
+        config, table = schedule.applied(self.config, int(training.sum())), self.parts.text_table
         task = Stage1Task(config.network, config.stage1, subset(self.data, training), table, seed)
         train(task, config.stage1, seed, stage1_folder(folder / f"seed-{seed}"))
-        subjects, whitened = self.data.subject_of[training], {}
+        whitened = {}
         for view, masked in _MASKED.items():
-            vectors = embed(task.deper, table, self.data, masked)
-            whitened[view] = Whitening.fit(vectors[training], subjects, SHRINKAGE)(vectors)
+            vectors, known = embed(task.deper, table, self.data, masked), training & self.has(view)
+            if known.any():  # otherwise no row is measured that reads this view
+                vectors = Whitening.fit(vectors[known], self.data.subject_of[known], SHRINKAGE)(vectors)
+            whitened[view] = vectors
         return whitened
+
+
+def _read_as_far_as_training_goes(
+    config: TrainingConfig, parts: FrozenParts, samples: Sequence[Sample]
+) -> tuple[TrainingConfig, FrozenParts]:
+    """The configuration and parts that read descriptions and trajectories as far as the longest training samples."""
+    training, limits = [sample for sample in samples if sample.split == TRAIN], config.identification
+    tokenizer = literal_tokenizer(parts.tokenizer)
+    texts = [sample.description for sample in training if sample.description is not None]
+    scanpaths = [sample.trajectory for sample in training if sample.trajectory is not None]
+    tokens = max((len(description_ids(tokenizer, text, limits.most_tokens)) for text in texts), default=1)
+    fixations = min(max((len(scanpath.fixations) for scanpath in scanpaths), default=1), limits.most_fixations)
+    preprocessing = attrs.evolve(parts.preprocessing, max_description_tokens=tokens, max_fixations=fixations)
+    network = attrs.evolve(config.network, max_fixations=fixations)
+    config = attrs.evolve(config, network=network, max_description_tokens=tokens)
+    return config, attrs.evolve(parts, preprocessing=preprocessing)
 
 
 def _divided(samples: Sequence[Sample], source: str) -> Sequence[Sample]:

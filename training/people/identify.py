@@ -8,11 +8,14 @@ import attrs
 import numpy as np
 
 from training.config import NoiseConfig, TrainingConfig
+from training.evaluation.bootstrap import Interval
 from training.evaluation.report import check_reports, format_table, write_report
 from training.people import new_people, seen_people
-from training.people.accuracy import Table
+from training.people.accuracy import DEPER, DEPER_AND_CLASSICAL, Table
 from training.people.experiment import MOST_SAMPLES, SHRINKAGE, Experiment
-from training.people.seen_people import Fold, photograph_folds, rounded, select_model
+from training.people.held_out import Fold, photograph_folds
+from training.people.score_fusion import MODALITIES
+from training.people.seen_people import CLASSICAL, rounded, select_model
 
 
 @attrs.frozen(kw_only=True)
@@ -75,14 +78,14 @@ def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols
         "command": _command(protocols, changes),
         "people": len(experiment.data.subjects),
         "intervals": "95 %, bootstrap over people",
-        "DEPER": summary(config, protocols.trainings),
+        "DEPER": summary(experiment.config, protocols.trainings),
     }
 
-    def write(suffix: str, protocol: str, facts: dict[str, object], rows: Table) -> None:
+    def write(suffix: str, protocol: str, others: Sequence[str], facts: dict[str, object], rows: Table) -> None:
         facts = {"protocol": protocol, **common, **facts}
-        title = f"Subject identification: {config.name}, {protocol}"
+        title = f"Subject identification: {config.name}, {protocol}{verdict(rows, others)}"
         write_report(report, f"{config.name}-{suffix}", rows, title=title, facts=facts)
-        print(f"\n{protocol}\n{format_table(rows)}")
+        print(f"\n{title}\n{format_table(rows)}")
 
     def closed_set(suffix: str, protocol: str, divisions: Sequence[Fold], checkpoints: Path) -> None:
         facts = {
@@ -90,22 +93,53 @@ def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols
             "samples, training / held out": [
                 [int(fold.training.sum()), int(fold.held_out.sum())] for fold in divisions
             ],
+            **_left_out(experiment, divisions),
             **selection.facts(),
         }
-        write(suffix, protocol, facts, seen_people.measure(experiment, selection, divisions, checkpoints))
+        write(suffix, protocol, [CLASSICAL], facts, seen_people.measure(experiment, selection, divisions, checkpoints))
 
     closed_set("split", "fixed split", [Fold(training, ~training)], folder / "split")
     for k, divisions in folds.items():
         closed_set(f"{k}-folds", f"{k} folds over photographs", divisions, folder / f"folds-{k}")
     if groups:
-        rows, weights = new_people.measure(experiment, groups, selection.regularisation, folder / "new-people")
+        rows, weights = new_people.measure(
+            experiment, groups, selection.regularisation, selection.schedule, folder / "new-people"
+        )
         facts = {
             "chance": round(1 / size, 4),
             "samples that enrol": MOST_SAMPLES,
             "draws of each group": draws,
+            "chosen within the training split": str(selection.schedule),
             "weights of DEPER's views, fitted to the other groups, mean": rounded(weights),
         }
-        write("new-people", f"{size} new people at a time", facts, rows)
+        write("new-people", f"{size} new people at a time", new_people.CLASSICAL, facts, rows)
+
+
+def verdict(rows: Table, others: Sequence[str]) -> str:
+    """Says in a title where "text + gaze" of DEPER, or of DEPER and the classical classifiers, is behind others.
+
+    Returns:
+        "", or "; DEPER is behind …", from every number of samples from which it is.
+    """
+    said = []
+    for system in (DEPER, DEPER_AND_CLASSICAL):
+        figures = {name: rows.get(f"{name}, text + gaze", {}) for name in (system, *others)}
+        for samples, own in figures[system].items():
+            for other in others:
+                theirs = figures[other][samples]
+                if isinstance(own, Interval) and isinstance(theirs, Interval) and own.estimate < theirs.estimate:
+                    pair = f"{own.estimate:.3f} against {theirs.estimate:.3f}"
+                    said.append(f"; {system} is behind {other} from {samples}, {pair}")
+    return "".join(said)
+
+
+def _left_out(experiment: Experiment, divisions: Sequence[Fold]) -> dict[str, object]:
+    """How many held-out samples each row leaves out: they, or their people's training samples, lack what it reads."""
+    subject_of, left_out = experiment.data.subject_of, {}
+    for row in MODALITIES:
+        readable = [fold.readable(experiment.has(row), subject_of) for fold in divisions]
+        left_out[row] = sum(int((a.held_out & ~b.held_out).sum()) for a, b in zip(divisions, readable, strict=True))
+    return {"held-out samples left out for what they lack, by row": left_out} if any(left_out.values()) else {}
 
 
 def _command(protocols: Protocols, changes: Sequence[str]) -> str:
@@ -121,7 +155,8 @@ def summary(config: TrainingConfig, trainings: int) -> str:
     virtual = stage.virtual_people
     last = config.seed + trainings - 1
     seeds = f"seed {config.seed}" if trainings == 1 else f"{trainings} trainings, seeds {config.seed} to {last}"
-    extras = [f"word order {network.word_order}"] if network.word_order else []
+    extras = ["kinematics"] if network.kinematics else []
+    extras += [f"word order {network.word_order}"] if network.word_order else []
     extras += ["every view"] if stage.every_view else [f"modality dropout {stage.modality_dropout}"]
     if stage.noise != NoiseConfig():
         extras.append(f"noise {stage.noise.words} / {stage.noise.boxes} / {stage.noise.durations}")
@@ -130,7 +165,8 @@ def summary(config: TrainingConfig, trainings: int) -> str:
     return (
         f"{config.image_encoder} at {config.image_size} pixels, {config.vlm}, D {network.hidden_size}, "
         f"z_s {network.subject_embedding_size}, layers {network.encoder_layers} + {network.decoder_layers}, dropout "
-        f"{network.dropout}, {stage.steps} steps of {stage.batch_size * stage.accumulation} samples, rate "
+        f"{network.dropout}, batches of {stage.batch_size * stage.accumulation} samples, at most "
+        f"{config.max_description_tokens} tokens and {network.max_fixations} fixations, rate "
         f"{stage.learning_rate}, decay {stage.weight_decay}, λ {stage.contrastive_weight}, weight of L_traj "
         f"{stage.trajectory_weight}, {', '.join(extras)}, shrinkage {SHRINKAGE}, {seeds}"
     )

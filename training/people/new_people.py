@@ -16,7 +16,8 @@ from training.people.classical import (
     text_log_probabilities,
     text_vectors,
 )
-from training.people.experiment import Experiment, Mask
+from training.people.experiment import Experiment
+from training.people.held_out import Mask
 from training.people.nearest_centroid import Vectors, centroid_scores, unit
 from training.people.score_fusion import (
     MODALITIES,
@@ -27,12 +28,15 @@ from training.people.score_fusion import (
     fuse_views,
     mean_scores,
 )
+from training.people.training_search import Schedule
 
 NEAREST_MEAN_GAZE_WEIGHT = 0.1
 """Of gaze in the sum of the classical cosines; of 0.05, 0.1 and 0.2 it does best with these people."""
 
 NEAREST_MEAN, FITTED_ANEW = "nearest mean", "fitted anew"
 CLASSICAL = (NEAREST_MEAN, FITTED_ANEW)
+
+_NOBODY = -1  # whose samples are drawn in no episode
 
 # --- episodes: who is enrolled by which samples, and which samples are to be identified
 
@@ -123,6 +127,8 @@ def draw_episodes(
 def draw_groups(experiment: Experiment, size: int, shots: int, draws: int) -> list[Group]:
     """Draws the episodes of group after group; everybody is in one group, except those who are left over.
 
+    Only samples with both description and trajectory enrol people or identify them, so that all rows are of the same.
+
     Args:
         experiment: The samples.
         size: New people in a group.
@@ -133,7 +139,8 @@ def draw_groups(experiment: Experiment, size: int, shots: int, draws: int) -> li
     Raises:
         InvalidArgumentError: There are too few people or photographs, or is to be no draw.
     """
-    image_of, subject_of = experiment.data.image_of, experiment.data.subject_of
+    image_of = experiment.data.image_of
+    subject_of = np.where(experiment.has("text + gaze"), experiment.data.subject_of, _NOBODY)
     most = max(1, min(shots, len(np.unique(image_of)) - shots))
 
     def episodes(people: NDArray[np.integer], samples: int) -> list[Episode]:
@@ -152,7 +159,7 @@ GroupScores = dict[int, dict[Modality, Scores]]
 
 
 def measure(
-    experiment: Experiment, groups: Sequence[Group], regularisation: float, folder: Path
+    experiment: Experiment, groups: Sequence[Group], regularisation: float, schedule: Schedule, folder: Path
 ) -> tuple[Table, Weights]:
     """Identification among new people, group by group: the others are learned from, and these are enrolled.
 
@@ -165,6 +172,7 @@ def measure(
         experiment: The samples.
         groups: Whom to enrol, and how; at least 2.
         regularisation: Of the text classifier.
+        schedule: How stage 1 is trained.
         folder: Keeps the trainings of each group.
 
     Returns:
@@ -175,7 +183,7 @@ def measure(
     classical: dict[str, list[GroupScores]] = {system: [] for system in CLASSICAL}
     for number, group in enumerate(groups):
         others = experiment.is_training & ~np.isin(experiment.data.subject_of, group.people)
-        for own, vectors in zip(trainings, experiment.train(others, folder / str(number)), strict=True):
+        for own, vectors in zip(trainings, experiment.train(others, schedule, folder / str(number)), strict=True):
             own.append(score_group(_views(vectors), group))
         classical[NEAREST_MEAN].append(score_group(_nearest_mean(experiment, others), group))
         classical[FITTED_ANEW].append(score_group(_fitted_anew(experiment, regularisation), group))
@@ -198,12 +206,16 @@ def measure(
         for samples in groups[0].episodes
     }
     people = {
-        samples: [person for group in groups for person in group.people.tolist() * len(group.episodes[samples])]
+        (modality, samples): [
+            person for group in groups for person in group.people.tolist() * len(group.episodes[samples])
+        ]
+        for modality in MODALITIES
         for samples in groups[0].episodes
     }
-    differences = {f"DEPER less {other}": other for other in CLASSICAL}
+    differences = {f"DEPER less {other}": (DEPER, other) for other in CLASSICAL}
+    text = {samples: accuracies[DEPER, "text", samples] for samples in groups[0].episodes}
     mean_weights = {view: float(np.mean([own[view] for own in weights])) for view in MODALITIES}
-    return accuracy_table(accuracies, people, names, differences), mean_weights
+    return accuracy_table(accuracies, people, names, differences, text), mean_weights
 
 
 def cross_fit_weights(groups: Sequence[GroupScores]) -> list[Weights]:
@@ -283,8 +295,15 @@ def _views(vectors: Mapping[Modality, Vectors]) -> ModalityScorer:
 
 
 def _nearest_mean(experiment: Experiment, others: Mask) -> ModalityScorer:
-    known, samples = experiment.rows(others), experiment.samples
-    text, gaze = nearest_mean(text_vectors(known, samples)), nearest_mean(gaze_vectors(known, samples))
+    complete = experiment.has("text + gaze")
+    known, samples = experiment.rows(others & complete), experiment.rows(complete)
+
+    def cosines(vectors: Vectors) -> Scorer:
+        every = np.zeros((len(complete), vectors.shape[1]))
+        every[complete] = vectors
+        return nearest_mean(every)
+
+    text, gaze = cosines(text_vectors(known, samples)), cosines(gaze_vectors(known, samples))
 
     def both(episode: Episode) -> Scores:
         return text(episode) + NEAREST_MEAN_GAZE_WEIGHT * gaze(episode)

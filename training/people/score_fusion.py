@@ -1,6 +1,6 @@
 """Score fusion: several views of a sample, or several trainings, decide together by a sum of their scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
@@ -22,12 +22,17 @@ PRIOR = 10.0
 """Standard deviation of the weights' normal prior: wide for cosines, and without it a view that never errs has no
 finite weight."""
 
-View = TypeVar("View")
+View = TypeVar("View", bound=Hashable)
 
 
-def mean_scores(trainings: Sequence[Mapping[Modality, Scores]]) -> dict[Modality, Scores]:
+def mean_scores(trainings: Sequence[Mapping[View, Scores]]) -> dict[View, Scores]:
     """An ensemble's scores, by view: the mean over its trainings."""
-    return {view: np.mean([scores[view] for scores in trainings], axis=0) for view in MODALITIES}
+    return {view: np.mean([scores[view] for scores in trainings], axis=0) for view in trainings[0]}
+
+
+def equal_weights(views: Mapping[Modality, Sequence[View]]) -> dict[Modality, dict[View, float]]:
+    """Weights of 1 for all views of every row."""
+    return {modality: dict.fromkeys(own, 1.0) for modality, own in views.items()}
 
 
 def weighted_sum(scores: Mapping[View, Scores], weights: Mapping[View, float]) -> Scores:
@@ -42,6 +47,17 @@ def fuse_views(scores: Mapping[Modality, Scores], weights: Weights) -> dict[Moda
     Words, which say more, drown gaze in a z_s of both; so the view of gaze alone has a weight of its own.
     """
     return {**scores, "text + gaze": weighted_sum(scores, weights)}
+
+
+def log_likelihood(scores: Mapping[View, Scores], labels: NDArray[np.integer]) -> float:
+    """Mean logarithm of the right person's probability, by the softmax of the sum of scores with fitted weights.
+
+    The arguments, and what is raised, are those of `fit_weights`.
+    """
+    total = weighted_sum(scores, fit_weights(scores, labels))
+    largest = total.max(axis=1, keepdims=True)
+    normaliser = largest[:, 0] + np.log(np.exp(total - largest).sum(axis=1))
+    return float((total[np.arange(len(total)), labels] - normaliser).mean())
 
 
 def fit_weights(scores: Mapping[View, Scores], labels: NDArray[np.integer]) -> dict[View, float]:

@@ -5,7 +5,7 @@ import pytest
 
 from pydeper import Fixation, Sample, Trajectory
 from pydeper.errors import InvalidSampleError
-from training.people.classical import gaze_log_probabilities, gaze_statistics, text_log_probabilities
+from training.people.classical import gaze_log_probabilities, gaze_statistics, text_log_probabilities, text_vectors
 
 
 def trajectory(*durations: float, left: float = 0.1) -> Trajectory:
@@ -67,6 +67,16 @@ def test_classical_answers_know_people_of_habit(classify):
     assert scores.shape == (3, 3)
     assert scores.argmax(axis=1).tolist() == [0, 1, 2]  # people in sorted order
     assert (scores <= 0).all()
+
+
+def test_texts_need_not_be_made_of_words_with_spaces():
+    pytest.importorskip("sklearn")
+    image = np.zeros((2, 2, 3), np.uint8)
+    habits = {"ana": ["一 只 猫", "一 只 狗", "一 棵 树"], "ben": ["我 看 到 猫", "我 看 到 狗", "我 看 到 树"]}
+    samples = [Sample(image, description=text, subject=name) for name, texts in habits.items() for text in texts]
+    scores = text_log_probabilities(samples, samples[::3], 10.0)
+    assert scores.argmax(axis=1).tolist() == [0, 1]
+    assert text_vectors(samples, samples).shape[0] == 6
 
 
 def test_classical_answers_need_what_they_compare():

@@ -1,6 +1,7 @@
 """`python -m training identify` from files: seen people, new ones, ensembles."""
 
 import json
+import shlex
 
 import pytest
 
@@ -10,14 +11,20 @@ from tests.support.training_run import (
 )
 from training.__main__ import main
 from training.config import TrainingConfig, load_config
+from training.evaluation.bootstrap import Interval
 from training.loop.checkpoints import CHECKPOINT
 from training.people.experiment import Experiment
+from training.people.identify import verdict
+from training.people.seen_people import select_model
 
 TINY_STAGE1 = (
-    "stage1.steps=2",
+    "identification.passes=1",
+    "identification.most_passes=1",
+    "identification.rate_factors=[]",
+    "identification.regularisation_factors=[]",
     "stage1.every_view=true",
     "stage1.modality_dropout=0",
-    "stage1.virtual_people.weight=1",
+    "stage1.virtual_people={weight=1, people=2, samples=2}",
 )
 
 
@@ -32,7 +39,7 @@ def test_identification_from_files(config_file, parts, tmp_path, capsys):
         assert written["facts"]["samples, training / held out"] == held_out
         assert list(written["results"]) == [
             f"{system}, {modality}"
-            for system in ("DEPER", "classical", "difference")
+            for system in ("DEPER", "DEPER + classical", "classical", "difference", "DEPER + classical less classical")
             for modality in ("text + gaze", "text", "gaze")
         ] + ["DEPER, text + gaze less text"]
         for modality in ("text + gaze", "text", "gaze"):
@@ -55,7 +62,7 @@ def test_new_people_are_identified_from_files(config_file, tmp_path):
     assert main([*arguments, *protocols, *changes]) == 0
     written = json.loads((tmp_path / "results/small-new-people.json").read_text())
     assert written["facts"]["command"] == " ".join(
-        ["python -m training identify --data FOLDER --out FOLDER", *protocols, *changes]
+        ["python -m training identify --data FOLDER --out FOLDER", *protocols, shlex.join(changes)]
     )
     results = written["results"]
     systems = ("DEPER", "nearest mean", "fitted anew")
@@ -166,3 +173,104 @@ def test_identification_needs_samples_to_learn_from_and_others(config_file, part
     complaint = capsys.readouterr().err
     assert said in complaint
     assert "Let `python -m training prepare` divide them" in complaint
+
+
+def changed(parts, name, change):
+    """A file beside the drawn samples, in which `change` has been made to each line."""
+    source = parts / "samples/samples.jsonl"
+    path = source.with_name(name)
+    lines = [json.loads(line) for line in source.read_text().splitlines()]
+    path.write_text("".join(json.dumps(change(number, line)) + "\n" for number, line in enumerate(lines)))
+    return path
+
+
+def without(key):
+    return lambda line: {name: value for name, value in line.items() if name != key}
+
+
+def test_rows_leave_out_samples_that_lack_what_they_read(config_file, parts, tmp_path):
+    pytest.importorskip("sklearn")
+    held_out = []
+
+    def change(number, line):
+        if line["split"] == "val":
+            held_out.append(number)
+            lacking = {0: "trajectory", 1: "description"}.get(len(held_out) - 1)
+        else:
+            lacking = {0: "trajectory", 4: "description"}.get(number)
+        return line if lacking is None else without(lacking)(line)
+
+    samples = changed(parts, "incomplete.jsonl", change)
+    changes = [word for change in (*TINY_STAGE1, f"samples={json.dumps(str(samples))}") for word in ("--set", change)]
+    arguments = ["identify", "--config", str(config_file), "--out", str(tmp_path), "--selection-folds", "2"]
+    assert main([*arguments, *changes]) == 0
+    written = json.loads((tmp_path / "results/small-split.json").read_text())
+    assert written["facts"]["held-out samples left out for what they lack, by row"] == {
+        "text + gaze": 2,
+        "text": 1,
+        "gaze": 1,
+    }
+    assert all(-1 <= figure["1 sample"]["value"] <= 1 for figure in written["results"].values())
+
+
+def test_people_who_never_looked_are_identified_by_what_they_say(config_file, parts, tmp_path):
+    pytest.importorskip("sklearn")
+    samples = changed(parts, "silent.jsonl", lambda _, line: without("trajectory")(line))
+    changes = [*TINY_STAGE1[:-1], f"samples={json.dumps(str(samples))}"]  # virtual people are made of trajectories
+    arguments = ["identify", "--config", str(config_file), "--out", str(tmp_path), "--selection-folds", "2"]
+    assert main([*arguments, *(word for change in changes for word in ("--set", change))]) == 0
+    results = json.loads((tmp_path / "results/small-split.json").read_text())["results"]
+    assert results["classical, text"]["1 sample"]["value"] > 0
+    for system in ("DEPER", "DEPER + classical", "classical"):
+        for modality in ("text + gaze", "gaze"):
+            assert results[f"{system}, {modality}"]["1 sample"]["value"] is None
+
+
+def test_no_held_out_sample_has_a_say_in_any_choice(config_file, parts, tmp_path):
+    """Other people, words and trajectories in the split that is measured on: the same choices, to the last figure."""
+    pytest.importorskip("sklearn")
+
+    def other(number, line):
+        if line["split"] == "train":
+            return line
+        fixation = {"box": [0.1, 0.1, 0.2, 0.3], "duration": 0.7}
+        return {**line, "description": f"nothing of the kind {number} " * 9, "trajectory": [fixation] * 40}
+
+    changes = [*TINY_STAGE1[4:], "identification.passes=1", "identification.most_passes=2"]
+    chosen = []
+    for path in (parts / "samples/samples.jsonl", changed(parts, "other.jsonl", other)):
+        config = load_config(TrainingConfig, config_file, [*changes, f"samples={json.dumps(str(path))}"])
+        chosen.append(select_model(Experiment.load(config), 2, tmp_path / path.stem))
+    one, another = chosen
+    assert len(one.trials) >= 3
+    assert one == another
+
+
+def test_samples_are_read_as_far_as_the_longest_training_sample(config_file, parts):
+    long = [{"box": [0.1, 0.1, 0.2, 0.3], "duration": 0.3}] * 50
+
+    def change(number, line):
+        return {**line, "trajectory": long} if number == 0 or line["split"] == "val" else line
+
+    samples = changed(parts, "long.jsonl", change)
+    for most, read in ((64, 50), (20, 20)):
+        changes = [f"samples={json.dumps(str(samples))}", f"identification.most_fixations={most}"]
+        experiment = Experiment.load(load_config(TrainingConfig, config_file, changes))
+        assert experiment.config.network.max_fixations == read
+        assert max(len(sample.durations) for sample in experiment.data.samples) == read
+
+
+def test_a_run_that_ends_behind_says_so_in_its_title():
+    def rows(deper, both, classical):
+        names = {"DEPER": deper, "DEPER + classical": both, "classical": classical}
+        return {
+            f"{name}, text + gaze": dict(zip(("1 sample", "5 samples"), (Interval(x, 0, 1) for x in own), strict=True))
+            for name, own in names.items()
+        }
+
+    assert verdict(rows((0.5, 0.9), (0.5, 0.9), (0.5, 0.8)), ["classical"]) == ""
+    assert (
+        verdict(rows((0.13, 0.9), (0.4, 0.8), (0.368, 0.88)), ["classical"])
+        == "; DEPER is behind classical from 1 sample, 0.130 against 0.368"
+        "; DEPER + classical is behind classical from 5 samples, 0.800 against 0.880"
+    )

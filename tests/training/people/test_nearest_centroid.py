@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from pydeper.errors import InvalidArgumentError
 from tests.training.people.noisy_people import PEOPLE, noisy_people
 from training.people.accuracy import top1_accuracy
+from training.people.held_out import draw_queries, query_means
 from training.people.nearest_centroid import centroid_scores
-from training.people.seen_people import draw_queries, query_means
 
 
 def test_centroids_find_people_and_means_of_several_samples_find_them_better():

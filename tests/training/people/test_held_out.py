@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pydeper.errors import InvalidArgumentError
 from training.people.accuracy import top1_accuracy
-from training.people.seen_people import draw_queries, photograph_folds, query_means
+from training.people.held_out import draw_queries, photograph_folds, query_means
 
 
 def test_a_query_is_decided_on_its_mean():
