@@ -31,7 +31,7 @@ class IdentificationConfig:
 
     passes: int = attrs.field(default=6, validator=positive)
     most_passes: int = attrs.field(default=96, validator=positive)
-    most_steps: int = attrs.field(default=1000, validator=positive)
+    most_steps: int = attrs.field(default=1500, validator=positive)
     rate_factors: tuple[float, ...] = attrs.field(default=(0.5, 2.0), validator=_factors)
     regularisation_factors: tuple[float, ...] = attrs.field(default=(0.5,), validator=_factors)
     decisions: int = attrs.field(default=500, validator=positive)

@@ -90,14 +90,18 @@ class FoldEvidence:
 
 
 def classical_log_probabilities(
-    experiment: Experiment, fold: Fold, regularisation: float
-) -> dict[Classifier, NDArray[np.float64]]:
+    experiment: Experiment,
+    fold: Fold,
+    regularisation: float,
+    classifiers: Sequence[Classifier] = CLASSIFIERS["text + gaze"],
+) -> dict[Classifier, Scores]:
     """The classical classifiers, fitted to a fold's training samples.
 
     Args:
         experiment: The samples.
         fold: Which are trained on, and which are held out.
         regularisation: Of the text classifier.
+        classifiers: Which of them.
 
     Returns:
         By each, (n, people) log-probabilities of the held-out samples that it reads, NaN in all other rows. People of
@@ -117,10 +121,11 @@ def classical_log_probabilities(
             scores[np.ix_(held_out, np.unique(data.subject_of[training]))] = found
         return scores
 
-    return {
-        "classical, text": fitted("text", partial(text_log_probabilities, regularisation=regularisation)),
-        "classical, gaze": fitted("gaze", gaze_log_probabilities),
+    kinds: dict[Classifier, Callable[[], Scores]] = {
+        "classical, text": lambda: fitted("text", partial(text_log_probabilities, regularisation=regularisation)),
+        "classical, gaze": lambda: fitted("gaze", gaze_log_probabilities),
     }
+    return {name: kinds[name]() for name in classifiers}
 
 
 def classical_sum(scores: Mapping[Classifier, Scores]) -> Scores:

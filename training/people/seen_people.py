@@ -26,7 +26,15 @@ from training.people.accuracy import (
     top1_accuracy,
 )
 from training.people.classical import REGULARISATIONS
-from training.people.evidence import EVIDENCE, VIEWS, FoldEvidence, Source, classical_log_probabilities, classical_sum
+from training.people.evidence import (
+    CLASSIFIERS,
+    EVIDENCE,
+    VIEWS,
+    FoldEvidence,
+    Source,
+    classical_log_probabilities,
+    classical_sum,
+)
 from training.people.experiment import MOST_SAMPLES, Experiment
 from training.people.held_out import Fold, Query, enough_folds, photograph_folds
 from training.people.score_fusion import (
@@ -138,25 +146,18 @@ def select_model(experiment: Experiment, folds: int, folder: Path) -> ModelSelec
             "it needs at least 2 people with samples of several photographs"
         )
     # Before any training, which a missing scikit-learn would waste.
-    strengths = {
-        strength: [
-            FoldEvidence(experiment, fold, classical_log_probabilities(experiment, fold, strength)) for fold in chosen
-        ]
-        for strength in REGULARISATIONS
-    }
-    strength_accuracy = {strength: _text_accuracy(evidence) for strength, evidence in strengths.items()}
+    strength_accuracy = {strength: _text_accuracy(experiment, chosen, strength) for strength in REGULARISATIONS}
     regularisation = max(strength_accuracy, key=strength_accuracy.__getitem__)
+    untrained = [
+        FoldEvidence(experiment, fold, classical_log_probabilities(experiment, fold, regularisation)) for fold in chosen
+    ]
 
     def pool(schedule: Schedule, trainings: int) -> _Pool:
+        folders = [folder / schedule.slug / str(number) for number in range(len(untrained))]
         return _Pool.of(
             [
-                attrs.evolve(
-                    evidence,
-                    trained=experiment.train(
-                        evidence.fold.training, schedule, folder / schedule.slug / str(number), trainings
-                    ),
-                )
-                for number, evidence in enumerate(strengths[regularisation])
+                attrs.evolve(evidence, trained=experiment.train(evidence.fold.training, schedule, place, trainings))
+                for evidence, place in zip(untrained, folders, strict=True)
             ]
         )
 
@@ -204,13 +205,14 @@ def _fit(pool: _Pool, **choices: Any) -> ModelSelection:
     )
 
 
-def _text_accuracy(folds: Sequence[FoldEvidence]) -> float:
+def _text_accuracy(experiment: Experiment, folds: Sequence[Fold], regularisation: float) -> float:
     """Top-1 accuracy of the classical text classifier from one sample; 0 where no text is held out."""
-    right = [
-        top1_accuracy(classical_sum(fold.classical("text", queries)), fold.labels(queries))
-        for fold in folds
-        if (queries := fold.queries("text", 1))
-    ]
+    right = []
+    for fold in folds:
+        scores = classical_log_probabilities(experiment, fold, regularisation, CLASSIFIERS["text"])
+        evidence = FoldEvidence(experiment, fold, scores)
+        if queries := evidence.queries("text", 1):
+            right.append(top1_accuracy(classical_sum(evidence.classical("text", queries)), evidence.labels(queries)))
     return float(np.concatenate(right).mean()) if right else 0.0
 
 
