@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydeper.errors import InvalidArgumentError
-from training.people.accuracy import DEPER, ONE_TRAINING, Table, accuracy_table, systems, top1_accuracy
+from training.people.accuracy import (
+    DEPER,
+    DEPER_AND_CLASSICAL,
+    ONE_TRAINING,
+    Table,
+    accuracy_table,
+    systems,
+    top1_accuracy,
+)
 from training.people.classical import (
     GAZE_WEIGHT,
     gaze_log_probabilities,
@@ -16,6 +24,7 @@ from training.people.classical import (
     text_log_probabilities,
     text_vectors,
 )
+from training.people.evidence import VIEWS
 from training.people.experiment import Experiment
 from training.people.held_out import Mask
 from training.people.nearest_centroid import Vectors, centroid_scores, unit
@@ -23,10 +32,12 @@ from training.people.score_fusion import (
     MODALITIES,
     Modality,
     Scores,
+    View,
     Weights,
     fit_weights,
     fuse_views,
     mean_scores,
+    weighted_sum,
 )
 from training.people.training_search import Schedule
 
@@ -196,9 +207,10 @@ def measure(
     scores = {
         DEPER: [_fuse(ensemble, weights)],
         ONE_TRAINING: [_fuse(own, cross_fit_weights(own)) for own in trainings],
+        DEPER_AND_CLASSICAL: [_add_classical(ensemble, classical)],
         **{system: [own] for system, own in classical.items()},
     }
-    names = systems(experiment.trainings, *CLASSICAL)
+    names = systems(experiment.trainings, DEPER_AND_CLASSICAL, *CLASSICAL)
     accuracies = {
         (system, modality, samples): np.mean([_accuracy(own, modality, samples) for own in scores[system]], axis=0)
         for system in names
@@ -212,14 +224,14 @@ def measure(
         for modality in MODALITIES
         for samples in groups[0].episodes
     }
-    differences = {f"DEPER less {other}": (DEPER, other) for other in CLASSICAL}
+    differences = {f"{own} less {other}": (own, other) for own in (DEPER, DEPER_AND_CLASSICAL) for other in CLASSICAL}
     text = {samples: accuracies[DEPER, "text", samples] for samples in groups[0].episodes}
     mean_weights = {view: float(np.mean([own[view] for own in weights])) for view in MODALITIES}
     return accuracy_table(accuracies, people, names, differences, text), mean_weights
 
 
-def cross_fit_weights(groups: Sequence[GroupScores]) -> list[Weights]:
-    """For each group, the weights of a system's views that serve to tell the people of the other groups apart.
+def cross_fit_weights(groups: Sequence[Mapping[int, Mapping[View, Scores]]]) -> list[dict[View, float]]:
+    """For each group, the weights of views that serve to tell the people of the other groups apart.
 
     Args:
         groups: The scores of each, by view; those of queries of one sample are what the weights are fitted to.
@@ -227,9 +239,33 @@ def cross_fit_weights(groups: Sequence[GroupScores]) -> list[Weights]:
     fitted = []
     for number in range(len(groups)):
         others = [scores[1] for other, scores in enumerate(groups) if other != number]
-        scores = {view: np.concatenate([own[view] for own in others]) for view in MODALITIES}
-        fitted.append(fit_weights({view: _rows(own) for view, own in scores.items()}, _labels(scores["text"])))
+        scores = {view: np.concatenate([own[view] for own in others]) for view in others[0]}
+        labels = _labels(next(iter(scores.values())))
+        fitted.append(fit_weights({view: _rows(own) for view, own in scores.items()}, labels))
     return fitted
+
+
+def _add_classical(deper: Sequence[GroupScores], classical: Mapping[str, Sequence[GroupScores]]) -> list[GroupScores]:
+    """By row, the sum of DEPER's views and the classical answers, with weights that are fitted to the other groups."""
+    total: list[GroupScores] = [{samples: {} for samples in own} for own in deper]
+    for modality, views in VIEWS.items():
+        every = [
+            {
+                samples: {view: scores[view] for view in views}
+                | {
+                    (system, view): answers[number][samples][view]
+                    for system, answers in classical.items()
+                    for view in views
+                    if view != "text + gaze"  # whose classical answer is the sum of the other two
+                }
+                for samples, scores in own.items()
+            }
+            for number, own in enumerate(deper)
+        ]
+        for own, scores, weights in zip(total, every, cross_fit_weights(every), strict=True):
+            for samples in own:
+                own[samples][modality] = weighted_sum(scores[samples], weights)
+    return total
 
 
 def _fuse(groups: Sequence[GroupScores], weights: Sequence[Weights]) -> list[GroupScores]:

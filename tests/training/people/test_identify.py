@@ -65,12 +65,12 @@ def test_new_people_are_identified_from_files(config_file, tmp_path):
         ["python -m training identify --data FOLDER --out FOLDER", *protocols, shlex.join(changes)]
     )
     results = written["results"]
-    systems = ("DEPER", "nearest mean", "fitted anew")
+    systems = ("DEPER", "nearest mean", "fitted anew", "DEPER + classical")
     assert all(list(row) == ["1 sample", "2 samples"] for row in results.values())
     for modality in ("text + gaze", "text", "gaze"):
         values = {system: results[f"{system}, {modality}"]["1 sample"]["value"] for system in systems}
         assert all(0 <= value <= 1 for value in values.values())
-        for other in systems[1:]:
+        for other in systems[1:3]:
             difference = results[f"DEPER less {other}, {modality}"]["1 sample"]["value"]
             assert difference == pytest.approx(values["DEPER"] - values[other])
     assert results["nearest mean, text"]["1 sample"]["value"] > 1 / 2
