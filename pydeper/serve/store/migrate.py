@@ -13,6 +13,9 @@ from pydeper.errors import InvalidArgumentError
 # Several gateways may start at once; any number, the same for all of them.
 _LOCK = 0x64657065
 
+# How long a gateway that starts waits for others that are at it; a request is not kept waiting for so long.
+_WAIT_SECONDS = 60
+
 
 def migrate(engine: Engine) -> None:
     """Makes the tables, or changes those of an earlier version; one process at a time.
@@ -22,16 +25,27 @@ def migrate(engine: Engine) -> None:
         sqlalchemy.exc.SQLAlchemyError: The database cannot be reached or written to.
     """
     with engine.connect() as connection:
-        if engine.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
+        if engine.dialect.name != "sqlite":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        config.attributes["connection"] = connection
-        _check_known(connection, config)
-        command.upgrade(config, "head")
-        connection.commit()
+            _upgrade(connection)
+            return
+        milliseconds = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {_WAIT_SECONDS * 1000}")
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            _upgrade(connection)
+        finally:
+            connection.rollback()
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {milliseconds}")
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    _check_known(connection, config)
+    command.upgrade(config, "head")
+    connection.commit()
 
 
 def _check_known(connection: Connection, config: Config) -> None:

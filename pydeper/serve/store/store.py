@@ -3,6 +3,8 @@
 import contextlib
 import os
 import secrets
+import sqlite3
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +21,7 @@ from pydeper.serve.store.migrate import migrate
 from pydeper.serve.store.tables import api_keys, personas
 
 _BUSY_SECONDS = 2
+_STARTING_SECONDS = 10
 _FULL = ("disk is full", "disk full", "no space left", "could not extend file")
 
 
@@ -228,7 +231,8 @@ def _open(url: URL) -> Engine:
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _: object) -> None:
         # Personas are personal data: what is deleted is overwritten, and what is answered has reached the disk.
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
+        _use_write_ahead_log(connection)
+        for pragma in ("synchronous = FULL", "secure_delete = ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "do_connect")
@@ -238,6 +242,22 @@ def _open(url: URL) -> Engine:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 
     return engine
+
+
+def _use_write_ahead_log(connection: Any) -> None:
+    """Turns a file's write-ahead log on.
+
+    Where several turn it on at once, SQLite refuses all but one of them at once, however long it may wait for a lock.
+    """
+    end = time.monotonic() + _STARTING_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
 
 
 @contextlib.contextmanager
