@@ -48,6 +48,9 @@ class BatchLoader:
         return self
 
     def __exit__(self, _: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._running is not None and isinstance(error, OSError | EOFError):
+            for worker in self._running._workers:
+                worker.join(timeout=1)  # its sockets are closed before the system says that it has ended
         ended = self._running is not None and any(worker.exitcode for worker in self._running._workers)
         self._stop()
         # PyTorch speaks of a worker that died wherever the training process happens to be; or what it had sent cannot
