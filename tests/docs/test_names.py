@@ -39,7 +39,7 @@ def test_files_in_the_picture_of_the_network_are_there() -> None:
     texts = " ".join("".join(text.itertext()) for text in root.iter() if text.tag.endswith("}text"))
     files, folders = re.findall(r"(\w+\.py)", texts), re.findall(r"(\w+)/", texts)
     assert len(files) > 5
-    assert {*files} <= {path.name for path in (ROOT / "training" / "network").glob("*.py")}
+    assert {*files} <= {path.name for path in (ROOT / "training" / "network").rglob("*.py")}
     assert {"losses", "vlm"} <= {*folders}
     assert all((ROOT / "training" / folder).is_dir() for folder in {*folders} - {"training"})
 
