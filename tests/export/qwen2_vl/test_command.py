@@ -111,6 +111,7 @@ def test_an_export_describes(exported: Path) -> None:
     assert not set(first.token_ids) & set(model.config.tokens.suppressed)
 
 
+@pytest.mark.slow
 def test_two_precisions_share_a_folder(exported: Path, standin: Path, tmp_path: Path, capsys: Any) -> None:
     shutil.copytree(exported, tmp_path / "vlm")
     command = ["vlm", str(standin), "--out", str(tmp_path / "vlm"), "--precision", "fp16", "--any-size"]

@@ -77,6 +77,7 @@ def test_equals_coco_caption_evaluation(metric, corpus):
 
 
 @needs_java
+@pytest.mark.slow
 def test_meteor_equals_coco_caption_evaluation_adds_up_and_takes_any_text():
     candidates, references = random_corpus(12)
     candidates[3], references[4] = "", ""
