@@ -14,9 +14,8 @@ from training.evaluation.evaluate import ScoreSettings, file_name
 from training.evaluation.pooled import Pooled
 from training.evaluation.predictions import Prediction
 from training.evaluation.report import Figure, check_reports, format_table, write_report
-from training.evaluation.scores import METRICS, PEOPLE, score_systems
+from training.evaluation.scores import PEOPLE, check_metrics, score_systems
 from training.metrics.meteor import one_program
-from training.metrics.requirements import check_meteor
 
 INPUTS: Mapping[str, str | None] = {"text + gaze": None, "text only": "trajectory", "gaze only": "text"}
 """What a persona is made from, and the modality that is withheld from the samples for it."""
@@ -69,10 +68,7 @@ class Curve:
             OutputError: The folder holds other files of these names.
             MissingRequirementError: METEOR is among the metrics and cannot run here.
         """
-        if strange := [metric for metric in metrics if metric not in METRICS]:
-            raise InvalidArgumentError(f"metrics: {strange[0]!r} is none of {', '.join(METRICS)}")
-        if "METEOR" in metrics:
-            check_meteor("metrics: METEOR")
+        check_metrics(metrics)
         check_reports(folder, [self.report_name(dataset) for dataset in datasets], (".json", ".md", ".png"))
 
     def write(

@@ -22,6 +22,7 @@ from training.metrics.cider import cider
 from training.metrics.human_consistency import human_consistency
 from training.metrics.meteor import meteor_from_statistics, meteor_statistics
 from training.metrics.object_sequence_score import noun_sequences, score_sequences
+from training.metrics.requirements import check_meteor
 from training.metrics.rouge import rouge_l
 from training.metrics.subject_identification import subject_identification
 from training.metrics.tokenization import Tokenizer, tokenize
@@ -33,6 +34,19 @@ PEOPLE = "the people themselves"
 _CONSISTENCY = ("HC", "m-BLEU-4")
 
 _CLS_SCORERS = {"BLEU-4": "bleu4", "METEOR": "meteor", "ROUGE-L": "rouge_l", "CIDEr": "cider"}
+
+
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Finds before hours of work what would keep `score_systems` from measuring these.
+
+    Raises:
+        InvalidArgumentError: One is none of `METRICS`.
+        MissingRequirementError: METEOR is among them, and Java or pycocoevalcap is missing.
+    """
+    if strange := [metric for metric in metrics if metric not in METRICS]:
+        raise InvalidArgumentError(f"metrics: {strange[0]!r} is none of {', '.join(METRICS)}")
+    if "METEOR" in metrics:
+        check_meteor("metrics: METEOR")
 
 
 @attrs.frozen(eq=False)

@@ -29,9 +29,8 @@ from training.evaluation.bootstrap import Interval
 from training.evaluation.pooled import Pooled
 from training.evaluation.predictions import Prediction, read_predictions
 from training.evaluation.report import Figure, check_reports, write_report
-from training.evaluation.scores import METRICS, PEOPLE, score_systems
+from training.evaluation.scores import METRICS, PEOPLE, check_metrics, score_systems
 from training.loop.train import train
-from training.metrics.requirements import check_meteor
 from training.network.adapter import Adapter
 from training.network.deper import Deper
 from training.network.image_encoder import ImageEncoder
@@ -146,10 +145,7 @@ def run(
         raise InvalidArgumentError(f"systems: {unknown[0]!r} is none of {', '.join(map(repr, SYSTEMS))}")
     if seeds < 1:
         raise InvalidArgumentError(f"seeds is {seeds}; at least 1 is needed")
-    if strange := [metric for metric in metrics if metric not in METRICS]:
-        raise InvalidArgumentError(f"metrics: {strange[0]!r} is none of {', '.join(METRICS)}")
-    if "METEOR" in metrics:  # before hours of training, not after
-        check_meteor("metrics: METEOR")
+    check_metrics(metrics)
     check_reports(report, [f"tiny-table-{group}" for group in ("seen", "unseen", "seeds")])
     config = load_config(TinyConfig, config_file, changes)
     world = World.make(config, frozen)
