@@ -48,10 +48,11 @@ class BatchLoader:
         return self
 
     def __exit__(self, _: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._running is not None and isinstance(error, OSError | EOFError):
-            for worker in self._running._workers:
+        workers = [] if self._running is None else self._running._workers
+        if isinstance(error, OSError | EOFError):
+            for worker in workers:
                 worker.join(timeout=1)  # its sockets are closed before the system says that it has ended
-        ended = self._running is not None and any(worker.exitcode for worker in self._running._workers)
+        ended = any(worker.exitcode for worker in workers)
         self._stop()
         # PyTorch speaks of a worker that died wherever the training process happens to be; or what it had sent cannot
         # be opened any more, and that is all that is heard of it.
