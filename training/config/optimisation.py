@@ -10,14 +10,16 @@ MAY_CHANGE = {"may_change": True}
 
 @attrs.frozen(kw_only=True)
 class OptimisationConfig:
-    """What all trainings have in common: AdamW with warm-up and cosine decay, accumulation, logs, checkpoints.
+    """What all trainings have in common: AdamW or Muon, warm-up and cosine decay, accumulation, logs, checkpoints.
 
     Attributes:
         steps: Optimiser steps.
         batch_size: Samples in one micro-batch: one forward pass of one process.
         accumulation: Micro-batches in one optimiser step of one process.
-        learning_rate: Peak learning rate (paper: 5e-4).
-        weight_decay: Of AdamW.
+        learning_rate: Peak learning rate of AdamW (paper: 5e-4).
+        muon_learning_rate: Peak learning rate of Muon, which then trains the matrices of linear and attention layers;
+            0: AdamW trains everything (paper).
+        weight_decay: Of AdamW and Muon.
         warmup: Fraction of the steps in which the learning rate climbs to its peak; a cosine then takes it down to
             `final_rate`.
         final_rate: Learning rate of the last step, as a fraction of the peak.
@@ -44,6 +46,7 @@ class OptimisationConfig:
     batch_size: int = attrs.field(default=64, validator=positive)
     accumulation: int = attrs.field(default=1, validator=positive)
     learning_rate: float = attrs.field(default=5e-4, validator=positive)
+    muon_learning_rate: float = attrs.field(default=0.0, validator=not_negative)
     weight_decay: float = attrs.field(default=0.01, validator=not_negative)
     warmup: float = attrs.field(default=0.05, validator=fraction)
     final_rate: float = attrs.field(default=0.05, validator=not_negative)

@@ -23,6 +23,7 @@ from training.distributed.process_group import open_accelerator
 from training.errors import TrainingError
 from training.loop.checkpoints import CHECKPOINT, Checkpoints, foreign_weights
 from training.loop.logs import TrainingLog, foreign_logs
+from training.loop.optimiser import build_optimizer
 from training.loop.schedule import learning_rate_factor
 from training.loop.signals import Interrupted, collect_signals, stop_signal
 from training.outputs import exists, output_folder, refuse
@@ -42,7 +43,10 @@ class Task(Protocol):
     state: nn.Module
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Parameter groups for the optimiser, each with "params" and "lr", the peak learning rate."""
+        """Parameter groups for the optimiser, each with "params" and "lr", the peak learning rate of AdamW.
+
+        See `training.loop.optimiser.build_optimizer` for what Muon may train of them.
+        """
         ...
 
     def losses(self, step: int, micro_batch: int) -> dict[str, Tensor]:
@@ -132,9 +136,9 @@ class _Training:
         self.evaluate = evaluate if config.evaluate_every else None
         self.samples_of = samples_of
         self.losses = accelerator.prepare_model(_Losses(task))
-        groups = task.parameter_groups()
+        self.optimizer = build_optimizer(task.state, task.parameter_groups(), config)
+        groups = self.optimizer.param_groups
         self.peak_learning_rates = [float(group["lr"]) for group in groups]
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         shaping = identity(task, config, seed, accelerator)
         self.checkpoints = Checkpoints(folder, shaping, config.keep_checkpoints)
