@@ -118,11 +118,12 @@ class PersonaEncoder(Reopenable):
             IncompatiblePersonaError: It was made by another persona encoder; names both.
         """
         if fingerprint != self.config.fingerprint:
+            own = self.bundle.model_id
+            maker = f"another version of {own!r}" if model_id == own else repr(model_id)
             raise IncompatiblePersonaError(
-                f"persona {name or '(unnamed)'!r} was made by the persona encoder {fingerprint!r} of model "
-                f"{model_id!r}, but model {self.bundle.model_id!r} has {self.config.fingerprint!r}, to which its "
-                f"numbers mean something else: use the persona with {model_id!r}, or make it anew from the samples "
-                f"with {self.bundle.model_id!r}"
+                f"persona {name or '(unnamed)'!r} was made by the persona encoder {fingerprint!r} of {maker}, but "
+                f"model {own!r} has {self.config.fingerprint!r}, to which its numbers mean something else: make the "
+                f"persona anew from its samples with {own!r}, or use it with {maker}"
             )
 
     def embed(
