@@ -22,7 +22,7 @@ from training.evaluation.scores import METRICS
 from training.network.adapter import Adapter
 from training.network.deper import Deper
 from training.preparation.splits import TRAIN
-from training.tiny import make, table
+from training.tiny import make, table, table_scores
 from training.tiny.config import TinyConfig
 from training.tiny.evaluation import MAX_NEW_TOKENS, STYLE, TOKENIZER
 from training.tiny.people import simulate_people
@@ -165,7 +165,7 @@ def _in_dataset(person: Person) -> Person:
 
 def _scorer(metrics: Sequence[str]) -> Score:
     def score(answers: Answers) -> dict[str, Any]:
-        return table.score(answers, metrics)
+        return table_scores.score(answers, metrics)
 
     return score
 
@@ -174,5 +174,5 @@ def _facts(scenes: int) -> dict[str, Any]:
     return {
         "held-out scenes": scenes,
         "tokenizer of the metrics": TOKENIZER,
-        "scorers of CLS": ", ".join(table.CLS_SCORERS),
+        "scorers of CLS": ", ".join(table_scores.CLS_SCORERS),
     }

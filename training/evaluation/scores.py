@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
 
 from pydeper.errors import InvalidArgumentError
-from training.evaluation.bootstrap import bootstrap_sums
 from training.evaluation.report import Figure
+from training.evaluation.sum_statistics import SumStatistics
 from training.metrics.arguments import check_lengths, check_texts
 from training.metrics.bleu import bleu4_from_statistics, bleu_statistics
 from training.metrics.cider import cider
@@ -59,37 +58,14 @@ class Scores:
             them.
         unmeasured: Metric -> why there is none.
         chance: What CLS would be if every reference fitted equally well; None where it was not measured.
+        statistics: System -> metric -> what its figure is made of, so that systems can be compared.
     """
 
     systems: dict[str, dict[str, Figure]]
     people: dict[str, dict[str, dict[str, Figure]]]
     unmeasured: dict[str, str]
     chance: float | None = None
-
-
-@attrs.frozen(eq=False)
-class _SumStatistics:
-    """What a metric is made of: (n, k) statistics, the score of their sums, and whose (n) rows they are."""
-
-    statistics: NDArray[np.float64]
-    score: Callable[[NDArray[np.float64]], NDArray[np.float64]]
-    owners: Sequence[str]
-
-    @classmethod
-    def mean(cls, values: NDArray[np.float64], owners: Sequence[str]) -> _SumStatistics:
-        statistics = np.stack([values, np.ones(len(values))], axis=1)
-        return cls(statistics, lambda sums: sums[..., 0] / sums[..., 1], owners)
-
-    def figure(self) -> Figure:
-        if len(set(self.owners)) < 2:
-            return float(self.score(self.statistics.sum(axis=0)))
-        return bootstrap_sums(self.statistics, self.score, self.owners)
-
-    def by_owner(self) -> dict[str, float]:
-        rows: dict[str, list[int]] = {}
-        for row, owner in enumerate(self.owners):
-            rows.setdefault(owner, []).append(row)
-        return {owner: float(self.score(self.statistics[own].sum(axis=0))) for owner, own in rows.items()}
+    statistics: dict[str, dict[str, SumStatistics]] = attrs.field(factory=dict, repr=False)
 
 
 def score_systems(
@@ -150,6 +126,7 @@ def score_systems(
 
     figures: dict[str, dict[str, Figure]] = {}
     people: dict[str, dict[str, dict[str, Figure]]] = {}
+    statistics: dict[str, dict[str, SumStatistics]] = {}
     chance = None
     samples = Counter(subjects)
     for system, predicted in texts.items():
@@ -157,12 +134,13 @@ def score_systems(
         parts = _captions(measured, candidates, truth, subjects)
         if "OSS" in measured:
             sequences = [[nouns[text] for text in side] for side in (predicted, references)]
-            parts["OSS"] = _SumStatistics.mean(score_sequences(*sequences, lemmas=lemmas), subjects)
+            parts["OSS"] = SumStatistics.mean(score_sequences(*sequences, lemmas=lemmas), subjects)
         if "CLS" in measured:
             found = subject_identification(images, subjects, candidates, truth, tokenizer="split", scorers=cls_scorers)
             accuracies = np.mean(list(found.accuracies.values()), axis=0)
-            parts["CLS"] = _SumStatistics.mean(accuracies, [subjects[row] for row in found.rows])
+            parts["CLS"] = SumStatistics.mean(accuracies, [subjects[row] for row in found.rows])
             chance = found.chance
+        statistics[system] = parts
         figures[system] = {metric: part.figure() for metric, part in parts.items()}
         by_owner = {metric: part.by_owner() for metric, part in parts.items()}
         people[system] = {
@@ -172,7 +150,7 @@ def score_systems(
         figures[system] |= _consistency(measured, images, subjects, candidates)
     if alike := _consistency(measured, images, subjects, truth):
         figures[PEOPLE] = alike
-    return Scores(figures, people, unmeasured, chance)
+    return Scores(figures, people, unmeasured, chance, statistics)
 
 
 def _check_metrics(metrics: Sequence[str], scorers: Sequence[str] | None) -> list[str]:
@@ -193,13 +171,13 @@ def _check_metrics(metrics: Sequence[str], scorers: Sequence[str] | None) -> lis
 
 def _captions(
     measured: Sequence[str], candidates: list[str], references: list[str], subjects: Sequence[str]
-) -> dict[str, _SumStatistics]:
+) -> dict[str, SumStatistics]:
     pair = (candidates, references)
-    makers: dict[str, Callable[[], _SumStatistics]] = {
-        "BLEU-4": lambda: _SumStatistics(bleu_statistics(*pair, tokenizer="split"), bleu4_from_statistics, subjects),
-        "CIDEr": lambda: _SumStatistics.mean(cider(*pair, tokenizer="split").pairs, subjects),
-        "METEOR": lambda: _SumStatistics(meteor_statistics(*pair, tokenizer="split"), meteor_from_statistics, subjects),
-        "ROUGE-L": lambda: _SumStatistics.mean(rouge_l(*pair, tokenizer="split").pairs, subjects),
+    makers: dict[str, Callable[[], SumStatistics]] = {
+        "BLEU-4": lambda: SumStatistics(bleu_statistics(*pair, tokenizer="split"), bleu4_from_statistics, subjects),
+        "CIDEr": lambda: SumStatistics.mean(cider(*pair, tokenizer="split").pairs, subjects),
+        "METEOR": lambda: SumStatistics(meteor_statistics(*pair, tokenizer="split"), meteor_from_statistics, subjects),
+        "ROUGE-L": lambda: SumStatistics.mean(rouge_l(*pair, tokenizer="split").pairs, subjects),
     }
     return {metric: make() for metric, make in makers.items() if metric in measured}
 
@@ -213,9 +191,7 @@ def _consistency(
     owners = list(map(str, found.images))
     by_image = dict(zip(_CONSISTENCY, (found.by_image, found.multi_reference), strict=True))
     return {
-        metric: _SumStatistics.mean(values, owners).figure()
-        for metric, values in by_image.items()
-        if metric in measured
+        metric: SumStatistics.mean(values, owners).figure() for metric, values in by_image.items() if metric in measured
     }
 
 

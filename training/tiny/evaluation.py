@@ -16,9 +16,10 @@ import torch
 
 from pydeper import DeperModel, Persona, Sample
 from pydeper.vlm import DecodingOptions, VisionLanguageModel
-from training.evaluation.bootstrap import bootstrap_mean, bootstrap_statistic
+from training.evaluation.bootstrap import bootstrap_mean
 from training.evaluation.probes import transfer_probe
 from training.evaluation.report import Figure
+from training.evaluation.sum_statistics import SumStatistics, share_of_the_way
 from training.metrics.bleu import bleu4_from_statistics, bleu_statistics
 from training.metrics.cider import cider
 from training.metrics.object_sequence_score import object_sequence_score
@@ -29,6 +30,7 @@ from training.tiny.people import People
 from training.tiny.viewers import TRAITS, Viewer, mentioned_shapes
 from training.vlm.steered_vlm import SteeredVLM
 
+ZERO_SHOT, CEILING = "zero-shot", "ceiling"
 STYLE = "description"
 MAX_NEW_TOKENS = 96
 SCORERS = ("bleu4", "rouge_l", "cider")
@@ -43,12 +45,12 @@ class Descriptions:
     references: list[str]
     conditions: dict[str, list[str]]
 
-    def score(self) -> dict[str, dict[str, Figure]]:
-        """All metrics of all conditions, with 95 % intervals over people."""
+    def statistics(self) -> dict[str, dict[str, SumStatistics]]:
+        """All metrics of all conditions, by person."""
         scenes = len(self.references) // len(self.viewers)
         people = [viewer.name for viewer in self.viewers for _ in range(scenes)]
         images = [scene for _ in self.viewers for scene in range(scenes)]
-        return {name: _score(texts, self.references, people, images) for name, texts in self.conditions.items()}
+        return {name: _statistics(texts, self.references, people, images) for name, texts in self.conditions.items()}
 
 
 def describe_scenes(
@@ -70,13 +72,13 @@ def describe_scenes(
         ceiling: (viewers, hidden) soft tokens made of the true traits.
     """
     options = DecodingOptions(max_new_tokens=MAX_NEW_TOKENS)
-    table: dict[str, list[list[str]]] = {name: [] for name in ("zero-shot", *personas, "ceiling")}
+    table: dict[str, list[list[str]]] = {name: [] for name in (ZERO_SHOT, *personas, CEILING)}
     for image in people.test_images():
         encoded = model.encode_image(image)
-        table["zero-shot"].append([model.describe(encoded, max_new_tokens=MAX_NEW_TOKENS)] * len(viewers))
+        table[ZERO_SHOT].append([model.describe(encoded, max_new_tokens=MAX_NEW_TOKENS)] * len(viewers))
         for name, everybody in personas.items():
             table[name].append(model.describe_each(encoded, everybody, max_new_tokens=MAX_NEW_TOKENS))
-        table["ceiling"].append([g.text for g in vlm.generate(vlm.encode_image(image), STYLE, ceiling, options)])
+        table[CEILING].append([g.text for g in vlm.generate(vlm.encode_image(image), STYLE, ceiling, options)])
     return Descriptions(
         viewers=tuple(viewers),
         references=[viewer.describe(scene) for viewer in viewers for scene in people.test_scenes],
@@ -85,6 +87,21 @@ def describe_scenes(
             for name, rows in table.items()
         },
     )
+
+
+def figures_of(statistics: Mapping[str, Mapping[str, SumStatistics]]) -> dict[str, dict[str, Figure]]:
+    """The figures of all conditions, with 95 % intervals over people."""
+    return {name: {metric: own.figure() for metric, own in row.items()} for name, row in statistics.items()}
+
+
+def shares_of(statistics: Mapping[str, Mapping[str, SumStatistics]]) -> dict[str, dict[str, Figure]]:
+    """How far the conditions between zero-shot (0) and ceiling (1) come in each metric."""
+    low, high = statistics[ZERO_SHOT], statistics[CEILING]
+    return {
+        name: {metric: share_of_the_way(low[metric], own, high[metric]) for metric, own in row.items()}
+        for name, row in statistics.items()
+        if name not in (ZERO_SHOT, CEILING)
+    }
 
 
 def personas_of(model: DeperModel, samples: Sequence[Sequence[Sample]]) -> list[Persona]:
@@ -188,29 +205,24 @@ _INPUTS = {
 }
 
 
-def _score(texts: list[str], references: list[str], people: list[str], images: list[int]) -> dict[str, Figure]:
-    statistics = bleu_statistics(texts, references, tokenizer=TOKENIZER)
+def _statistics(
+    texts: list[str], references: list[str], people: list[str], images: list[int]
+) -> dict[str, SumStatistics]:
     identified = subject_identification(images, people, texts, references, tokenizer=TOKENIZER, scorers=SCORERS)
     credits = np.mean([identified.accuracies[scorer] for scorer in SCORERS], axis=0)
     return {
-        "BLEU-4": bootstrap_statistic(lambda rows: bleu4_from_statistics(statistics[rows].sum(axis=0)), people),
-        "CIDEr": bootstrap_mean(cider(texts, references, tokenizer=TOKENIZER).pairs, people),
-        "OSS": bootstrap_mean(object_sequence_score(texts, references).pairs, people),
-        "CLS": bootstrap_mean(credits, [people[row] for row in identified.rows]),
+        "BLEU-4": SumStatistics(bleu_statistics(texts, references, tokenizer=TOKENIZER), bleu4_from_statistics, people),
+        "CIDEr": SumStatistics.mean(cider(texts, references, tokenizer=TOKENIZER).pairs, people),
+        "OSS": SumStatistics.mean(object_sequence_score(texts, references).pairs, people),
+        "CLS": SumStatistics.mean(credits, [people[row] for row in identified.rows]),
         **looking(texts, references, people),
     }
 
 
-def looking(texts: Sequence[str], references: Sequence[str], people: Sequence[str]) -> dict[str, Figure]:
-    """How far descriptions follow the order in which people look, see `viewing_agreement`; intervals over people."""
+def looking(texts: Sequence[str], references: Sequence[str], people: Sequence[str]) -> dict[str, SumStatistics]:
+    """How far descriptions follow the order in which people look, see `viewing_agreement`."""
     looked = viewing_agreement([mentioned_shapes(t) for t in texts], [mentioned_shapes(r) for r in references])
     return {
-        "first object": _pooled_accuracy(looked.first_correct, looked.first_total, people),
-        "pairwise order": _pooled_accuracy(looked.orders_correct, looked.orders_total, people),
+        "first object": SumStatistics.ratio(looked.first_correct, looked.first_total, people),
+        "pairwise order": SumStatistics.ratio(looked.orders_correct, looked.orders_total, people),
     }
-
-
-def _pooled_accuracy(right: np.ndarray, total: np.ndarray, people: Sequence[str]) -> Figure:
-    """The fraction right over all people, with its interval; None where fewer than 2 people have anything to score."""
-    scored = {person for person, count in zip(people, total, strict=True) if count}
-    return bootstrap_mean(right, people, weights=total) if len(scored) > 1 else None

@@ -9,14 +9,26 @@ import torch
 from pydeper import DeperModel, Persona
 from pydeper.vlm import VisionLanguageModel, open_vlm
 from training.evaluation.report import Figure, write_report
+from training.evaluation.sum_statistics import SumStatistics
 from training.tiny import evaluation
 from training.tiny.make import TrainedModel
 from training.tiny.people import support_samples
 from training.tiny.pretraining import trait_tokens
 from training.tiny.viewers import Viewer
 
+_Statistics = dict[str, dict[str, SumStatistics]]
+
 COMMAND = "python -m training tiny"
-REPORTS = ("tiny-unseen", "tiny-seen", "tiny-tokens", "tiny-probes", "tiny-looking", "tiny-parity")
+REPORTS = (
+    "tiny-unseen",
+    "tiny-unseen-way",
+    "tiny-seen",
+    "tiny-seen-way",
+    "tiny-tokens",
+    "tiny-probes",
+    "tiny-looking",
+    "tiny-parity",
+)
 """What `measure` writes."""
 
 
@@ -41,10 +53,14 @@ def measure(trained: TrainedModel, bundle: Path, parity: Mapping[str, float], fo
         "scorers of CLS": ", ".join(evaluation.SCORERS),
         "intervals": "95 %, bootstrap over people",
     }
-    title = "Tiny world, people not seen in training"
-    write_report(folder, "tiny-unseen", _score_unseen(model, vlm, trained), title=title, facts=facts)
-    title = "Tiny world, people seen in training"
-    write_report(folder, "tiny-seen", _score_seen(model, vlm, trained), title=title, facts=facts)
+    for name, people_are, statistics in (
+        ("tiny-unseen", "not seen in training", _measure_unseen(model, vlm, trained)),
+        ("tiny-seen", "seen in training", _measure_seen(model, vlm, trained)),
+    ):
+        title = f"Tiny world, people {people_are}"
+        write_report(folder, name, evaluation.figures_of(statistics), title=title, facts=facts)
+        title += ": how far on the way from zero-shot to the ceiling"
+        write_report(folder, f"{name}-way", evaluation.shares_of(statistics), title=title, facts=facts)
     write_report(
         folder,
         "tiny-tokens",
@@ -66,7 +82,7 @@ def measure(trained: TrainedModel, bundle: Path, parity: Mapping[str, float], fo
     )
 
 
-def _score_unseen(model: DeperModel, vlm: VisionLanguageModel, trained: TrainedModel) -> dict[str, dict[str, Figure]]:
+def _measure_unseen(model: DeperModel, vlm: VisionLanguageModel, trained: TrainedModel) -> _Statistics:
     people = trained.people
     count = len(people.support[0][0])
     samples = support_samples(people, 0, count)
@@ -78,28 +94,28 @@ def _score_unseen(model: DeperModel, vlm: VisionLanguageModel, trained: TrainedM
             model, evaluation.without_description(samples)
         ),
     }
-    return _score(model, vlm, trained, people.unseen, personas)
+    return _measure(model, vlm, trained, people.unseen, personas)
 
 
-def _score_seen(model: DeperModel, vlm: VisionLanguageModel, trained: TrainedModel) -> dict[str, dict[str, Figure]]:
-    """Scores as many seen people as there are unseen ones, so that CLS chooses among equally many."""
+def _measure_seen(model: DeperModel, vlm: VisionLanguageModel, trained: TrainedModel) -> _Statistics:
+    """As many seen people as there are unseen ones, so that CLS chooses among equally many."""
     people = trained.people
     viewers = people.seen[: len(people.unseen)]
     samples = [[sample for sample in people.training if sample.subject == viewer.name] for viewer in viewers]
     personas = {f"DEPER, {len(samples[0])} training samples": evaluation.personas_of(model, samples)}
-    return _score(model, vlm, trained, viewers, personas)
+    return _measure(model, vlm, trained, viewers, personas)
 
 
-def _score(
+def _measure(
     model: DeperModel,
     vlm: VisionLanguageModel,
     trained: TrainedModel,
     viewers: Sequence[Viewer],
     personas: Mapping[str, Sequence[Persona]],
-) -> dict[str, dict[str, Figure]]:
+) -> _Statistics:
     with torch.no_grad():
         ceiling = trait_tokens(trained.vlm, [viewer.words() for viewer in viewers]).numpy()
-    return evaluation.describe_scenes(model, vlm, trained.people, viewers, personas, ceiling).score()
+    return evaluation.describe_scenes(model, vlm, trained.people, viewers, personas, ceiling).statistics()
 
 
 def _token_agreement(model: DeperModel, vlm: VisionLanguageModel, trained: TrainedModel) -> dict[str, Figure]:

@@ -5,9 +5,8 @@ training: of weights, batches and dropout. What is done is kept, system by syste
 """
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 import numpy as np
@@ -25,11 +24,9 @@ from training.config import load_config, shaping_settings_at
 from training.data.encoded import EncodedDataset, encode_dataset, image_tokens
 from training.data.image_features import ImageFeatures
 from training.data.images import Images
-from training.evaluation.bootstrap import Interval
-from training.evaluation.pooled import Pooled
 from training.evaluation.predictions import Prediction, read_predictions
-from training.evaluation.report import Figure, check_reports, write_report
-from training.evaluation.scores import METRICS, PEOPLE, check_metrics, score_systems
+from training.evaluation.report import check_reports
+from training.evaluation.scores import METRICS, check_metrics
 from training.loop.train import train
 from training.network.adapter import Adapter
 from training.network.deper import Deper
@@ -40,14 +37,12 @@ from training.stages.stage1 import Stage1Task
 from training.stages.stage2 import Stage2Task
 from training.tiny import make
 from training.tiny.config import TinyConfig
-from training.tiny.evaluation import MAX_NEW_TOKENS, STYLE, TOKENIZER, looking
+from training.tiny.evaluation import MAX_NEW_TOKENS, STYLE, TOKENIZER
 from training.tiny.people import People, simulate_people, support_samples
 from training.tiny.pretraining import trait_tokens
+from training.tiny.table_scores import CLS_SCORERS, REPORTS, write_tables
 from training.tiny.viewers import Viewer
 from training.vlm.steered_vlm import SteeredVLM
-
-CLS_SCORERS = ("BLEU-4", "ROUGE-L", "CIDEr")
-"""Without METEOR, which would take hours for all pairs of people in the world."""
 
 DEPER, CEILING = "DEPER", "ceiling"
 SEEDLESS = ("zero-shot", "text-statistics", "few-shot", CEILING)
@@ -122,7 +117,7 @@ def run(
     systems: Sequence[str] = SYSTEMS,
     metrics: Sequence[str] = METRICS,
 ) -> None:
-    """Makes the table: `tiny-table-seen` and `tiny-table-unseen`, and how far seeds differ in `tiny-table-seeds`.
+    """Makes the tables, see `training.tiny.table_scores.write_tables`.
 
     Args:
         config_file: A configuration of the tiny model.
@@ -146,7 +141,7 @@ def run(
     if seeds < 1:
         raise InvalidArgumentError(f"seeds is {seeds}; at least 1 is needed")
     check_metrics(metrics)
-    check_reports(report, [f"tiny-table-{group}" for group in ("seen", "unseen", "seeds")])
+    check_reports(report, REPORTS)
     config = load_config(TinyConfig, config_file, changes)
     world = World.make(config, frozen)
     todo = [(seed, system) for seed in range(seeds) for system in systems if seed == 0 or system not in SEEDLESS]
@@ -169,7 +164,8 @@ def run(
         "scorers of CLS": ", ".join(CLS_SCORERS),
         "intervals": "95 %, bootstrap over people, all trainings of a person together",
     }
-    _write(report, answers, facts, seeds, metrics)
+    unseeded = [system for system in systems if system in SEEDLESS]
+    write_tables(report, answers, facts, metrics, reference=DEPER, unseeded=unseeded)
 
 
 def answer(world: World, config: TinyConfig, system: str, seed: int, folder: Path) -> list[Prediction]:
@@ -295,76 +291,8 @@ def evaluated_people(people: People) -> list[Person]:
     ]
 
 
-# --- scores
-
-
 def _command(seeds: int, systems: Sequence[str], metrics: Sequence[str], changes: Sequence[str]) -> str:
     chosen = [("--systems", systems, SYSTEMS), ("--metrics", metrics, METRICS)]
     words = ["python", "-m", "training", "table", "--seeds", str(seeds)]
     words += [word for option, some, known in chosen if tuple(some) != known for word in (option, *some)]
     return shlex.join([*words, *(word for change in changes for word in ("--set", change))])
-
-
-def _write(
-    folder: Path,
-    answers: Mapping[str, list[list[Prediction]]],
-    facts: dict[str, Any],
-    seeds: int,
-    metrics: Sequence[str],
-) -> None:
-    spread: dict[str, dict[str, Figure]] = {}
-    if seeds > 1:
-        spread = {system: {} for system in answers if system not in SEEDLESS}
-    for group in ("seen", "unseen"):
-        by_seed = {
-            system: [[row for row in rows if row.dataset == group] for rows in per_seed]
-            for system, per_seed in answers.items()
-        }
-        title = f"Tiny world, people {'seen in training' if group == 'seen' else 'not seen in training'}"
-        write_report(folder, f"tiny-table-{group}", score(by_seed, metrics), title=title, facts=facts)
-        # Each training scored by itself, to see how much the seed alone moves a figure.
-        alone = [
-            score({system: [by_seed[system][seed]] for system in spread}, metrics) for seed in range(seeds) if spread
-        ]
-        for system, deviations in spread.items():
-            for metric in alone[0][system]:
-                deviations[f"{metric}, {group}"] = _deviation([scores[system][metric] for scores in alone])
-    if spread:
-        title = "Tiny world, standard deviation between trainings that differ in their seed alone"
-        write_report(folder, "tiny-table-seeds", spread, title=title, facts=facts)
-
-
-def score(
-    by_seed: Mapping[str, Sequence[Sequence[Prediction]]], metrics: Sequence[str]
-) -> dict[str, dict[str, Figure]]:
-    """Metrics of all systems; a system's predictions of several trainings are so many more images.
-
-    Args:
-        by_seed: System -> for each training, its predictions; all systems answer the same questions in one order.
-        metrics: Which, beside what is looked at and in which order.
-
-    Returns:
-        System -> metric -> figure; where HC is measured, that of the people themselves is the last row.
-    """
-    pooled = Pooled.of(by_seed)
-    scores = score_systems(
-        pooled.images,
-        pooled.subjects,
-        pooled.references,
-        pooled.texts,
-        tokenizer=TOKENIZER,
-        metrics=metrics,
-        scorers=CLS_SCORERS,
-    )
-    rows = {
-        system: {**scores.systems[system], **looking(own, pooled.references, pooled.subjects)}
-        for system, own in pooled.texts.items()
-    }
-    return rows | ({PEOPLE: scores.systems[PEOPLE]} if PEOPLE in scores.systems else {})
-
-
-def _deviation(figures: Sequence[Figure]) -> float | None:
-    """Standard deviation of the estimates; None where a training has none."""
-    values = [figure.estimate if isinstance(figure, Interval) else figure for figure in figures]
-    measured = [value for value in values if value is not None]
-    return float(np.std(measured, ddof=1)) if len(measured) == len(values) else None

@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
+import attrs
 import pytest
 
 from training.cli.main import main
 from training.evaluation.predictions import Prediction
 from training.evaluation.scores import PEOPLE
-from training.tiny import table
+from training.tiny import table, table_scores
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -44,6 +45,8 @@ def test_every_system_and_seed_is_in_the_table_and_is_made_once(tmp_path, monkey
         assert list(rows.pop(PEOPLE)) == ["HC"]
         assert list(rows) == list(table.SYSTEMS)
         assert all(list(figures) == metrics for figures in rows.values())
+        differences = result(tmp_path, f"tiny-table-{people}-differences")
+        assert list(differences) == [system for system in table.SYSTEMS if system != table.DEPER]
     assert "DEPER, no FiLM" in result(tmp_path, "tiny-table-seeds")
     assert "zero-shot" not in result(tmp_path, "tiny-table-seeds")
     predictions = {path.parent: path.read_bytes() for path in (tmp_path / "table").glob("*/seed-*/predictions.jsonl")}
@@ -80,12 +83,32 @@ def test_trainings_of_a_system_are_pooled():
     pytest.importorskip("spacy")
     right = answers(*["I can see a red star."] * 2, *["I can see a blue star."] * 2)
     wrong = answers(*["I can see a blue star."] * 2, *["I can see a red star."] * 2)
-    scores = table.score({"good": [right, right], "mixed": [right, wrong], "bad": [wrong, wrong]}, METRICS)
+    scores = table_scores.score({"good": [right, right], "mixed": [right, wrong], "bad": [wrong, wrong]}, METRICS)
     assert scores.pop(PEOPLE)["HC"].estimate < scores["bad"]["BLEU-4"].estimate < 1
     cls = {system: scores[system]["CLS"].estimate for system in scores}
     assert cls == {"good": 1.0, "mixed": 0.5, "bad": 0.0}
     assert scores["good"]["BLEU-4"].estimate == pytest.approx(1.0, abs=1e-6)
     assert scores["bad"]["first object"].estimate == 1.0
+
+
+def test_the_lead_over_each_system_has_an_interval_of_its_own(tmp_path):
+    pytest.importorskip("spacy")
+    right = answers(*["I can see a red star."] * 2, *["I can see a blue star."] * 2)
+    wrong = answers(*["I can see a blue star."] * 2, *["I can see a red star."] * 2)
+    unseen = [[attrs.evolve(row, dataset="unseen") for row in rows] for rows in (right, wrong)]
+    everything = {"good": [right + unseen[0]], "same": [right + unseen[0]], "bad": [wrong + unseen[1]]}
+    report = tmp_path / "report"
+    table_scores.write_tables(report, everything, {}, METRICS, reference="good", unseeded=[])
+    lead = result(tmp_path, "tiny-table-unseen-differences")
+    assert list(lead) == ["same", "bad"]
+    assert set(lead["same"]["CLS"].values()) == {0.0, 0.95}
+    assert lead["bad"]["CLS"] == {"value": 1.0, "low": 1.0, "high": 1.0, "level": 0.95}
+    assert lead["bad"]["first object"]["value"] == 0.0
+    table_scores.write_tables(tmp_path / "without", everything, {}, METRICS, reference="DEPER", unseeded=[])
+    assert {path.name for path in (tmp_path / "without").glob("*.json")} == {
+        "tiny-table-seen.json",
+        "tiny-table-unseen.json",
+    }
 
 
 @pytest.mark.parametrize(
