@@ -17,9 +17,11 @@ from pydeper.bundle.checksums import sha256
 from pydeper.bundle.config import BundleConfig, Precision
 from pydeper.bundle.layout import ADAPTER, CARD, CONFIG, MANIFEST, PERSONA_ENCODER, TOKENIZER
 from pydeper.bundle.manifest import MANIFEST_FORMAT_VERSION, ManifestEntry, list_files, verify
+from pydeper.bundle.openvino_files import LANGUAGE_MODEL, named_precisions
 from pydeper.bundle.vlm_files import precisions_of
 from pydeper.errors import BundleError
 from pydeper.model.model import DeperModel
+from pydeper.runtime.target import Runtime
 from training.outputs import exists, output_folder
 
 # What `python -m export vlm` writes beside a VLM's files: in a bundle its own tokenizer and config say it.
@@ -100,8 +102,8 @@ def _assemble(target: Path, config: BundleConfig, parts: Mapping[str, Path]) -> 
         (building / CONFIG).write_text(config.to_json(), encoding="utf-8")
         (building / CARD).write_text(card_of(building), encoding="utf-8")
         write_manifest(building)
-        for precision in _precisions(building, config):
-            DeperModel(open_bundle(building, precision=precision), device="cpu")
+        for precision, runtime in _variants(building, config):
+            DeperModel(open_bundle(building, precision=precision, runtime=runtime), device="cpu")
         with suppress(FileNotFoundError):
             target.rename(replaced)
         building.rename(target)
@@ -134,15 +136,24 @@ def check_replaceable(target: Path) -> None:
         ) from error
 
 
-def _precisions(folder: Path, config: BundleConfig) -> list[Precision]:
-    """The precisions that a bundle can be opened in without fetching more than its default."""
+def _variants(folder: Path, config: BundleConfig) -> list[tuple[Precision, Runtime | None]]:
+    """The variants of its VLM that a bundle can be opened in without fetching more than its default.
+
+    Returns:
+        Precisions, each with the runtime that its files are for, or None where any runtime reads them.
+    """
+    default = config.vlm.precision
     if config.vlm.is_on_hub:
-        return [config.vlm.precision]
+        return [(default, None)]
     vlm = folder / config.vlm.source
-    there = precisions_of(path.relative_to(vlm).as_posix() for path in vlm.rglob("*"))
-    if config.vlm.precision not in there:
+    names = [path.relative_to(vlm).as_posix() for path in vlm.rglob("*")]
+    there: list[tuple[Precision, Runtime | None]] = [(precision, None) for precision in precisions_of(names)]
+    there += [(precision, "openvino") for precision in named_precisions(names)]
+    if LANGUAGE_MODEL in names:
+        there.append((default, "openvino"))
+    if default not in (precisions := [precision for precision, _ in there]):
         raise BundleError(
-            f"config.vlm.precision: {config.vlm.precision!r} is not among the exported: {', '.join(there) or 'none'}"
+            f"config.vlm.precision: {default!r} is not among the exported: {', '.join(precisions) or 'none'}"
         )
     return there
 

@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from os import PathLike
 from pathlib import Path
 
@@ -13,8 +13,16 @@ from pydeper.bundle.config import BundleConfig, Precision, VLMConfig
 from pydeper.bundle.default import default_model_name
 from pydeper.bundle.layout import ADAPTER, BUILTIN, CARD, CONFIG, MANIFEST, PERSONA_ENCODER, TOKENIZER, read_file
 from pydeper.bundle.manifest import ManifestEntry, check_files, read_manifest, verify
-from pydeper.bundle.vlm_files import check_precision, choose_files, precisions_of, unneeded_files
+from pydeper.bundle.vlm_files import (
+    VLMFiles,
+    check_precision,
+    choose_files,
+    precisions_of,
+    runtimes_for,
+    unneeded_files,
+)
 from pydeper.errors import BundleError
+from pydeper.runtime.target import Runtime, Target, choose_target
 
 _FOR_PERSONAS = (CONFIG, PERSONA_ENCODER, TOKENIZER)
 """The files that making a persona takes."""
@@ -54,10 +62,12 @@ class Bundle(EncoderBundle):
     Attributes:
         vlm_folder: Where the VLM's files lie: a folder in the bundle, or a repository in the Hub's cache.
         precision: Which of them to open: see `pydeper.bundle.vlm_files.find_files`.
+        target: The runtime that they were chosen for, and why that one.
     """
 
     vlm_folder: Path
     precision: Precision
+    target: Target
 
 
 def open_bundle(
@@ -66,11 +76,12 @@ def open_bundle(
     revision: str | None = None,
     local_files_only: bool = False,
     precision: Precision | None = None,
+    runtime: Runtime | None = None,
 ) -> Bundle:
     """Finds a model, checks the files that will be used and reads its config.
 
-    The manifest covers the bundle's own files: those needed for the precision are checked against it, and the VLM's
-    files in other precisions need not be there. From the Hub only the files needed are fetched. Where `vlm.source` is
+    The manifest covers the bundle's own files: those needed for the precision and the runtime are checked against it,
+    and the VLM's other files need not be there. From the Hub only the files needed are fetched. Where `vlm.source` is
     a Hub repository, its files are not in the manifest; they are pinned by the commit in `vlm.source_revision`.
 
     Large files that were checked before and have not changed since are not read again; see `pydeper.bundle.checksums`.
@@ -82,24 +93,29 @@ def open_bundle(
         revision: Branch, tag or commit of a Hub id.
         local_files_only: Never connect to the Hub; use what its local cache holds.
         precision: Which variant of the VLM; None is the only one there is, and of several the one in `config.json`.
+        runtime: What will compute the VLM; None chooses by the VLM's files and by what is installed (`choose_target`).
 
     Raises:
         BundleError: There is no such model, a file is missing, altered or not in the manifest, the VLM does not come
-            in that precision, or the format is one that this version does not read; names the file and the remedy.
-        InvalidArgumentError: There is no such precision.
+            in that precision or for that runtime, or the format is one that this version does not read; names the file
+            and the remedy.
+        InvalidArgumentError: There is no such precision or runtime.
+        RuntimeMissingError: The runtime is not installed, or none that reads the VLM's files.
     """
     check_precision(precision)
     found = _find(name_or_folder, revision, local_files_only)
     vlm = found.config.vlm
     unneeded: list[str] = []
     if not vlm.is_on_hub:
-        precision, unneeded = _choose_variant(found.folder, vlm, found.entries, precision)
+        prefix = f"{vlm.source}/"
+        names = [name.removeprefix(prefix) for name in found.entries if name.startswith(prefix)]
+        files, target = _choose(vlm, names, precision, runtime, str(found.folder / vlm.source))
+        unneeded = [prefix + name for name in unneeded_files(names, files)]
     found.fetch_and_verify(omitted=unneeded, local_files_only=local_files_only)
     vlm_folder = found.folder / vlm.source
     if vlm.is_on_hub:
-        vlm_folder, precision = _fetch_vlm(vlm, precision, local_files_only)
-    assert precision is not None
-    return Bundle(found.folder, found.model_id, found.commit, found.config, vlm_folder, precision)
+        vlm_folder, files, target = _fetch_vlm(vlm, precision, runtime, local_files_only)
+    return Bundle(found.folder, found.model_id, found.commit, found.config, vlm_folder, files.precision, target)
 
 
 def open_encoder_bundle(
@@ -230,35 +246,33 @@ def _locate(
     )
 
 
-def _choose_variant(
-    folder: Path, vlm: VLMConfig, entries: Iterable[str], precision: Precision | None
-) -> tuple[Precision, list[str]]:
-    """Returns the precision to open, and the bundle's files that are for others alone."""
-    prefix = f"{vlm.source}/"
-    names = [name.removeprefix(prefix) for name in entries if name.startswith(prefix)]
-    chosen = choose_files(names, precision or _default_precision(vlm, names), str(folder / vlm.source))
-    return chosen.precision, [prefix + name for name in unneeded_files(names, chosen)]
+def _choose(
+    vlm: VLMConfig, names: list[str], precision: Precision | None, runtime: Runtime | None, where: str
+) -> tuple[VLMFiles, Target]:
+    """Chooses the runtime and the VLM's files for it from a listing of its folder."""
+    target = choose_target(runtime, readers=runtimes_for(names, precision) or runtimes_for(names))
+    if precision is None:
+        there = precisions_of(names, target.runtime)
+        precision = there[0] if len(there) == 1 else vlm.precision
+    return choose_files(names, precision, where, target.runtime), target
 
 
-def _fetch_vlm(vlm: VLMConfig, precision: Precision | None, local_files_only: bool) -> tuple[Path, Precision]:
-    """Returns the folder in the Hub's cache with the files of one precision, and which that is."""
+def _fetch_vlm(
+    vlm: VLMConfig, precision: Precision | None, runtime: Runtime | None, local_files_only: bool
+) -> tuple[Path, VLMFiles, Target]:
+    """Returns the folder in the Hub's cache with the chosen files, these, and the runtime that they are for."""
     commit = vlm.source_revision
     assert commit is not None
     names = hub.list_files(vlm.source, commit=commit, local_files_only=local_files_only, error=BundleError)
-    chosen = choose_files(names, precision or _default_precision(vlm, names), f"{vlm.source} at {commit}")
+    files, target = _choose(vlm, list(names), precision, runtime, f"{vlm.source} at {commit}")
     folder = hub.fetch_folder(
         vlm.source,
         revision=commit,
         local_files_only=local_files_only,
         error=BundleError,
-        patterns=chosen.patterns(),
+        patterns=files.patterns(),
     )
-    return folder, chosen.precision
-
-
-def _default_precision(vlm: VLMConfig, names: Iterable[str]) -> Precision:
-    there = precisions_of(names)
-    return there[0] if len(there) == 1 else vlm.precision
+    return folder, files, target
 
 
 def _refuse_revision(revision: str | None, what: str) -> None:

@@ -17,7 +17,7 @@ from pydeper.images import ImageLike, open_image
 from pydeper.model.adapter import Adapter
 from pydeper.model.batch import check_persona, describe_in_groups, describe_rows, image_key, read_pairs, read_personas
 from pydeper.model.image_cache import ImageCache
-from pydeper.model.loading import find_bundle, load_vlm
+from pydeper.model.loading import find_bundle, load_vlm, target_of
 from pydeper.model.options import DescribeOptions, split_options
 from pydeper.model.report import ModelReport, report_of
 from pydeper.model.requests import DescriptionRequest, nothing_more, parts_of, stream_requests
@@ -25,7 +25,7 @@ from pydeper.persona.encoder import PersonaEncoder, short_fingerprint
 from pydeper.persona.persona import Persona
 from pydeper.publish import push
 from pydeper.runtime.memory import memory_explained
-from pydeper.runtime.target import Runtime, choose_target
+from pydeper.runtime.target import Runtime
 from pydeper.samples.sample import Sample, checked_samples
 from pydeper.vlm import EncodedImage
 from pydeper.vlm.decoding import DecodingOptions, every_row
@@ -59,9 +59,9 @@ class DeperModel(Reopenable):
     ) -> None:
         """Loads a bundle that `pydeper.model.loading.find_bundle` has found and checked; see `from_pretrained`.
 
-        A persona encoder that is open already is used where it is of the same bundle.
+        A persona encoder that is open already is used where it is of the same bundle, on the same runtime.
         """
-        self._target = choose_target(runtime, device=device, threads=threads)
+        self._target = target_of(opened, runtime, device, threads)
         self._images: ImageCache[EncodedImage] = ImageCache(image_cache)
         self.config: Final = opened.config
         self.model_id: Final = opened.model_id
@@ -69,8 +69,10 @@ class DeperModel(Reopenable):
         self._folder = opened.folder
         where = {"precision": opened.precision} if isinstance(opened, Bundle) else {"vlm": vlm}
         self._remember(opened, device=device, threads=threads, image_cache=image_cache, runtime=runtime, **where)
-        if persona_encoder is None or persona_encoder.bundle.folder != opened.folder:
-            persona_encoder = PersonaEncoder(opened, device=device, threads=threads, runtime=runtime)
+        wanted = (opened.folder, self._target.runtime)
+        if persona_encoder is None or (persona_encoder.bundle.folder, persona_encoder.runtime) != wanted:
+            # Where the VLM's files decided for a runtime, the encoder by itself might take another.
+            persona_encoder = PersonaEncoder(opened, device=device, threads=threads, runtime=self._target.runtime)
         self.persona_encoder: Final = persona_encoder
         self._adapter = Adapter(opened, self._target)
         self._vlm = load_vlm(opened, persona_encoder.tokenizer, target=self._target, servers=vlm)
@@ -106,18 +108,19 @@ class DeperModel(Reopenable):
             vlm: None runs the vision-language model here. The address of a vLLM server (``"http://host:8000/v1"``),
                 several, or `VLLMServers` with settings: it runs there, and its files are neither needed nor read.
             runtime: ``"onnxruntime"`` or ``"openvino"``: what computes the model on this machine. None is
-                ``$PYDEPER_RUNTIME``, else the one that is installed, and of both ONNX Runtime.
+                ``$PYDEPER_RUNTIME``, else the one that is installed and reads the model's files, and of both ONNX
+                Runtime.
 
         Raises:
             BundleError: There is no such model, or it is damaged, or of a format that this version does not read, or
-                does not come in that precision.
+                does not come in that precision, or has no files for that runtime.
             InvalidArgumentError: The device cannot be used, there is no such precision or runtime, or `threads` or
                 `image_cache` is out of its range.
             RuntimeMissingError: The runtime is not installed, or ONNX Runtime is installed twice.
             VLLMError: No server can be reached, or one cannot serve this model; its kinds say which and what to do.
         """
         servers = None if vlm is None else VLLMServers.of(vlm)
-        opened = find_bundle(name_or_folder, revision, local_files_only, precision, servers)
+        opened = find_bundle(name_or_folder, revision, local_files_only, precision, servers, runtime)
         return cls(opened, device=device, threads=threads, image_cache=image_cache, vlm=servers, runtime=runtime)
 
     def push_to_hub(

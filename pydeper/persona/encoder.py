@@ -54,6 +54,7 @@ class PersonaEncoder(Reopenable):
         config: Its part of the bundle's `config.json`.
         bundle: The bundle that it is from.
         tokenizer: The bundle's tokenizer.
+        runtime: What computes it.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class PersonaEncoder(Reopenable):
         """Opens the encoder of a bundle that was found and checked; see `from_pretrained`."""
         target = choose_target(runtime, device=device, threads=threads)
         self._remember(bundle, device=device, threads=threads, runtime=runtime)
+        self.runtime: Final = target.runtime
         self.bundle: Final = bundle
         self.config: Final = bundle.config.persona_encoder
         self.tokenizer: Final[Tokenizer] = open_tokenizer(bundle.folder / TOKENIZER)

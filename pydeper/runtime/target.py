@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -76,13 +76,21 @@ class Target:
         return explain_device(self.device, taken)
 
 
-def choose_target(runtime: Runtime | None = None, *, device: str = "auto", threads: int | None = None) -> Target:
+def choose_target(
+    runtime: Runtime | None = None,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    readers: Collection[Runtime] = get_args(Runtime),
+) -> Target:
     """Chooses the runtime, and says why.
 
     Args:
-        runtime: Which; None is ``$PYDEPER_RUNTIME``, else the one that is installed, and of both ONNX Runtime.
+        runtime: Which; None is ``$PYDEPER_RUNTIME``, else the one that is installed and can read the files, and of both
+            ONNX Runtime.
         device: See `Target`.
         threads: See `Target`.
+        readers: The runtimes that can read the files in question. One that is named is not held to them.
 
     Raises:
         InvalidArgumentError: There is no such runtime, or `threads` is below 1.
@@ -97,6 +105,12 @@ def choose_target(runtime: Runtime | None = None, *, device: str = "auto", threa
         return Target(_checked(named, f"${RUNTIME_VARIABLE}", there), device, threads, f"as ${RUNTIME_VARIABLE} says")
     if not there:
         raise RuntimeMissingError(f"no runtime is installed: {_EXTRAS['onnxruntime']}, or {_EXTRAS['openvino']}")
+    if len(readers) == 1:
+        (only,) = readers
+        if only not in there:
+            raise RuntimeMissingError(f"the model's files are for {only!r}, which is not installed: {_EXTRAS[only]}")
+        if len(there) > 1:
+            return Target(only, device, threads, "the only one that reads the model's files")
     if len(there) == 1:
         return Target(there[0], device, threads, "the only runtime installed")
     return Target("onnxruntime", device, threads, "the default where both runtimes are installed")

@@ -42,13 +42,11 @@ class SmallVLM:
         return Qwen2VLRuntime(self.folder, self.config, self.prompts, self.tokenizer, runtime=runtime, threads=1)
 
 
-@pytest.fixture(scope="session")
-def tokenizer() -> Tokenizer:
+def small_tokenizer() -> Tokenizer:
     return build_tokenizer(CORPUS * 10, 340)
 
 
-@pytest.fixture(scope="session")
-def torch_vlm(tokenizer: Tokenizer) -> Qwen2VLForConditionalGeneration:
+def small_model(tokenizer: Tokenizer) -> Qwen2VLForConditionalGeneration:
     """hidden 64, 2 layers, 4 heads of 16 on 2 key heads; vision width 32, depth 2; weights that float16 can hold."""
     config = Qwen2VLConfig(
         text_config={
@@ -82,6 +80,16 @@ def torch_vlm(tokenizer: Tokenizer) -> Qwen2VLForConditionalGeneration:
             offset = 0.0 if name.endswith("bias") else offset
             parameter.copy_((offset + spread * noise).half().float())
     return model
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return small_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def torch_vlm(tokenizer: Tokenizer) -> Qwen2VLForConditionalGeneration:
+    return small_model(tokenizer)
 
 
 @pytest.fixture(scope="session")

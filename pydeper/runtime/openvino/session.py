@@ -1,7 +1,7 @@
-"""OpenVINO sessions: an ONNX file compiled for a device."""
+"""OpenVINO sessions: an ONNX file, or one of OpenVINO's own, compiled for a device."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pydeper.errors import BundleError, InvalidArgumentError
 from pydeper.runtime.forks import ProcessBound
 from pydeper.runtime.onnx_file import check_model
+from pydeper.runtime.openvino.intermediate import check_intermediate, make_stateless, weights_precision
 from pydeper.runtime.openvino.library import import_openvino
 from pydeper.runtime.openvino.operators import conversions
 
@@ -40,11 +41,17 @@ class Value:
 
 
 class OpenVINOSession(ProcessBound):
-    """A `pydeper.runtime.graph.Session` on OpenVINO, for this process alone (`pydeper.runtime.forks`); thread-safe."""
+    """A `pydeper.runtime.graph.Session` on OpenVINO, for this process alone (`pydeper.runtime.forks`); thread-safe.
 
-    def __init__(self, compiled: Any, device: str) -> None:
+    Attributes:
+        precision: ``"fp32"``, ``"fp16"``, ``"int8"`` or ``"int4"``, by the weights of a file of OpenVINO's own; None
+            for an ONNX file.
+    """
+
+    def __init__(self, compiled: Any, device: str, precision: str | None = None) -> None:
         """Takes over a model that was compiled for a device."""
         super().__init__(compiled)
+        self.precision = precision
         self._device = device
         # Where OpenVINO leaves out a cast, one value has the names of both sides.
         self._inputs = [_value_of(port, port.get_node().get_friendly_name()) for port in compiled.inputs]
@@ -118,15 +125,20 @@ def check_openvino_device(device: str) -> None:
         )
 
 
-def open_openvino_session(path: Path, *, device: str = "cpu", threads: int | None = None) -> OpenVINOSession:
-    """Opens an ONNX file on OpenVINO.
+def open_openvino_session(
+    path: Path, *, device: str = "cpu", threads: int | None = None, prepare: Callable[[Any], None] = lambda model: None
+) -> OpenVINOSession:
+    """Opens an ONNX file, or a file of OpenVINO's own (`.xml`), on OpenVINO.
 
-    The file need not be trusted: `pydeper.runtime.onnx_file` goes over it before OpenVINO does.
+    An ONNX file need not be trusted: `pydeper.runtime.onnx_file` goes over it before OpenVINO does. In a file of
+    OpenVINO's own, what a model keeps between runs becomes inputs and outputs, so that its runs know nothing of each
+    other.
 
     Args:
         path: The file; a file of external data stands beside it.
         device: One of `DEVICES`.
         threads: Threads of one run on a CPU; None leaves the number to OpenVINO.
+        prepare: Changes the model, an `openvino.Model`, before it is compiled.
 
     Raises:
         RuntimeMissingError: OpenVINO is missing.
@@ -137,18 +149,23 @@ def open_openvino_session(path: Path, *, device: str = "cpu", threads: int | Non
     check_openvino_device(device)
     if not path.is_file():
         raise BundleError(f"{path}: no such file; the bundle is incomplete, fetch it again")
-    check_model(path)
+    is_onnx = path.suffix != ".xml"
+    (check_model if is_onnx else check_intermediate)(path)
     settings: dict[str, object] = dict(_EXACT)
     if DEVICES[device] == "CPU":
         settings |= _ON_CPU if threads is None else {**_ON_CPU, "INFERENCE_NUM_THREADS": threads}
     core = openvino.Core()
-    for conversion in conversions():
+    for conversion in conversions() if is_onnx else ():
         core.add_extension(conversion)
     try:
-        compiled = core.compile_model(core.read_model(path), DEVICES[device], settings)
+        model = core.read_model(path)
+        precision = None if is_onnx else weights_precision(model)
+        make_stateless(model)
+        prepare(model)
+        compiled = core.compile_model(model, DEVICES[device], settings)
     except Exception as error:  # OpenVINO raises RuntimeError for everything
         raise BundleError(f"{path}: OpenVINO {openvino.__version__.partition('-')[0]} {_explained(error)}") from error
-    return OpenVINOSession(compiled, DEVICES[device])
+    return OpenVINOSession(compiled, DEVICES[device], precision)
 
 
 def _value_of(port: Any, name: str) -> Value:

@@ -20,7 +20,7 @@ def open_embeddings(path: Path, config: VLMConfig, target: Target) -> Embed:
     """Opens the embedding table.
 
     Args:
-        path: `embed_tokens.npy`, or a graph (input_ids -> inputs_embeds).
+        path: `embed_tokens.npy`, or a graph (input_ids, which Optimum calls input -> inputs_embeds).
         config: Sizes.
         target: Where the graph runs.
 
@@ -34,11 +34,12 @@ def open_embeddings(path: Path, config: VLMConfig, target: Target) -> Embed:
         table = _open_table(path, config)
         return lambda ids: table[np.asarray(ids, np.int64)].astype(np.float32)
     session = target.open(path)
-    check_names(path, session, ["input_ids"], ["inputs_embeds"])
+    ids_name = "input" if any(value.name == "input" for value in session.get_inputs()) else "input_ids"
+    check_names(path, session, [ids_name], ["inputs_embeds"])
     check_shape(path, session, "inputs_embeds", (None, None, config.hidden_size), "vlm.hidden_size")
 
     def embed(ids: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        (found,) = session.run(["inputs_embeds"], {"input_ids": np.asarray(ids, np.int64)[None]})
+        (found,) = session.run(["inputs_embeds"], {ids_name: np.asarray(ids, np.int64)[None]})
         return np.array(found[0], np.float32)
 
     return embed

@@ -24,9 +24,10 @@ from pydeper.vlm.local.continuous_batch import Begun, ContinuousBatch
 from pydeper.vlm.local.decoder import Decoder, Floats
 from pydeper.vlm.local.embeddings import open_embeddings
 from pydeper.vlm.local.prompt import ImageFeatures, PromptRunner
-from pydeper.vlm.local.vision_encoder import VisionEncoder
+from pydeper.vlm.local.vision_encoder import OnnxVisionEncoder, VisionEncoder
 from pydeper.vlm.onnx.decoder import Decoder as OnnxRuntimeDecoder
 from pydeper.vlm.openvino.decoder import OpenVINODecoder
+from pydeper.vlm.openvino.vision_encoder import OptimumVisionEncoder
 from pydeper.vlm.prompt import PromptTemplate
 from pydeper.vlm.protocol import EncodedImage, Generation, Row, VisionLanguageModel, no_more
 from pydeper.vlm.worker_threads import in_worker_threads
@@ -75,13 +76,13 @@ class Qwen2VLRuntime:
         """Opens the files of one precision; see `pydeper.vlm.open_vlm`."""
         target = Target(runtime, device, threads)
         self.config = config
-        self._files = find_files(folder, precision or config.precision)
+        self._files = find_files(folder, precision or config.precision, runtime)
         self._tokenizer = tokenizer
         self._template = PromptTemplate(prompts, config, tokenizer)
         self._embed = open_embeddings(self._files.embeddings, config, target)
         # Most of the time goes into arranging weights, by one thread a file: two files take as long as the larger.
         with ThreadPoolExecutor(1) as pool:
-            vision = pool.submit(VisionEncoder, self._files.vision_encoder, config, target)
+            vision = pool.submit(_open_vision_encoder, self._files, config, target)
             self._decoder = _open_decoder(self._files, config, target)
             self._vision = vision.result()
         self._prompts = PromptRunner(self._decoder, self._embed, self._template, config)
@@ -297,6 +298,12 @@ def open_vlm(
         threads=threads,
         precision=precision,
     )
+
+
+def _open_vision_encoder(files: VLMFiles, config: VLMConfig, target: Target) -> VisionEncoder:
+    if files.vision_merger:
+        return OptimumVisionEncoder(files.vision_encoder, files.vision_merger, config, target)
+    return OnnxVisionEncoder(files.vision_encoder, config, target)
 
 
 def _open_decoder(files: VLMFiles, config: VLMConfig, target: Target) -> Decoder:

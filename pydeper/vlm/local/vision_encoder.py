@@ -1,6 +1,7 @@
 """The VLM's vision encoder: patches of an image to its features."""
 
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +11,23 @@ from pydeper.runtime.graph import check_names, check_shape, element_type
 from pydeper.runtime.target import Target
 
 
-class VisionEncoder:
-    """A vision encoder file, our own or a published one; immutable and thread-safe.
+class VisionEncoder(Protocol):
+    """A vision encoder; immutable and thread-safe.
 
     Attributes:
         provider: The execution provider or device in use.
     """
+
+    provider: str
+
+    def __call__(
+        self, pixel_values: npt.NDArray[np.float32], image_grid_thw: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float32]:
+        """Encodes one image: (N, patch numbers), (1, 3) -> (image tokens, hidden) float32, read-only."""
+
+
+class OnnxVisionEncoder:
+    """A `VisionEncoder` in one ONNX file, our own or a published one."""
 
     def __init__(self, path: Path, config: VLMConfig, target: Target) -> None:
         """Opens the file.
@@ -36,9 +48,14 @@ class VisionEncoder:
     def __call__(
         self, pixel_values: npt.NDArray[np.float32], image_grid_thw: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float32]:
-        """Encodes one image: (N, patch numbers), (1, 3) -> (image tokens, hidden) float32, read-only."""
+        """See `VisionEncoder`."""
         feeds = {"pixel_values": pixel_values.astype(self._pixels_type, copy=False), self._grid_name: image_grid_thw}
         (found,) = self._session.run(["image_features"], feeds)
-        features = np.asarray(found, np.float32).reshape(-1, self._hidden_size)
-        features.flags.writeable = False
-        return features
+        return image_features(found, self._hidden_size)
+
+
+def image_features(found: npt.NDArray[np.floating[Any]], hidden_size: int) -> npt.NDArray[np.float32]:
+    """Returns what a graph gave as (image tokens, hidden) float32, read-only."""
+    features = np.asarray(found, np.float32).reshape(-1, hidden_size)
+    features.flags.writeable = False
+    return features

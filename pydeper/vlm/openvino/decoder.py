@@ -1,10 +1,13 @@
 """The VLM's decoder on OpenVINO: keys and values go in and out of the graph as arrays."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from pydeper.bundle.config import VLMConfig
 from pydeper.bundle.vlm_files import VLMFiles
+from pydeper.errors import BundleError
 from pydeper.runtime.graph import element_type
 from pydeper.runtime.openvino.session import open_openvino_session
 from pydeper.vlm.local.decoder import Floats, Prefix, cache_names, check_decoder, empty_prefix, token_positions
@@ -14,7 +17,8 @@ from pydeper.vlm.openvino.kv_cache import PaddedCache
 class OpenVINODecoder:
     """A `pydeper.vlm.local.decoder.Decoder` on OpenVINO; immutable and thread-safe.
 
-    It reads the files that ONNX Runtime reads. Of those for long prompts it makes no use.
+    It reads the files that ONNX Runtime reads, but for those for long prompts, and the language model that Optimum
+    exports.
     """
 
     def __init__(self, files: VLMFiles, config: VLMConfig, *, device: str, threads: int | None) -> None:
@@ -22,10 +26,17 @@ class OpenVINODecoder:
 
         Raises:
             BundleError: The file is missing, damaged, not a decoder of the sizes in `config`, or not one that OpenVINO
-                can run.
+                can run, or of another precision than `files` says.
         """
         self._config = config
-        self._session = open_openvino_session(files.decoder, device=device, threads=threads)
+        self._session = open_openvino_session(
+            files.decoder, device=device, threads=threads, prepare=compute_last_logits_alone
+        )
+        if self._session.precision not in (None, files.precision):
+            raise BundleError(
+                f"{files.decoder}: its weights are in {self._session.precision}, not in {files.precision}: ask for "
+                f"that precision, say so in config.json (vlm.precision), or export the VLM in {files.precision}"
+            )
         check_decoder(files.decoder, self._session, config)
         self._past, self._present = cache_names(config.num_layers)
         self._embeds_type = element_type(self._session, "inputs_embeds")
@@ -66,3 +77,24 @@ def attention_mask(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """(rows, longest) int64: zeros, then ones for a row's tokens."""
     longest = int(lengths.max())
     return (np.arange(longest) >= longest - lengths[:, None]).astype(np.int64)
+
+
+def compute_last_logits_alone(model: Any) -> None:
+    """Has an `openvino.Model` compute the logits of the last token of each row alone.
+
+    Published decoders and Optimum's compute those of every token of a prompt. A model whose logits are not the product
+    of a matrix and hidden states (B, S, hidden) stays as it is.
+    """
+    from openvino import opset15 as op
+
+    logits = next((output.get_node() for output in model.outputs if "logits" in output.get_names()), None)
+    product = logits.input_value(0).get_node() if logits else None
+    if product is None or product.get_type_name() != "MatMul":
+        return
+    hidden = product.input_value(0)
+    if hidden.get_partial_shape().rank.is_dynamic or hidden.get_partial_shape().rank.get_length() != 3:
+        return
+    one = np.array([1], np.int64)
+    last = op.slice(hidden, -one, one * np.iinfo(np.int64).max, one, one)
+    product.input(0).replace_source_output(last.output(0))
+    model.validate_nodes_and_infer_types()

@@ -13,7 +13,7 @@ from pathlib import Path
 PYTHON_VARIABLE = "PYDEPER_VLLM_PYTHON"
 """Names the Python of the environment that vLLM is installed in."""
 
-_STARTUP = Path(__file__).parent / "startup"
+_STARTUP = Path(__file__).parents[1] / "torchvision_startup"
 _PATIENCE = 600  # seconds until a server is ready; it takes one or two minutes on two cores
 
 

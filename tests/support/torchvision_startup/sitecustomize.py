@@ -1,4 +1,4 @@
-"""Read at the start of every Python process of the vLLM server that the tests start, and of no other.
+"""Read at the start of every Python process of vLLM and Optimum that the tests start, and of no other.
 
 torchvision is published for the torch with CUDA. Beside the torch for CPUs its C++ operators cannot be loaded, and its
 import fails where it describes two of them. Nothing here uses these; it is enough to declare them first.
