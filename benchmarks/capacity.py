@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 from benchmarks.measuring.command import report_command
-from benchmarks.measuring.machine import cpu
 from benchmarks.qwen2_vl_2b import TOKENS, Ours, photograph, prepare
 from pydeper.model.requests import DescriptionRequest
+from pydeper.speed.machine import cpu
 from training.evaluation.report import Figure, check_reports, format_table, write_report
 
 NAME = "capacity"

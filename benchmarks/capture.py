@@ -30,8 +30,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.measuring.command import report_command
-from benchmarks.measuring.machine import cpu
 from pydeper.console import write_any_text
+from pydeper.speed.machine import cpu
 from training.evaluation.report import format_table, write_report
 
 SIDES = (1000, 4000)

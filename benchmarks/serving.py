@@ -30,10 +30,10 @@ import uvicorn
 from fastapi import FastAPI, UploadFile
 
 from benchmarks.measuring.command import report_command
-from benchmarks.measuring.machine import cpu
 from benchmarks.measuring.sides import SPAWN
 from pydeper import DeperModel, Persona, demo_samples
 from pydeper.persona.file import parse_persona
+from pydeper.speed.machine import cpu
 from training.evaluation.report import Figure, check_reports, format_table, write_report
 from training.tiny.scenes import sample_scene
 

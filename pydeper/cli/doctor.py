@@ -1,6 +1,7 @@
 """`pydeper doctor`: what is installed, and what to do about what is not right."""
 
 import argparse
+import json
 import os
 import platform
 import textwrap
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pydeper
+from pydeper.cli.benchmark import benchmark_data, benchmark_text, run_benchmark
 from pydeper.cli.command import add_command, add_servers
 from pydeper.errors import PydeperError
 
@@ -20,16 +22,34 @@ def add_to(commands: Any) -> None:
     """Adds the sub-command."""
     doctor = add_command(commands, "doctor", run, "check what is installed, and say what to do about what is not right")
     add_servers(doctor)
+    doctor.add_argument(
+        "--benchmark",
+        nargs="?",
+        const="",
+        metavar="MODEL",
+        help="measure a model as well: time to the first token, tokens a second and memory on every runtime that is "
+        "installed, and say which settings to take; about a minute (default: $PYDEPER_MODEL, else 'tiny')",
+    )
+    doctor.add_argument("--json", action="store_true", help="one object of JSON: checks, to_fix, benchmark")
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs all checks; returns 1 where one found something to fix."""
-    findings = 0
-    for checks in (_check_libraries(), _check_runtime(), _check_cache(), _check_default_model(options.vlm)):
-        for sound, message in checks:
-            print(f"{'ok  ' if sound else 'FIX '} {message}")
-            findings += not sound
-    print("\nAll is well." if not findings else f"\n{findings} to fix.")
+    checks: list[dict[str, object]] = []
+    for each in (_check_libraries(), _check_runtime(), _check_cache(), _check_default_model(options.vlm)):
+        for sound, message in each:
+            checks.append({"ok": sound, "message": message})
+            if not options.json:
+                print(f"{'ok  ' if sound else 'FIX '} {message}", flush=True)
+    comparison = None if options.benchmark is None else run_benchmark(options.benchmark or _default_model()[0])
+    if comparison and not options.json:
+        print(f"\n{benchmark_text(comparison)}")
+    findings = sum(not check["ok"] for check in checks)
+    if options.json:
+        measured = {"benchmark": benchmark_data(comparison)} if comparison else {}
+        print(json.dumps({"checks": checks, "to_fix": findings, **measured}, indent=2))
+    else:
+        print("\nAll is well." if not findings else f"\n{findings} to fix.")
     return 1 if findings else 0
 
 
@@ -80,10 +100,10 @@ def _check_default_model(servers: list[str] | None) -> Iterator[tuple[bool, str]
     from pydeper.bundle.bundle import open_encoder_bundle
     from pydeper.bundle.default import DEFAULT_MODEL_VARIABLE
 
-    named = os.environ.get(DEFAULT_MODEL_VARIABLE, "").strip()
+    model, named = _default_model()
     try:
-        opened = open_encoder_bundle(named or "tiny", local_files_only=True)
-        report = pydeper.DeperModel.from_pretrained(named or "tiny", local_files_only=True, vlm=servers).report()
+        opened = open_encoder_bundle(model, local_files_only=True)
+        report = pydeper.DeperModel.from_pretrained(model, local_files_only=True, vlm=servers).report()
     except PydeperError as error:
         yield False, f"default model: {error}"
         return
@@ -92,3 +112,11 @@ def _check_default_model(servers: list[str] | None) -> Iterator[tuple[bool, str]
     )
     told = textwrap.indent(str(report), " " * 9)
     yield True, f"default model: {opened.model_id} ({how}), in {opened.folder}; loaded:\n{told}"
+
+
+def _default_model() -> tuple[str, bool]:
+    """Returns the default model, and whether the environment names it."""
+    from pydeper.bundle.default import DEFAULT_MODEL_VARIABLE
+
+    named = os.environ.get(DEFAULT_MODEL_VARIABLE, "").strip()
+    return named or "tiny", bool(named)

@@ -1,5 +1,6 @@
 """The machine that figures are of."""
 
+import os
 import platform
 from pathlib import Path
 
@@ -15,3 +16,17 @@ def cpu() -> str:
     name = found.get("model name") or platform.processor() or platform.machine()
     flags = (found.get("flags") or found.get("Features", "")).split()
     return ", ".join([name, *(flag for flag in _INSTRUCTIONS if flag in flags)])
+
+
+def cores() -> int:
+    """Returns how many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows
+        return os.cpu_count() or 1
+
+
+def has_large_pages() -> bool:
+    """Whether a process can have its memory in large pages by asking the C library for them (Linux)."""
+    state = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return state.is_file() and "[never]" not in state.read_text()
