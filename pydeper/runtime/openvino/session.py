@@ -1,5 +1,6 @@
 """OpenVINO sessions: an ONNX file, or one of OpenVINO's own, compiled for a device."""
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -100,7 +101,7 @@ def available_openvino_devices() -> list[str]:
     Raises:
         RuntimeMissingError: OpenVINO is missing.
     """
-    return list(import_openvino().Core().available_devices)
+    return list(_core().available_devices)
 
 
 def check_openvino_device(device: str) -> None:
@@ -154,9 +155,7 @@ def open_openvino_session(
     settings: dict[str, object] = dict(_EXACT)
     if DEVICES[device] == "CPU":
         settings |= _ON_CPU if threads is None else {**_ON_CPU, "INFERENCE_NUM_THREADS": threads}
-    core = openvino.Core()
-    for conversion in conversions() if is_onnx else ():
-        core.add_extension(conversion)
+    core = _core()
     try:
         model = core.read_model(path)
         precision = None if is_onnx else weights_precision(model)
@@ -166,6 +165,37 @@ def open_openvino_session(
     except Exception as error:  # OpenVINO raises RuntimeError for everything
         raise BundleError(f"{path}: OpenVINO {openvino.__version__.partition('-')[0]} {_explained(error)}") from error
     return OpenVINOSession(compiled, DEVICES[device], precision)
+
+
+class _Core(ProcessBound):
+    """The `openvino.Core` of a process, with what it needs to read our graphs."""
+
+    def __init__(self) -> None:
+        core = import_openvino().Core()
+        for conversion in conversions():
+            core.add_extension(conversion)
+        super().__init__(core)
+
+    @property
+    def core(self) -> Any:
+        """The `openvino.Core`."""
+        return self._session
+
+
+_cores: dict[int, _Core] = {}
+
+
+def _core() -> Any:
+    """This process's `openvino.Core`, which stays until the process ends.
+
+    OpenVINO gives the thread in which a core first loads the CPU's plugin another stack for signal handlers, and unmaps
+    it with the core. Where cores come and go, the thread is left with a stack that is not there any more, and the next
+    signal, such as that of Ctrl-C, is a segmentation fault.
+    """
+    process = os.getpid()
+    if process not in _cores:
+        _cores.setdefault(process, _Core())  # of two threads that get here, one core has done nothing yet and goes
+    return _cores[process].core
 
 
 def _value_of(port: Any, name: str) -> Value:

@@ -1,5 +1,7 @@
 """ONNX files on OpenVINO: the same numbers as on ONNX Runtime, and what cannot be opened."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from export.graphs.int8 import quantize_linear_int8
 from pydeper.errors import BundleError
 from pydeper.runtime.target import Target
 from tests.export.onnx_graphs import constant, graph, linear
+from tests.support.paths import ROOT
 from tests.support.small_vlm import SmallVLM
 
 ONNX_RUNTIME, OPENVINO = Target(threads=1), Target("openvino", threads=1)
@@ -59,3 +62,27 @@ def test_what_openvino_cannot_open_says_what_and_why(small_vlm: SmallVLM, tmp_pa
 def test_opening_a_model_leaves_the_threads_arithmetic_alone(small_vlm: SmallVLM) -> None:
     OPENVINO.open(small_vlm.folder / "vision_encoder.onnx")
     assert np.float32(1e-40) * np.float32(0.5) != 0
+
+
+_INTERRUPTED = """
+import gc, os, signal, sys, time
+from pathlib import Path
+from pydeper.runtime.target import Target
+
+first, second = (Target("openvino", threads=1).open(Path(sys.argv[1])) for _ in range(2))
+del first
+gc.collect()
+del second
+gc.collect()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_after_models_came_and_went_is_an_interrupt(small_vlm: SmallVLM) -> None:
+    command = [sys.executable, "-X", "faulthandler", "-c", _INTERRUPTED, str(small_vlm.folder / "vision_encoder.onnx")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr

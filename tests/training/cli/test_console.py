@@ -1,8 +1,10 @@
 """The commands of a clone in terminals and pipes of any kind: encodings, closed streams, full disks, signals."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -62,7 +64,8 @@ def test_errors_and_warnings_are_one_line_each(
 
 def test_ctrl_c_says_what_is_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def stopped(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt  # as Python does on SIGINT; a signal would also reach the runner of the tests
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
 
     monkeypatch.setattr("export.cli.verify.verify", stopped)
     assert export.main(["verify", "bundle"]) == 130
