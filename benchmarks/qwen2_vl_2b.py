@@ -18,6 +18,7 @@ from PIL import Image
 
 from benchmarks.measuring.sides import SPAWN, Side, peak_gib
 from pydeper.atomic import atomic_path
+from pydeper.speed.compare import LARGE_PAGES
 
 STYLE = "description"
 TOKENS = 64
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     options = parser.parse_args()
     if options.large_pages:
-        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"  # read by processes when they start, as sides will
+        os.environ.update(LARGE_PAGES)  # read by processes when they start, as sides will
     prepare(options.work, "fp32" if options.greedy else "int4")
     figures = greedy(options.work, options.threads) if options.greedy else speed(options)
     for name, value in figures.items():

@@ -1,11 +1,12 @@
 """Sides of a comparison, each in a process of its own, that work in turn: a slower machine slows all of them."""
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, Self
+
+from pydeper.speed.machine import peak_memory
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -57,5 +58,5 @@ def _serve(connection: Connection, load: Callable[..., Any], arguments: tuple[An
 
 
 def peak_gib() -> float:
-    """The most memory that this process has had, in GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    """The most memory that this process has had, in GiB; NaN where the system does not tell."""
+    return (peak_memory() or float("nan")) / 2**30

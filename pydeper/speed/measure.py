@@ -1,9 +1,7 @@
 """What a model takes with one choice of settings: measured in a process of its own, so that its memory is its own."""
 
 import statistics
-import sys
 import time
-from pathlib import Path
 
 import attrs
 import numpy as np
@@ -18,6 +16,7 @@ from pydeper.model.adapter import Adapter
 from pydeper.model.loading import find_bundle, load_vlm, target_of
 from pydeper.persona.encoder import PersonaEncoder
 from pydeper.runtime.target import Runtime
+from pydeper.speed.machine import peak_memory
 from pydeper.vlm.decoding import DecodingOptions
 from pydeper.vlm.protocol import VisionLanguageModel
 
@@ -103,21 +102,18 @@ def measure_speed(model: str, settings: Settings, *, tokens: int, seconds: float
     (soft_token,) = adapter([np.zeros(opened.config.persona_encoder.subject_embedding_size, np.float32)])
     image = open_image(demo_image()).resize(_IMAGE_SIZE)
     style = next(iter(opened.config.prompts.styles))
-    first: list[float] = []
-    rates: list[float | None] = []
-    for number in range(1 + _ROUNDS):
-        if first and time.perf_counter() - loaded > seconds:
-            break
-        waited, rate = _describe(vlm, image, style, soft_token, tokens)
-        # The first round reads weights from the disk; it counts only where there is no time for another.
-        first, rates = ([*first, waited], [*rates, rate]) if number > 1 else ([waited], [rate])
+    rounds = [_describe(vlm, image, style, soft_token, tokens)]
+    while len(rounds) <= _ROUNDS and time.perf_counter() - loaded <= seconds:
+        rounds.append(_describe(vlm, image, style, soft_token, tokens))
+    # The first round reads weights from the disk; it counts only where there was no time for another.
+    first, rates = zip(*(rounds[1:] or rounds), strict=True)
     known = [rate for rate in rates if rate is not None]
     return Speed(
         opened.precision,
         loaded - began,
         statistics.median(first),
         statistics.median(known) if known else None,
-        _peak_memory(),
+        peak_memory(),
     )
 
 
@@ -138,16 +134,3 @@ def _describe(
     chosen = len(generation.token_ids) + (generation.finish_reason == "stop")
     decoding = seconds[1] - seconds[0]
     return first, (chosen - 1) / decoding if chosen > 1 and decoding > 0 else None
-
-
-def _peak_memory() -> int | None:
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # Not what getrusage gives, which on Linux counts the memory of the process that started this one.
-        line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None)
-        return int(line.split()[1]) * 1024 if line else None
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

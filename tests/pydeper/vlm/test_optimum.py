@@ -4,7 +4,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import attrs
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 
 from export.bundle.assemble import assemble
 from pydeper import BundleError, DeperModel, Persona, RuntimeMissingError
+from pydeper.runtime.target import Runtime
 from pydeper.vlm import DecodingOptions, EncodedImage, Qwen2VLRuntime
 from pydeper.vlm.protocol import Row
 from tests.support.images import random_image
@@ -129,8 +130,8 @@ def test_a_bundle_for_openvino_takes_it_by_itself(bundle: Path, bundle_folder: P
 
 def test_a_bundle_for_both_has_the_files_of_the_runtime_that_is_taken(both: Path) -> None:
     decoders = {
-        runtime: DeperModel.from_pretrained(both, runtime=runtime, threads=1).report().vlm["decoder"]  # type: ignore[arg-type]
-        for runtime in ("onnxruntime", "openvino", None)
+        runtime: DeperModel.from_pretrained(both, runtime=runtime, threads=1).report().vlm["decoder"]
+        for runtime in (*get_args(Runtime), None)
     }
     assert decoders == {
         "onnxruntime": "decoder_model_merged.onnx",
