@@ -3,8 +3,9 @@
 import argparse
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
+from pydeper.runtime.target import Runtime
 from pydeper.untrusted import legible
 
 
@@ -51,5 +52,13 @@ def written(text: str) -> str:
 
 def add_runtime(command: argparse.ArgumentParser) -> None:
     """Adds the options that say what the model runs on."""
-    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
-    command.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: ONNX Runtime's choice)")
+    command.add_argument(
+        "--runtime", choices=get_args(Runtime), help="default: $PYDEPER_RUNTIME, else the one that is installed"
+    )
+    command.add_argument(
+        "--device",
+        default="auto",
+        choices=("auto", "cpu", "cuda", "gpu"),
+        help="cuda is ONNX Runtime's, gpu is OpenVINO's (default: %(default)s)",
+    )
+    command.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the runtime's choice)")

@@ -92,6 +92,7 @@ def run(options: argparse.Namespace) -> int:
         raise InvalidArgumentError("--batch-size: is for an --output that ends in .jsonl or .parquet")
     model = pydeper.DeperModel.from_pretrained(
         options.model,
+        runtime=options.runtime,
         device=options.device,
         threads=options.threads,
         precision=options.precision,

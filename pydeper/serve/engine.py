@@ -28,6 +28,7 @@ def open_model(settings: Settings) -> DeperModel:
     """Loads the model that the settings name."""
     return DeperModel.from_pretrained(
         settings.model,
+        runtime=settings.runtime,  # type: ignore[arg-type]  # checked there
         device=settings.device,
         threads=settings.threads,
         precision=settings.precision,  # type: ignore[arg-type]  # checked there

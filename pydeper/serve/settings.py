@@ -31,6 +31,7 @@ class Settings:
 
     Attributes:
         model: A Hub id, a folder, or "tiny"; None is the default model.
+        runtime: As in `DeperModel.from_pretrained`.
         device: As in `DeperModel.from_pretrained`.
         threads: As in `DeperModel.from_pretrained`.
         precision: As in `DeperModel.from_pretrained`.
@@ -51,6 +52,7 @@ class Settings:
     """
 
     model: str | None = None
+    runtime: str | None = None
     device: str = "auto"
     threads: int | None = None
     precision: str | None = None

@@ -73,6 +73,17 @@ def test_a_folder_and_stdin_are_described_like_files(home, bundle_folder, model,
     assert "the folder holds no images" in capsys.readouterr().err
 
 
+def test_the_runtime_can_be_named(home, bundle_folder, model, capsys):
+    arguments = ("describe", "scene.png", "--model", bundle_folder, "--max-new-tokens", 4)
+    assert run(*arguments, "--runtime", "openvino") == 0
+    assert capsys.readouterr().out == model.describe("scene.png", max_new_tokens=4) + "\n"
+    # Each runtime answers for itself which devices it has.
+    assert run(*arguments, "--runtime", "openvino", "--device", "cuda") == 2
+    assert "OpenVINO" in capsys.readouterr().err
+    assert run(*arguments, "--runtime", "onnxruntime", "--device", "gpu") == 2
+    assert "device: must be 'auto', 'cpu' or 'cuda', got 'gpu'" in capsys.readouterr().err
+
+
 def test_descriptions_go_to_a_file_as_lines_of_json(home, bundle_folder, model, ana, ben, capsys):
     ana.save("ana.safetensors")
     ben.save("ben.safetensors")

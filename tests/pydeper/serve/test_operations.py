@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
-from pydeper import DeperModel, Persona, PydeperError
+from pydeper import DeperModel, Persona, PydeperError, demo_image
 from pydeper.errors import InvalidArgumentError
 from pydeper.serve import engine
 from pydeper.serve.logs import JsonLines
@@ -115,6 +116,25 @@ def test_a_model_that_cannot_be_reached_is_tried_again(
         while client.get("/readyz").status_code != 200 and time.monotonic() < until:
             time.sleep(0.05)
         assert client.post("/v1/describe", files={"image": SCENE}).status_code == 200
+
+
+def test_the_model_runs_on_the_runtime_that_is_set(
+    tiny: DeperModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pydeper.serve")
+    runtime = from_environment({"PYDEPER_SERVE_RUNTIME": "openvino"}).runtime
+
+    def opened(settings: Settings) -> DeperModel:
+        return engine.open_model(attrs.evolve(settings, model="tiny", threads=1))
+
+    with running_gateway(tiny, tmp_path, opened, runtime=runtime) as gateway, gateway.client("a") as client:
+        until = time.monotonic() + 60
+        while client.get("/readyz").status_code != 200 and time.monotonic() < until:
+            time.sleep(0.05)
+        said = client.post("/v1/describe", files={"image": SCENE}).json()["description"]
+    assert said == tiny.describe(demo_image())
+    loaded = next(record for record in caplog.records if record.message == "model loaded")
+    assert json.loads(JsonLines().format(loaded))["provider"] == "CPU"  # ONNX Runtime's is CPUExecutionProvider
 
 
 def test_one_failing_row_spares_the_others(tiny: DeperModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
