@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python
 # vLLM has an environment of its own: it pins what it needs, and pydeper speaks to it over HTTP alone.
 VLLM ?= .venv-vllm
+# Optimum has one, too: it needs transformers 4. `python -m export vlm --runtime openvino` looks for it here.
+OPTIMUM ?= .venv-optimum
 RAY_VENV := .venv-ray
 DEPLOY_VENV := .venv-deploy
 KUBERNETES_OBJECTS := $(addprefix deploy/kubernetes/,namespace.yaml gateway.yaml autoscaler.yaml vllm.yaml network-policy.yaml)
@@ -12,7 +14,7 @@ KUBERNETES_OBJECTS := $(addprefix deploy/kubernetes/,namespace.yaml gateway.yaml
 # Tests are handed out to as many processes as there are cores; each of them makes the shared models once.
 PYTEST := $(RUN) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-random test-slow test-browser test-ray test-vllm test-postgres lint lint-deploy format bench bench-2b docs tiny clean
+.PHONY: demo test test-random test-slow test-browser test-ray test-vllm test-optimum test-postgres lint lint-deploy format bench bench-2b docs tiny clean
 
 demo: $(VENV)/.sdk          ## two people describe one picture, with the built-in model
 	$(BIN)/pydeper demo
@@ -31,6 +33,9 @@ test-browser: $(VENV)/.dev  ## the capture page in a real Chromium ($$CHROMIUM, 
 
 test-vllm: $(VENV)/.dev $(VLLM)/.installed  ## descriptions from a real vLLM server; installs 3 GB, then takes minutes
 	PYDEPER_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(RUN) -m pytest -m vllm
+
+test-optimum: $(VENV)/.dev $(OPTIMUM)/.installed  ## exports by the real Optimum; installs 2 GB, then takes minutes
+	PYDEPER_OPTIMUM_PYTHON=$(abspath $(OPTIMUM))/bin/python $(RUN) -m pytest -m optimum
 
 test-ray: $(RAY_VENV)/.done ## Ray Data on a cluster of two nodes on this machine
 	$(RAY_VENV)/bin/python -m pytest -m ray --confcutdir tests/pydeper tests/pydeper/test_ray_cluster.py
@@ -80,6 +85,11 @@ $(VLLM)/.installed: requirements-vllm.txt
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install --quiet --requirement requirements-vllm.txt
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	touch $@
+
+$(OPTIMUM)/.installed: requirements-optimum.txt
+	$(PYTHON) -m venv $(OPTIMUM)
+	$(OPTIMUM)/bin/python -m pip install --quiet --requirement requirements-optimum.txt
 	touch $@
 
 # The SDK alone, as an app would install it.

@@ -14,13 +14,14 @@ from pydeper import hub
 from pydeper.atomic import atomic_path
 from pydeper.bundle.config import Precision, VLMConfig
 from pydeper.bundle.layout import TOKENIZER
+from pydeper.bundle.openvino_files import FOLDERS
 from pydeper.bundle.vlm_files import DECODER, EMBEDDING_TABLE, PREFILL_LAYERS, VISION_ENCODER
 from pydeper.errors import BundleError
 from training.outputs import OutputError, exists, refuse
 from training.vlm.steered_vlm import vlm_config
 
 VLM_CONFIG = "vlm.json"
-_WRITTEN = (TOKENIZER, VISION_ENCODER, DECODER, EMBEDDING_TABLE, PREFILL_LAYERS.removesuffix(".onnx"))
+_WRITTEN = (TOKENIZER, VISION_ENCODER, DECODER, EMBEDDING_TABLE, PREFILL_LAYERS.removesuffix(".onnx"), *FOLDERS)
 """How the names of files begin that an export writes."""
 
 
@@ -52,6 +53,44 @@ def export_vlm_folder(
         OutputError: The folder is the source, or holds files of a VLM that this function did not write.
         ValueError: See `export_vlm`.
     """
+    described = describe_vlm(source, out_dir, precision, image_size, revision)
+    report = export_vlm(source, out_dir, precision, revision=described.commit, progress=progress)
+    described.write(Path(out_dir))
+    return described.config, report
+
+
+@attrs.frozen(eq=False)
+class DescribedVLM:
+    """What a VLM's folder says beside the graphs.
+
+    Attributes:
+        config: What a bundle's `config.json` will have under `vlm`.
+        tokenizer: With `<subj>`.
+        commit: Of a source on the Hub.
+    """
+
+    config: VLMConfig
+    tokenizer: Tokenizer
+    commit: str | None
+
+    def write(self, folder: Path) -> None:
+        """Writes `tokenizer.json` and `vlm.json`."""
+        for name, text in (
+            (TOKENIZER, self.tokenizer.to_str(pretty=False)),
+            (VLM_CONFIG, json.dumps(attrs.asdict(self.config), indent=2) + "\n"),
+        ):
+            with atomic_path(folder / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+
+
+def describe_vlm(
+    source: str | Path,
+    out_dir: str | Path,
+    precision: Precision,
+    image_size: tuple[int, int] | None,
+    revision: str | None,
+) -> DescribedVLM:
+    """Reads the small files of a source, and sees that an export may write into a folder; see `export_vlm_folder`."""
     _check_output(Path(out_dir), source)
     base_model, commit = _named(source, revision)
     config = AutoConfig.from_pretrained(source, revision=commit)
@@ -60,14 +99,7 @@ def export_vlm_folder(
     tokenizer = bundle_tokenizer(source, commit, vocab_size=config.text_config.vocab_size)
     vision = vision_config(source, image_size, commit)
     described = vlm_config(config, tokenizer, vision, base_model=base_model, base_revision=commit, precision=precision)
-    report = export_vlm(source, out_dir, precision, revision=commit, progress=progress)
-    for name, text in (
-        (TOKENIZER, tokenizer.to_str(pretty=False)),
-        (VLM_CONFIG, json.dumps(attrs.asdict(described), indent=2) + "\n"),
-    ):
-        with atomic_path(Path(out_dir) / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return described, report
+    return DescribedVLM(described, tokenizer, commit)
 
 
 def _check_output(folder: Path, source: str | Path) -> None:

@@ -98,15 +98,7 @@ def run(options: argparse.Namespace) -> int:
         precision=options.precision,
         vlm=options.vlm,
     )
-    decoding: pydeper.DescribeOptions = {
-        "style": options.style,
-        "max_new_tokens": options.max_new_tokens,
-        "temperature": options.temperature,
-        "top_p": options.top_p,
-        "repetition_penalty": options.repetition_penalty,
-        "seed": options.seed,
-        "strength": options.strength,
-    }
+    decoding = _decoding(options)
     if resumable:
         personas = {name: persona for name, persona in people if name is not None and persona is not None}
         return bulk.describe(
@@ -138,6 +130,18 @@ def run(options: argparse.Namespace) -> int:
         with atomic_path(options.output) as temporary, temporary.open("w", encoding="utf-8") as file:
             _write(file, names, texts, as_json=options.json)
     return 0
+
+
+def _decoding(options: argparse.Namespace) -> pydeper.DescribeOptions:
+    return {
+        "style": options.style,
+        "max_new_tokens": options.max_new_tokens,
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "repetition_penalty": options.repetition_penalty,
+        "seed": options.seed,
+        "strength": options.strength,
+    }
 
 
 def _images(arguments: Sequence[str]) -> list[tuple[str, str | bytes]]:

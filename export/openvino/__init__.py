@@ -1,0 +1,1 @@
+"""Qwen2-VL through Optimum to OpenVINO's own files."""
