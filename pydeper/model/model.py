@@ -104,7 +104,7 @@ class DeperModel(Reopenable):
                 far as the model comes in them. Fewer bits take less memory and, on a CPU, less time, and give
                 somewhat other descriptions. None is the model's own choice.
             image_cache: How many encoded images to keep, those asked for last; encoding one takes seconds with a real
-                model. They go by what they show, and hold at most 1 GiB together. 0 keeps none.
+                model. An image is recognised by its pixels; together they hold at most 1 GiB. 0 keeps none.
             vlm: None runs the vision-language model here. The address of a vLLM server (``"http://host:8000/v1"``),
                 several, or `VLLMServers` with settings: it runs there, and its files are neither needed nor read.
             runtime: ``"onnxruntime"`` or ``"openvino"``: what computes the model on this machine. None is
