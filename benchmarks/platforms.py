@@ -100,7 +100,7 @@ def main() -> None:
         facts = {
             "command": "python -m benchmarks.platforms --report docs/results",
             "figures": f"all wheels of pydeper's dependencies for CPython {PYTHON}; pydeper itself comes on top",
-            "no wheels": ", ".join(missing) or "none",
+            "no wheels": ", ".join(dict.fromkeys(missing)) or "none",
         }
         write_report(folder, "platforms", results, title="Where it installs without a compiler", facts=facts)
 

@@ -152,7 +152,9 @@ def test_the_demo_prints_what_readme_and_home_show(tmp_path: Path) -> None:
     assert (DOCS / "assets/scene.png").read_bytes() == scene.read_bytes()
 
 
-@pytest.mark.parametrize("page", ["results.md", "results/scene_description.md", "privacy.md", "guides/scale.md"])
+@pytest.mark.parametrize(
+    "page", ["results.md", "results/scene_description.md", "privacy.md", "guides/scale.md", "guides/ship.md"]
+)
 def test_the_tables_of_a_results_page_are_those_of_the_results(page: str) -> None:
     text = read(DOCS / page)
     fresh = refreshed(text, DOCS / "results")
