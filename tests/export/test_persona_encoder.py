@@ -119,6 +119,7 @@ def test_padding_and_batch_mates_never_change_a_sample(session: onnxruntime.Infe
         np.testing.assert_allclose(run(session, alone)[0], together[i], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_kinematics_are_exported(parts: Parts, tmp_path: Path) -> None:
     """Parity with torch is part of the export; here, that no padding and no batch mate reaches a scanpath's numbers."""
     torch.manual_seed(0)
