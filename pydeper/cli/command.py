@@ -3,9 +3,8 @@
 import argparse
 import sys
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
-from pydeper.runtime.target import Runtime
 from pydeper.untrusted import legible
 
 
@@ -53,7 +52,9 @@ def written(text: str) -> str:
 def add_runtime(command: argparse.ArgumentParser) -> None:
     """Adds the options that say what the model runs on."""
     command.add_argument(
-        "--runtime", choices=get_args(Runtime), help="default: $PYDEPER_RUNTIME, else the one that is installed"
+        "--runtime",
+        choices=("onnxruntime", "openvino"),
+        help="default: $PYDEPER_RUNTIME, else the one that is installed",
     )
     command.add_argument(
         "--device",

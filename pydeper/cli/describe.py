@@ -132,7 +132,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _decoding(options: argparse.Namespace) -> pydeper.DescribeOptions:
+def _decoding(options: argparse.Namespace) -> "pydeper.DescribeOptions":  # a name that is loaded when it is needed
     return {
         "style": options.style,
         "max_new_tokens": options.max_new_tokens,

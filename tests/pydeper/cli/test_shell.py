@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from PIL import Image
@@ -14,6 +15,7 @@ from PIL import Image
 import pydeper
 from pydeper import Persona
 from pydeper.cli.main import main
+from pydeper.runtime.target import Runtime
 from tests.support.images import random_image
 from tests.support.paths import ROOT
 from tests.support.random_samples import make_sample
@@ -77,6 +79,10 @@ def test_the_runtime_can_be_named(home, bundle_folder, model, capsys):
     arguments = ("describe", "scene.png", "--model", bundle_folder, "--max-new-tokens", 4)
     assert run(*arguments, "--runtime", "openvino") == 0
     assert capsys.readouterr().out == model.describe("scene.png", max_new_tokens=4) + "\n"
+    with pytest.raises(SystemExit):
+        run(*arguments, "--runtime", "other")
+    offered = capsys.readouterr().err
+    assert all(name in offered for name in get_args(Runtime))
     # Each runtime answers for itself which devices it has.
     assert run(*arguments, "--runtime", "openvino", "--device", "cuda") == 2
     assert "OpenVINO" in capsys.readouterr().err
