@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--report", type=Path, metavar="FOLDER", help="also write platforms.json and .md there")
     folder = parser.parse_args().report
-    results, missing = {}, []
+    results, absent = {}, []
     for platform, tags in PLATFORMS.items():
         for runtime, extra in RUNTIMES.items():
             found = find_wheels(tags, requirements(extra))
@@ -93,14 +93,15 @@ def main() -> None:
                 "MB on disk": None if found.missing else found.installed / 1e6,
             }
             if found.missing:
-                missing.append(f"{found.missing} on {platform}")
+                absent.append(f"{found.missing} on {platform}")
+    missing = ", ".join(dict.fromkeys(absent)) or "none"
     print(format_table(results, digits=0))
-    print(f"No wheels: {', '.join(missing) or 'none'}")
+    print(f"No wheels: {missing}")
     if folder:
         facts = {
             "command": "python -m benchmarks.platforms --report docs/results",
             "figures": f"all wheels of pydeper's dependencies for CPython {PYTHON}; pydeper itself comes on top",
-            "no wheels": ", ".join(dict.fromkeys(missing)) or "none",
+            "no wheels": missing,
         }
         write_report(folder, "platforms", results, title="Where it installs without a compiler", facts=facts)
 

@@ -28,10 +28,10 @@ def open_model(settings: Settings) -> DeperModel:
     """Loads the model that the settings name."""
     return DeperModel.from_pretrained(
         settings.model,
-        runtime=settings.runtime,  # type: ignore[arg-type]  # checked there
+        runtime=settings.runtime,
         device=settings.device,
         threads=settings.threads,
-        precision=settings.precision,  # type: ignore[arg-type]  # checked there
+        precision=settings.precision,
         image_cache=settings.image_cache,
         vlm=settings.servers,
     )

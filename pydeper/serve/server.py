@@ -27,7 +27,7 @@ def serve(settings: Settings, host: str, port: int) -> int:
         StoreUnavailableError: It cannot be reached.
     """
     servers = None if settings.servers is None else VLLMServers.of(settings.servers)
-    find_bundle(settings.model, None, False, settings.precision, servers, settings.runtime)  # type: ignore[arg-type]
+    find_bundle(settings.model, None, False, settings.precision, servers, settings.runtime)
     log_to_stderr()
     _check_store(settings)
     config = uvicorn.Config(

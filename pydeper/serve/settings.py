@@ -3,12 +3,16 @@
 import math
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from pydeper.errors import InvalidArgumentError
 from pydeper.untrusted import is_loopback
+
+if TYPE_CHECKING:  # the help of the command needs neither
+    from pydeper.bundle.config import Precision
+    from pydeper.runtime.target import Runtime
 
 PREFIX = "PYDEPER_SERVE_"
 
@@ -52,10 +56,10 @@ class Settings:
     """
 
     model: str | None = None
-    runtime: str | None = None
+    runtime: "Runtime | None" = None
     device: str = "auto"
     threads: int | None = None
-    precision: str | None = None
+    precision: "Precision | None" = None
     vlm: str | None = None
     image_cache: int = attrs.field(default=16, validator=_count(0))
     database: str = "sqlite:///pydeper-gateway.db"
