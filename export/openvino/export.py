@@ -1,7 +1,5 @@
 """Qwen2-VL to the files that OpenVINO reads, through Optimum, step by step, each checked against transformers."""
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +12,7 @@ from export.openvino.parity import OpenVINOExport, compare
 from export.openvino.source import link_published
 from export.qwen2_vl.folder import describe_vlm
 from export.qwen2_vl.source import load_model
-from export.qwen2_vl.steps import run_steps, working_folder
+from export.qwen2_vl.steps import run_steps, source_key, working_folder
 from pydeper.bundle.config import Precision, VLMConfig
 from pydeper.bundle.openvino_files import GRAPHS, LANGUAGE_MODEL, openvino_folder, weights_of
 from pydeper.errors import BundleError
@@ -66,9 +64,7 @@ def export_openvino_folder(
             f"{from_optimum}: has no {LANGUAGE_MODEL}; name a folder that `optimum-cli export openvino` wrote"
         )
     described = describe_vlm(source, out_dir, precision, image_size, revision)
-    key = hashlib.sha256(
-        json.dumps([str(source), described.commit, precision, str(from_optimum)]).encode()
-    ).hexdigest()[:16]
+    key = source_key(source, [described.commit, precision, str(from_optimum)])
     with output_folder(out_dir), working_folder(out_dir, key) as work:
 
         def graphs(folder: Path) -> dict[str, float]:

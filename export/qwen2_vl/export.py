@@ -2,8 +2,6 @@
 
 import copy
 import gc
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from export.qwen2_vl.parity import (
     require_parity,
 )
 from export.qwen2_vl.source import check_architecture, load_model
-from export.qwen2_vl.steps import Step, run_steps, working_folder
+from export.qwen2_vl.steps import Step, run_steps, source_key, working_folder
 from export.qwen2_vl.vision_encoder import trace_vision_encoder
 from pydeper.bundle.config import Precision
 from pydeper.bundle.vlm_files import DECODER, EMBEDDING_TABLE, PREFILL_LAYERS, VISION_ENCODER
@@ -219,11 +217,8 @@ class _Exporter:
         """Returns a hash of the source's files and of all settings; None for a model in memory, which has no files."""
         if not isinstance(self.source, str | Path):
             return None
-        folder = Path(self.source)
-        files = [*sorted(folder.glob("*.safetensors")), folder / "config.json"] if folder.is_dir() else []
-        known = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
         settings = [self.revision, self.precision, self.store_fp16, self.rounding_tolerance, self.tolerance]
-        return hashlib.sha256(json.dumps([str(self.source), known, settings]).encode()).hexdigest()[:16]
+        return source_key(self.source, settings)
 
     def _save(self, model: ir.Model, path: Path) -> float:
         storage = "fp16" if self.store_fp16 else "fp32"

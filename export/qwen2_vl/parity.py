@@ -33,6 +33,14 @@ def require_parity(name: str, error: float, cosine: float, tolerance: float) -> 
         )
 
 
+def random_images(config: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Random pixels (N, patch numbers) and the grid (1, 3) of two images of different shapes, for a vision tower."""
+    merge, rng = config.spatial_merge_size, np.random.default_rng(0)
+    grids = [np.array([[1, rows * merge, columns * merge]]) for rows, columns in ((2, 6), (4, 3))]
+    patch = config.in_channels * config.temporal_patch_size * config.patch_size**2
+    return [(rng.standard_normal((int(grid.prod()), patch), dtype=np.float32), grid) for grid in grids]
+
+
 def compare_vision_encoder(visual: Any, path: Path) -> tuple[float, float]:
     """Runs a vision encoder file on random pixels of two images of different shapes.
 
@@ -43,10 +51,7 @@ def compare_vision_encoder(visual: Any, path: Path) -> tuple[float, float]:
     Returns:
         The relative error and the smallest cosine of the image features.
     """
-    config, merge = visual.config, visual.config.spatial_merge_size
-    grids = np.array([[1, 2 * merge, 6 * merge], [1, 4 * merge, 3 * merge]])
-    patch = config.in_channels * config.temporal_patch_size * config.patch_size**2
-    pixels = np.random.default_rng(0).standard_normal((int(grids.prod(axis=1).sum()), patch), dtype=np.float32)
+    pixels, grids = (np.concatenate(arrays) for arrays in zip(*random_images(visual.config), strict=True))
     (features,) = cpu_session(path).run(None, {"pixel_values": pixels, "image_grid_thw": grids})
     expected = visual.float()(torch.from_numpy(pixels), torch.from_numpy(grids)).pooler_output
     return relative_error(features, expected), smallest_cosine(features, expected)

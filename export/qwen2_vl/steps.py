@@ -1,16 +1,26 @@
 """Steps of a long export: what each one made is kept until all are finished, so that an interrupted export resumes."""
 
+import hashlib
 import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from export.graphs.parity import ParityError
 
 Step = Callable[[Path], dict[str, float]]
 """Writes its files into the folder that it is given, and returns figures about them."""
+
+
+def source_key(source: str | Path, settings: list[Any]) -> str:
+    """Returns a hash of a source's files, where it is a folder, and of all settings: the key for `working_folder`."""
+    folder = Path(source)
+    files = [*sorted(folder.glob("*.safetensors")), folder / "config.json"] if folder.is_dir() else []
+    known = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    return hashlib.sha256(json.dumps([str(source), known, settings]).encode()).hexdigest()[:16]
 
 
 @contextmanager
