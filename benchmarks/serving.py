@@ -35,7 +35,8 @@ from pydeper import DeperModel, Persona, demo_samples
 from pydeper.persona.file import parse_persona
 from pydeper.speed.machine import cpu
 from training.evaluation.report import Figure, check_reports, format_table, write_report
-from training.tiny.scenes import sample_scene
+from training.tiny.world.rendering import render
+from training.tiny.world.sampling import sample_scene
 
 NAME = "serving"
 PICTURES, PEOPLE = 48, 8
@@ -124,7 +125,7 @@ def make_work(threads: int | None) -> Work:
 
 def drawn_scene(seed: int) -> bytes:
     file = io.BytesIO()
-    sample_scene(np.random.default_rng(seed)).draw().save(file, "PNG")
+    render(sample_scene(np.random.default_rng(seed))).save(file, "PNG")
     return file.getvalue()
 
 

@@ -44,7 +44,7 @@ from training.stages.stage1 import Stage1Task
 from training.stages.stage2 import Stage2Task
 from training.tiny import make
 from training.tiny.config import TinyConfig
-from training.tiny.people import draw_samples
+from training.tiny.world.people import draw_samples
 from training.vlm.steered_vlm import SteeredVLM
 
 _CONFIGS = Path(__file__).parents[1] / "training" / "configs"

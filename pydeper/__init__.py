@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pydeper.bundle.default import DemonstrationModelWarning
     from pydeper.demo import demo_image, demo_samples
+    from pydeper.drawing.scene import DrawnObject, draw_scene
     from pydeper.errors import (
         BundleError,
         ForkedProcessError,
@@ -50,6 +51,8 @@ _HOMES = {
     "DemonstrationModelWarning": "pydeper.bundle.default",
     "demo_image": "pydeper.demo",
     "demo_samples": "pydeper.demo",
+    "DrawnObject": "pydeper.drawing.scene",
+    "draw_scene": "pydeper.drawing.scene",
     "BundleError": "pydeper.errors",
     "ForkedProcessError": "pydeper.errors",
     "IncompatiblePersonaError": "pydeper.errors",
@@ -85,6 +88,7 @@ __all__ = [
     "DemonstrationModelWarning",
     "DeperModel",
     "DescribeOptions",
+    "DrawnObject",
     "EncodedImage",
     "Fixation",
     "ForkedProcessError",
@@ -111,6 +115,7 @@ __all__ = [
     "demo_image",
     "demo_samples",
     "describe",
+    "draw_scene",
     "list_personas",
     "read_samples",
     "stream",

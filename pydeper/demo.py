@@ -14,8 +14,8 @@ def demo_samples(person: str = "ana") -> list[Sample]:
     """Returns five samples of a simulated person, for the built-in model "tiny".
 
     Args:
-        person: ``"ana"``, who looks from left to right and dwells, or ``"ben"``, who starts at the right and only
-            glances.
+        person: ``"ana"``, who looks downwards and mentions three objects, or ``"ben"``, who looks upwards and mentions
+            all of them, with their sizes.
 
     Raises:
         InvalidArgumentError: There is no such person.

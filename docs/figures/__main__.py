@@ -4,15 +4,18 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
+from docs.figures.result_charts import CHARTS
 from pydeper.atomic import atomic_path
 
 IMAGES = Path(__file__).parent.parent / "images"
-QUICK = ("data-flow", "network", "prompt-layout", "packages", "request-sequence", "two-people")
+QUICK = ("data-flow", "drawings", "network", "prompt-layout", "packages", "request-sequence", "two-people", *CHARTS)
 SLOW = ("persona-map",)  # minutes: it makes some hundred personas
 
 
 def drawn(name: str) -> str:
     """Returns a picture as the text of its file."""
+    if name in CHARTS:
+        return CHARTS[name]()
     svg: str = import_module(f"docs.figures.{name.replace('-', '_')}").draw()
     return svg
 

@@ -12,12 +12,13 @@ from pydeper import DeperModel
 from training.config import load_config
 from training.tiny.config import TinyConfig
 from training.tiny.make import Seeds, seed_of
-from training.tiny.people import simulate_people
-from training.tiny.viewers import ORDERS
+from training.tiny.world.people import simulate_people
+from training.tiny.world.viewers import ORDERS
 
 CONFIG = Path(__file__).parents[2] / "training" / "configs" / "tiny.toml"
 DIRECTIONS = ("rightward", "leftward", "downward", "upward")
 SAMPLES = 5  # of a persona
+_KNOWN = 120  # people who are enough to find the directions of looking
 
 Vectors = NDArray[np.float64]
 
@@ -30,6 +31,8 @@ _COLOURS = {
     "upward": "#b657c9",
     "largest": "#8792a5",
     "smallest": "#8792a5",
+    "warmest": "#cf8a17",
+    "coolest": "#2b93a8",
 }
 
 
@@ -40,23 +43,17 @@ class Personas:
     vectors: Vectors
     orders: NDArray[np.str_]
 
-    def only(self, orders: tuple[str, ...]) -> "Personas":
-        """Those of people with one of these orders."""
-        chosen = np.isin(self.orders, orders)
-        return Personas(self.vectors[chosen], self.orders[chosen])
-
 
 def personas() -> tuple[Personas, Personas]:
-    """Personas of 5 samples each: of people who were trained on, and of people who were not."""
+    """Personas of 5 samples each: of some people who were trained on, and of people who were not."""
     config = load_config(TinyConfig, CONFIG, [])
     people = simulate_people(config.viewers, seed_of(config, Seeds.VIEWERS))
     model = DeperModel.from_pretrained("tiny", threads=1)
-    each = config.viewers.samples
-    seen = model.embed(people.training).reshape(len(people.seen), each // SAMPLES, SAMPLES, -1).mean(2)
+    known = [viewer for viewer in people.seen if viewer.order in DIRECTIONS][:_KNOWN]
+    samples = {viewer.name: [s for s in people.training if s.subject == viewer.name][:SAMPLES] for viewer in known}
+    seen = np.stack([[model.embed(own).mean(0)] for own in samples.values()])
     unseen = np.stack([[model.embed(samples).mean(0) for samples in sets] for sets in people.support])
-    return _named(seen, [viewer.order for viewer in people.seen]), _named(
-        unseen, [viewer.order for viewer in people.unseen]
-    )
+    return _named(seen, [viewer.order for viewer in known]), _named(unseen, [viewer.order for viewer in people.unseen])
 
 
 def widest(unseen: Personas) -> Vectors:
@@ -69,23 +66,23 @@ def widest(unseen: Personas) -> Vectors:
 
 def by_looking(seen: Personas, unseen: Personas) -> Vectors:
     """(n, 2): along the two directions that part the four directions of scanning best, among people of the training."""
-    known = seen.only(DIRECTIONS)
     fitted = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto", n_components=2)
-    places: Vectors = fitted.fit(known.vectors, known.orders).transform(unseen.vectors)
+    places: Vectors = fitted.fit(seen.vectors, seen.orders).transform(unseen.vectors)
     return places
 
 
 def draw() -> str:
     """Draws both maps, with one legend."""
     seen, unseen = personas()
-    count = len(unseen.orders)
+    count, people = len(unseen.orders), load_config(TinyConfig, CONFIG).viewers
+    groups, group = people.unseen_groups, people.unseen_orders_per_group
     d = Drawing(
         "Personas of unseen people",
-        f"Two scatter plots of {count} personas, of 36 simulated people who were not in training. Left, along the two "
-        "widest directions, they form six clouds: one for each group of people who are alike in all but their scanning "
-        "order. Right, along the two directions that part scanning orders best among the people of the "
-        "training, people who look rightward, leftward, downward and upward lie in different places; people who go by "
-        "size lie between them.",
+        f"Two scatter plots of {count} personas, of {groups * group} simulated people who were not in training. Left, "
+        f"along the two widest directions, those of each of {groups} groups lie together: people of a group are alike "
+        "in all but their scanning order. Right, along the two directions that part scanning orders best among the "
+        "people of the training, people who look rightward, leftward, downward and upward lie in different places; "
+        "people who go by size or colour lie between them.",
         436,
     )
     titles = ("the two widest directions", "two directions of looking")
@@ -97,11 +94,13 @@ def draw() -> str:
             d.raw(_mark(x, y, str(order)))
         d.text(left, 308, note, style="small aside")
     for number, order in enumerate(ORDERS):
-        x, y = 24 + 180 * (number % 3), 344 + 30 * (number // 3)
+        x, y = 24 + 135 * (number % 4), 344 + 30 * (number // 4)
         d.raw(_mark(x, y - 5, order))
         d.text(x + 16, y, order, style="small")
-    d.text(16, 406, f"{count} personas of 36 people unseen in training, 5 samples each.", style="small aside")
-    d.text(16, 426, "The axes at the right part the four arrows; rings go by size.", style="small aside")
+    unknown = f"{count} personas of {groups * group} people unseen in training, {SAMPLES} samples each."
+    d.text(16, 406, unknown, style="small aside")
+    legend = "Right: the axes part the four arrows. Rings go by size, dots by colour."
+    d.text(16, 426, legend, style="small aside")
     return d.svg()
 
 
@@ -117,11 +116,13 @@ def _inside(places: Vectors, left: float) -> Vectors:
 
 
 def _mark(x: float, y: float, order: str) -> str:
-    """An arrow in the direction of looking; a large or small ring for people who go by size."""
+    """An arrow in the direction of looking; a large or small ring for people who go by size, a dot by colour."""
     colour = _COLOURS[order]
     if order in DIRECTIONS:
         turn = {"rightward": 0, "downward": 90, "leftward": 180, "upward": 270}[order]
         shape = "M-7 -1.6H0V-5L7.5 0 0 5V1.6H-7Z"
         return f'<path d="{shape}" fill="{colour}" transform="translate({x:.1f} {y:.1f}) rotate({turn})"/>'
+    if order in ("warmest", "coolest"):
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>'
     radius = 5 if order == "largest" else 2.5
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="none" stroke="{colour}" stroke-width="1.8"/>'

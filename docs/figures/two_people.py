@@ -10,15 +10,16 @@ from PIL import Image, ImageChops
 
 import pydeper
 from docs.figures.drawing import Drawing
-from export.tiny import DEMO_NAMES, most_different
+from export.tiny import DEMO_NAMES, DEMO_PIXELS, demo_scene, most_different
 from pydeper import DeperModel, Persona, read_samples
 from pydeper.samples.overlay import draw_trajectory
 from training.config import load_config
 from training.seeding import step_generator
 from training.tiny.config import TinyConfig
 from training.tiny.make import Seeds, seed_of
-from training.tiny.scenes import Scene, sample_scene
-from training.tiny.viewers import DWELLS, Viewer, sample_viewers
+from training.tiny.world.rendering import render
+from training.tiny.world.scenes import Scene
+from training.tiny.world.viewers import DWELLS, Viewer, sample_viewers
 
 DEMO = Path(pydeper.__file__).parent / "builtin" / "tiny" / "demo"
 CONFIG = Path(__file__).parents[2] / "training" / "configs" / "tiny.toml"
@@ -43,7 +44,7 @@ def people() -> list[Person]:
     it is given the five samples and the scene, not this gaze.
     """
     config = load_config(TinyConfig, CONFIG, [])
-    scene = sample_scene(step_generator(seed_of(config, Seeds.TEST_SCENES)), objects=(5, 5))
+    scene = demo_scene(config)
     if not _same(scene, DEMO / "scene.png"):
         raise ValueError(f"{DEMO / 'scene.png'} is not the scene of {CONFIG}: make the built-in model again")
     model = DeperModel.from_pretrained("tiny", threads=1)
@@ -52,7 +53,7 @@ def people() -> list[Person]:
         persona = Persona.from_samples(read_samples(DEMO / f"{name}.jsonl"), model=model, name=name)
         gaze = viewer.look(scene, step_generator(0, number))
         text = model.describe(DEMO / "scene.png", persona)
-        found.append(Person(name, viewer, draw_trajectory(scene.draw(), gaze), text))
+        found.append(Person(name, viewer, draw_trajectory(render(scene, DEMO_PIXELS), gaze), text))
     return found
 
 
@@ -63,8 +64,8 @@ def draw() -> str:
     longest = max(map(len, lines))
     d = Drawing(
         "One picture, two people",
-        "The same drawing twice: a black diamond at the upper right, a blue star at the left, and along the bottom a "
-        "large red square, a red cross and an orange ring, with the numbered fixations of two people. "
+        "The same drawing twice: a red heart at the upper left, a brown circle at the right, a purple oval in the "
+        "middle, a grey star below it and a black square at the lower right, with numbered fixations of two people. "
         + " ".join(f"{p.name} {_way(p.viewer)}; pydeper writes for {p.name}: “{p.description}”" for p in pair)
         + " The model knows both from five samples of other pictures, and does not see this gaze.",
         404 + 20 * longest,
@@ -83,7 +84,7 @@ def draw() -> str:
 
 
 def _viewers(config: TinyConfig) -> tuple[Viewer, Viewer]:
-    """Those whose samples the demo holds, drawn as `training.tiny.people` draws them."""
+    """Those whose samples the demo holds, drawn as `training.tiny.world.people` draws them."""
     rng, sizes = step_generator(seed_of(config, Seeds.VIEWERS), 0), config.viewers
     seen = sample_viewers(rng, sizes.groups, sizes.orders_per_group, "seen")
     unseen = sample_viewers(rng, sizes.unseen_groups, sizes.unseen_orders_per_group, "unseen", avoid=seen)
@@ -92,12 +93,12 @@ def _viewers(config: TinyConfig) -> tuple[Viewer, Viewer]:
 
 
 def _way(viewer: Viewer) -> str:
-    return f"looks {viewer.order}, about {DWELLS[viewer.dwell]:.2g} s each"
+    return f"looks {viewer.order}, {DWELLS[viewer.dwell]:.2g} s each"
 
 
 def _same(scene: Scene, file: Path) -> bool:
     with Image.open(file) as kept:  # with fewer colours than were drawn
-        difference = ImageChops.difference(scene.draw(), kept.convert("RGB"))
+        difference = ImageChops.difference(render(scene, DEMO_PIXELS), kept.convert("RGB"))
     return max(high for _, high in difference.getextrema()) < 64
 
 

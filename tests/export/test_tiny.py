@@ -11,9 +11,9 @@ import pydeper
 from export.__main__ import main
 
 SMALL = [
-    *("vision.scenes=70", "vision.steps=2", "language.scenes=70", "language.steps=2"),
-    *("encoder.scenes=70", "encoder.steps=2", "stage1.steps=2", "stage2.steps=2"),
-    *("viewers.groups=6", "viewers.orders_per_group=2", "viewers.samples=10"),
+    *("vision.steps=3", "vision.close_ups=1", "vision.batch_size=4", "language.scenes=16", "language.steps=2"),
+    *("encoder.steps=2", "encoder.batch_size=4", "drawings=4", "stage1.steps=2", "stage2.steps=2"),
+    *("viewers.groups=6", "viewers.orders_per_group=2", "viewers.samples=10", "viewers.scenes=20"),
     *("viewers.unseen_groups=2", "viewers.unseen_orders_per_group=2", "viewers.test_scenes=2"),
 ]
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import pydeper
-from pydeper import DeperModel, Fixation, Persona, Trajectory
+from pydeper import DeperModel, Fixation, IncompatiblePersonaError, Persona, Trajectory
 from pydeper.bundle.bundle import open_bundle
 from pydeper.bundle.config import (
     BundleConfig,
@@ -156,3 +156,10 @@ def test_the_script_beside_the_files_still_makes_such_files(tmp_path):
     ana = Persona.load(GOLDEN / "ana.safetensors")
     assert Persona.load(made / "ana.safetensors") == attrs.evolve(ana, encoder_fingerprint=own)
     assert sum(path.stat().st_size for path in GOLDEN.rglob("*") if path.is_file()) < 100_000
+
+
+def test_a_persona_of_an_earlier_built_in_model_is_refused_with_the_remedy():
+    kept = Persona.load(GOLDEN.parent / "earlier-tiny" / "ana.safetensors")
+    model = DeperModel.from_pretrained("tiny", threads=1)
+    with pytest.raises(IncompatiblePersonaError, match="make the persona anew from its samples with 'tiny'"):
+        model.describe(pydeper.demo_image(), kept)

@@ -10,8 +10,9 @@ from torch import nn
 
 from pydeper import Sample
 from pydeper.bundle.config import ImageEncoderInfo, PersonaEncoderConfig
-from training.tiny.scenes import sample_scene
-from training.tiny.viewers import sample_viewer
+from training.tiny.world.rendering import render
+from training.tiny.world.sampling import sample_scene
+from training.tiny.world.viewers import sample_viewer
 
 
 class Backbone(nn.Module):
@@ -45,12 +46,12 @@ CONFIG = PersonaEncoderConfig(
 def people_samples(shared_image: bool) -> list[Sample]:
     rng = np.random.default_rng(0)
     scene = sample_scene(rng)
-    image = scene.draw()
+    image = render(scene)
     samples = []
     for name in ("cem", "ana", "ana"):
         own = scene if shared_image else sample_scene(rng)
         viewer = sample_viewer(rng, name)
-        samples.append(viewer.sample(own, rng, image=image if shared_image else own.draw()))
+        samples.append(viewer.sample(own, rng, image=image if shared_image else render(own)))
     return samples
 
 
@@ -59,7 +60,7 @@ def file_samples(folder: Path, count: int) -> list[Sample]:
     samples = []
     for number in range(count):
         scene = sample_scene(rng)
-        scene.draw().save(folder / f"{number}.png")
+        render(scene).save(folder / f"{number}.png")
         drawn = sample_viewer(rng, "ana").sample(scene, rng, image=folder / f"{number}.png")
         samples.append(attrs.evolve(drawn, source=f"ana.jsonl:{number + 1}"))
     return samples

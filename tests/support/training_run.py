@@ -15,8 +15,9 @@ from pydeper.readers import write_samples
 from training.config import TrainingConfig, load_config
 from training.loop.checkpoints import CHECKPOINT
 from training.loop.logs import LOG
-from training.tiny.scenes import sample_scene
-from training.tiny.viewers import sample_viewers
+from training.tiny.world.rendering import render
+from training.tiny.world.sampling import sample_scene
+from training.tiny.world.viewers import sample_viewers
 
 PEOPLE, SCENES, TRAINING_SCENES = 3, 6, 4
 
@@ -58,7 +59,7 @@ def write_drawn_samples(
     samples = []
     for number in range(scenes):
         scene = sample_scene(rng)
-        scene.draw().save(folder / f"{number}.png")
+        render(scene).save(folder / f"{number}.png")
         split = "train" if number < training_scenes else "val"
         samples += [
             attrs.evolve(viewer.sample(scene, rng, folder / f"{number}.png"), split=split) for viewer in viewers

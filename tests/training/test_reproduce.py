@@ -12,8 +12,9 @@ from pydeper.readers import write_samples
 from training import reproduce
 from training.cli.main import main
 from training.preparation.splits import QUERY, SUPPORT, TEST, TRAIN
-from training.tiny.scenes import sample_scene
-from training.tiny.viewers import sample_viewers
+from training.tiny.world.rendering import render
+from training.tiny.world.sampling import sample_scene
+from training.tiny.world.viewers import sample_viewers
 
 pytestmark = pytest.mark.usefixtures("wide_context")
 
@@ -31,7 +32,7 @@ def data(tmp_path_factory) -> Path:
         for scene_number in range(6):
             scene = sample_scene(np.random.default_rng(scene_number))
             path = folder / f"{scene_number}.png"
-            scene.draw().save(path)
+            render(scene).save(path)
             sample = viewer.sample(scene, rng, path)
             samples.append(attrs.evolve(sample, split=known if scene_number < 4 else asked))
     write_samples(folder / "samples.jsonl", samples)

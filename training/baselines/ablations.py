@@ -28,11 +28,12 @@ class Ablation:
 ABLATIONS: Mapping[str, Ablation] = MappingProxyType(
     {
         "text only": Ablation(
-            ("network.trajectory=false", "stage1.trajectory_weight=0"),
+            ("network.trajectory=false", "network.kinematics=false", "stage1.trajectory_weight=0"),
             "T_0 is empty, and there is nothing to reconstruct: L = λ·L_con + L_cls",
         ),
         "no dynamics": Ablation(
-            ("network.dynamics=false",), "T_0 says what was seen and where, not when and for how long"
+            ("network.dynamics=false", "network.kinematics=false"),
+            "T_0 says what was seen and where, not when and for how long",
         ),
         "no reconstruction": Ablation(("stage1.trajectory_weight=0",), "L_traj: stage 1 is L = λ·L_con + L_cls"),
         "no dual context": Ablation(("network.dual_context=false",), "L_l and T_l in each other's context"),

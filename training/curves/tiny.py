@@ -7,7 +7,6 @@ from typing import Any
 
 import attrs
 
-from pydeper.samples.sample import Sample
 from training.baselines.predict import predict
 from training.baselines.system import Describe, SoftTokens, by_prompts
 from training.baselines.targets import Person, Target
@@ -15,7 +14,6 @@ from training.config import load_config, shaping_settings_at
 from training.curves import support, training_samples
 from training.curves.points import INPUTS, Answers, Point, Score, command, input_folder
 from training.curves.support import SupportSettings, support_curves
-from training.data.encoded import EncodedDataset, encode_dataset
 from training.evaluation.describe import TRAINING_SAMPLES
 from training.evaluation.predictions import Prediction, read_predictions
 from training.evaluation.scores import METRICS
@@ -25,7 +23,7 @@ from training.preparation.splits import TRAIN
 from training.tiny import make, table, table_scores
 from training.tiny.config import TinyConfig
 from training.tiny.evaluation import MAX_NEW_TOKENS, STYLE, TOKENIZER
-from training.tiny.people import simulate_people
+from training.tiny.world.people import simulate_people
 
 _FROZEN = ("seed", "vlm", "vision", "language", "viewers", "image_encoder", "encoder")
 _BATCH = 64
@@ -122,15 +120,12 @@ def _answers(
 
     @cache
     def trained() -> tuple[table.World, Deper, Adapter]:
-        def encode(samples: Sequence[Sample]) -> EncodedDataset:
-            return encode_dataset(samples, world.vlm.tokenizer, world.image_encoder, make.persona_config(config))
-
         samples = [attrs.evolve(sample, split=TRAIN) for sample in world.people.training]
         own = attrs.evolve(
             world,
             evaluated=people,
-            training=encode(training_samples.first_training_samples(samples, count)),
-            known=encode([sample for person in people for sample in person.known]),
+            training=world.encode(training_samples.first_training_samples(samples, count)),
+            known=world.encode([sample for person in people for sample in person.known]),
         )
         return own, *table.train_deper(own, config, seed, folder)
 

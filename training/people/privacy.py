@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pydeper import DeperModel, Sample
+from pydeper.drawing.shapes import SHAPES
 from training.config import load_config
 from training.evaluation.bootstrap import Interval, bootstrap_mean
 from training.evaluation.probes import transfer_probe
@@ -26,9 +27,8 @@ from training.people.nearest_centroid import Vectors, unit
 from training.seeding import step_generator
 from training.tiny.config import TinyConfig
 from training.tiny.evaluation import without_trajectory
-from training.tiny.people import draw_samples
-from training.tiny.scenes import SHAPES
-from training.tiny.viewers import COUNTS, TRAITS, Viewer, mentioned_shapes, sample_viewers
+from training.tiny.world.people import draw_samples
+from training.tiny.world.viewers import COUNTS, TRAITS, Viewer, mentioned_shapes, sample_viewers
 
 SUPPORT = 5  # samples of a persona, as in the paper
 OTHERS = 10  # samples of each person that no persona is made of

@@ -3,12 +3,17 @@
 import attrs
 
 from training.config import CSMNConfig, MITRConfig, PromptTuningConfig, Stage1Config, Stage2Config, positive
+from training.config.validators import not_negative
 from training.network.config import NetworkConfig
 
 
 @attrs.frozen(kw_only=True)
 class VLMSizes:
-    """Sizes of the tiny Qwen2-VL."""
+    """Sizes of the tiny Qwen2-VL.
+
+    `image_side` is the side in pixels of the square that has as many pixels as any picture is scaled to, whatever its
+    shape; `close_up_side` that of the small pictures at which the vision tower begins.
+    """
 
     hidden_size: int = 256
     intermediate_size: int = 640
@@ -16,29 +21,59 @@ class VLMSizes:
     heads: int = 4
     key_value_heads: int = 2
     vision_width: int = 128
-    vision_depth: int = 3
+    vision_depth: int = 6
     vision_heads: int = 4
-    image_size: int = 84
+    patch_size: int = 12
+    image_side: int = 168
+    close_up_side: int = 96
     vocab_size: int = 700
 
 
 @attrs.frozen(kw_only=True)
 class ImageEncoderSizes:
-    """Sizes of the tiny DINOv3 ConvNeXt; 96×96 pixels become a grid of 3×3 tokens, one a cell."""
+    """Sizes of the tiny DINOv3 ConvNeXt; 192×192 pixels become a grid of 6×6 tokens."""
 
     hidden_sizes: tuple[int, int, int, int] = (24, 48, 96, 128)
-    depths: tuple[int, int, int, int] = (1, 1, 2, 1)
-    image_size: int = 96
+    depths: tuple[int, int, int, int] = (1, 1, 2, 2)
+    image_size: int = 192
 
 
 @attrs.frozen(kw_only=True)
-class PretrainingConfig:
-    """One pre-training: how many drawn scenes, steps, scenes in a step, peak learning rate."""
+class VisionPretraining:
+    """The pre-training of an image encoder on scenes that are drawn for every step.
+
+    Attributes:
+        steps: Steps in all.
+        close_ups: So many of them, the first ones, look at small pictures of one or two objects.
+        batch_size: Scenes in a step; of close-ups, which cost less, four times as many.
+        learning_rate: Peak rate of AdamW.
+        muon_learning_rate: Peak rate of Muon, which trains the matrices of hidden layers.
+    """
+
+    steps: int = attrs.field(validator=positive)
+    close_ups: int = attrs.field(default=0, validator=not_negative)
+    batch_size: int = attrs.field(default=32, validator=positive)
+    learning_rate: float = attrs.field(default=2e-3, validator=positive)
+    muon_learning_rate: float = attrs.field(default=6e-3, validator=not_negative)
+
+
+@attrs.frozen(kw_only=True)
+class LanguagePretraining:
+    """The pre-training of the language side.
+
+    Attributes:
+        scenes: Drawn scenes.
+        steps: Steps in all.
+        batch_size: Descriptions in a step.
+        learning_rate: Peak rate of AdamW.
+        muon_learning_rate: Peak rate of Muon, which trains the matrices of hidden layers.
+    """
 
     scenes: int = attrs.field(validator=positive)
     steps: int = attrs.field(validator=positive)
     batch_size: int = attrs.field(default=64, validator=positive)
-    learning_rate: float = attrs.field(default=1e-3, validator=positive)
+    learning_rate: float = attrs.field(default=2e-3, validator=positive)
+    muon_learning_rate: float = attrs.field(default=6e-3, validator=not_negative)
 
 
 @attrs.frozen(kw_only=True)
@@ -49,6 +84,7 @@ class ViewersConfig:
         groups: Groups of people for training; people of a group differ in their scanning order alone.
         orders_per_group: People in such a group.
         samples: Samples of each.
+        scenes: Scenes that people in training look at; each looks at a choice of its own.
         unseen_groups: Groups of people kept out of training.
         unseen_orders_per_group: People in each of those.
         support: Samples from which a persona is made.
@@ -56,11 +92,12 @@ class ViewersConfig:
         test_scenes: Held-out scenes that everybody describes in the evaluation.
     """
 
-    groups: int = 40
-    orders_per_group: int = 4
-    samples: int = 20
+    groups: int = 150
+    orders_per_group: int = 8
+    samples: int = 8
+    scenes: int = 4000
     unseen_groups: int = 6
-    unseen_orders_per_group: int = 6
+    unseen_orders_per_group: int = 8
     support: int = 5
     support_draws: int = 3
     test_scenes: int = 16
@@ -68,14 +105,18 @@ class ViewersConfig:
 
 @attrs.frozen(kw_only=True)
 class TinyConfig:
-    """All settings of `python -m training tiny`, and those of the baselines that are trained, for the table."""
+    """All settings of `python -m training tiny`, and those of the baselines that are trained, for the table.
+
+    `drawings` is how many drawings by other programs the evaluation describes, and how many pairs of changed ones.
+    """
 
     seed: int = 0
+    drawings: int = attrs.field(default=200, validator=positive)
     vlm: VLMSizes
     image_encoder: ImageEncoderSizes
-    vision: PretrainingConfig
-    language: PretrainingConfig
-    encoder: PretrainingConfig
+    vision: VisionPretraining
+    language: LanguagePretraining
+    encoder: VisionPretraining
     viewers: ViewersConfig
     network: NetworkConfig
     stage1: Stage1Config

@@ -26,8 +26,8 @@ from training.metrics.object_sequence_score import object_sequence_score
 from training.metrics.subject_identification import subject_identification
 from training.metrics.tokenization import Tokenizer
 from training.metrics.viewing_agreement import viewing_agreement
-from training.tiny.people import People
-from training.tiny.viewers import TRAITS, Viewer, mentioned_shapes
+from training.tiny.world.people import People
+from training.tiny.world.viewers import TRAITS, Viewer, mentioned_shapes
 from training.vlm.steered_vlm import SteeredVLM
 
 ZERO_SHOT, CEILING = "zero-shot", "ceiling"

@@ -4,7 +4,7 @@ Every step keeps its checkpoints in a folder of its own and is skipped when it i
 resumes from its last checkpoint. `python -m export tiny` makes the bundle.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import attrs
@@ -14,9 +14,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from pydeper.bundle.config import ImageEncoderInfo, PersonaEncoderConfig, Prompts, PromptStyle
+from pydeper.bundle.config import ImageEncoderInfo, PersonaEncoderConfig, Prompts, PromptStyle, VisionConfig
 from pydeper.persona.preprocess import persona_pixels
-from pydeper.vlm.image_patches import image_patches
+from pydeper.vlm.image_patches import image_patches, resized_shape
 from training.config import OptimisationConfig
 from training.data.encoded import encode_dataset
 from training.errors import TrainingError
@@ -26,15 +26,26 @@ from training.network.adapter import Adapter
 from training.network.image_encoder import ImageEncoder
 from training.network.persona_encoder import PersonaEncoder
 from training.network.text_table import TextTable
-from training.seeding import step_generator
 from training.stages.stage1 import Stage1Task
 from training.stages.stage2 import Stage2Task
-from training.tiny import pretraining
-from training.tiny.config import PretrainingConfig, TinyConfig
-from training.tiny.people import People, simulate_people
-from training.tiny.scenes import GRID
+from training.tiny.config import LanguagePretraining, TinyConfig, VisionPretraining
+from training.tiny.pretraining.dense_targets import TARGETS, THINGS
+from training.tiny.pretraining.initialisation import initialise_linear_layers
+from training.tiny.pretraining.language import LanguageTask, see_scenes
+from training.tiny.pretraining.vision import (
+    DrawnScenes,
+    Level,
+    Preprocess,
+    VisionTask,
+    encoder_tokens,
+    initialise_tower,
+    tower_tokens,
+)
 from training.tiny.tokenizer import build_tokenizer
-from training.tiny.viewers import ORDERS, TRAITS, sample_viewer
+from training.tiny.world.people import People, simulate_people
+from training.tiny.world.rendering import render
+from training.tiny.world.scenes import Scene
+from training.tiny.world.viewers import said_words
 from training.vlm.steered_vlm import SteeredVLM, vision_config, vlm_config
 
 NAME = "tiny"
@@ -69,13 +80,9 @@ def seed_of(config: TinyConfig, offset: int) -> int:
 
 def tokenizer_of(config: TinyConfig) -> Tokenizer:
     """The tiny tokenizer: words of the tiny world and of the prompts are single tokens."""
-    rng = step_generator(seed_of(config, Seeds.LANGUAGE_SCENES))
-    scenes = pretraining.draw_scenes(500, seed_of(config, Seeds.LANGUAGE_SCENES))
-    corpus = [sample_viewer(rng).describe(scene) for scene in scenes]
-    corpus += [f" {word}" for values in TRAITS.values() for word in values for _ in range(20)]
     style = PROMPTS.styles["description"]
-    corpus += [f"system\n{PROMPTS.system}", "user\n", "assistant\n", *style.with_persona.split("<subj>")] * 20
-    return build_tokenizer(corpus, config.vlm.vocab_size)
+    texts = [*said_words(), f"system\n{PROMPTS.system}", "user\n", "assistant\n", *style.with_persona.split("<subj>")]
+    return build_tokenizer(texts * 20, config.vlm.vocab_size)
 
 
 def build_vlm(config: TinyConfig) -> SteeredVLM:
@@ -102,6 +109,7 @@ def build_vlm(config: TinyConfig) -> SteeredVLM:
                 "embed_dim": sizes.vision_width,
                 "num_heads": sizes.vision_heads,
                 "hidden_size": sizes.hidden_size,
+                "patch_size": sizes.patch_size,
             },
             image_token_id=tokenizer.token_to_id("<|image_pad|>"),
             vision_start_token_id=tokenizer.token_to_id("<|vision_start|>"),
@@ -109,7 +117,14 @@ def build_vlm(config: TinyConfig) -> SteeredVLM:
             tie_word_embeddings=True,
         )
     )
-    image = vision_config(model.config, (sizes.image_size, sizes.image_size))
+    initialise_tower(model.model.visual)
+    initialise_linear_layers(model.model.language_model, sizes.layers, ("o_proj", "down_proj"))
+    image = attrs.evolve(
+        vision_config(model.config, None),
+        # The shape of a picture is kept; a little room above the area lets a square have its whole side.
+        min_pixels=sizes.image_side**2 * 3 // 4,
+        max_pixels=(sizes.image_side + 2) ** 2,
+    )
     described = vlm_config(model.config, tokenizer, image, base_model=f"{NAME} (drawn scenes only)")
     return SteeredVLM(model, tokenizer, described, PROMPTS)
 
@@ -118,46 +133,64 @@ def pretrain_vlm(config: TinyConfig, folder: Path) -> SteeredVLM:
     """Steps 1 and 2: the vision tower, then the language side. Returns the frozen VLM, its weights exact in float16."""
     vlm = build_vlm(config)
     tower = vlm.model.model.visual.requires_grad_(True)
-
-    def patches(scenes: list[pretraining.Scene]) -> Tensor:
-        return _stack(image_patches(scene.draw(), vlm.config.vision)[0] for scene in scenes)
-
-    names = ("shape", "colour", "size", *ORDERS)
+    # The layers that begin locally find the objects; that leaves the others to compare them.
+    levels = (
+        Level(config.vlm.hidden_size, tuple(TARGETS)),
+        Level(config.vlm.vision_width, ("colour", "centre"), finer=vlm.config.vision.merge_size),
+    )
     _pretrain(
         config.vision,
         folder / VISION,
         seed_of(config, Seeds.VISION),
         tower,
         "encoder",
-        lambda: pretraining.VisionTask(
+        lambda: VisionTask(
             name="vision tower",
             encoder=tower,
-            features=pretraining.tower_tokens,
-            heads=pretraining.DenseHeads(config.vlm.hidden_size, names),
-            **_dense_data(config.vision, seed_of(config, Seeds.VISION_SCENES), patches, GRID, names),
-            batch_size=config.vision.batch_size,
+            features=tower_tokens,
+            scenes=DrawnScenes(
+                preprocess=_patches_of(vlm.config.vision, config.vlm.close_up_side),
+                levels=levels,
+                batch_size=config.vision.batch_size,
+                close_ups=config.vision.close_ups,
+                seed=seed_of(config, Seeds.VISION_SCENES),
+            ),
             learning_rate=config.vision.learning_rate,
-            seed=seed_of(config, Seeds.VISION),
         ),
     )
     tower.requires_grad_(False)
-
-    def language_task() -> pretraining.LanguageTask:
-        scenes = pretraining.draw_scenes(config.language.scenes, seed_of(config, Seeds.LANGUAGE_SCENES))
-        return pretraining.LanguageTask(
+    language = vlm.model.model.language_model
+    _pretrain(
+        config.language,
+        folder / LANGUAGE,
+        seed_of(config, Seeds.LANGUAGE),
+        language,
+        "language",
+        lambda: LanguageTask(
             vlm=vlm,
-            scenes=scenes,
-            image_features=torch.stack(vlm.image_features([scene.draw() for scene in scenes])),
+            seen=see_scenes(vlm, config.language.scenes, seed_of(config, Seeds.LANGUAGE_SCENES)),
             batch_size=config.language.batch_size,
             learning_rate=config.language.learning_rate,
             seed=seed_of(config, Seeds.LANGUAGE),
-        )
-
-    language = vlm.model.model.language_model
-    _pretrain(config.language, folder / LANGUAGE, seed_of(config, Seeds.LANGUAGE), language, "", language_task)
-    pretraining.round_to_half(vlm.model)
+        ),
+    )
+    round_to_half(vlm.model)
     vlm.model.requires_grad_(False)
     return vlm
+
+
+def _patches_of(config: VisionConfig, close_up_side: int) -> Preprocess:
+    """Scenes as patches: close-ups at a size of their own, others at that to which the VLM scales such pictures."""
+
+    def preprocess(scenes: Sequence[Scene], canvas: tuple[float, float], close: bool) -> tuple[Tensor, tuple[int, int]]:
+        width, height = canvas
+        # One size for all: drawn scenes of one shape may differ by a pixel.
+        size = (close_up_side,) * 2 if close else resized_shape(round(1000 * height), round(1000 * width), config)
+        fixed = attrs.evolve(config, image_size=size)
+        token = config.patch_size * config.merge_size
+        return _stack(image_patches(render(scene), fixed)[0] for scene in scenes), (size[0] // token, size[1] // token)
+
+    return preprocess
 
 
 def pretrain_image_encoder(config: TinyConfig, folder: Path) -> DINOv3ConvNextModel:
@@ -172,10 +205,10 @@ def pretrain_image_encoder(config: TinyConfig, folder: Path) -> DINOv3ConvNextMo
             image_size=sizes.image_size,
         )
     )
-    names = ("shape", "colour", "size")
+    side = sizes.image_size // 32
 
-    def pixels(scenes: list[pretraining.Scene]) -> Tensor:
-        return _stack(persona_pixels(scene.draw(), persona_config(config)).astype(np.float16) for scene in scenes)
+    def pixels(scenes: Sequence[Scene], _canvas: tuple[float, float], _close: bool) -> tuple[Tensor, tuple[int, int]]:
+        return _stack(persona_pixels(render(scene), persona_config(config)) for scene in scenes), (side, side)
 
     _pretrain(
         config.encoder,
@@ -183,18 +216,21 @@ def pretrain_image_encoder(config: TinyConfig, folder: Path) -> DINOv3ConvNextMo
         seed_of(config, Seeds.ENCODER),
         encoder,
         "encoder",
-        lambda: pretraining.VisionTask(
+        lambda: VisionTask(
             name="image encoder",
             encoder=encoder,
-            features=pretraining.encoder_tokens,
-            heads=pretraining.DenseHeads(sizes.hidden_sizes[-1], names),
-            **_dense_data(config.encoder, seed_of(config, Seeds.ENCODER_SCENES), pixels, sizes.image_size // 32, names),
-            batch_size=config.encoder.batch_size,
+            features=encoder_tokens,
+            scenes=DrawnScenes(
+                preprocess=pixels,
+                levels=(Level(sizes.hidden_sizes[-1], tuple(THINGS)),),
+                batch_size=config.encoder.batch_size,
+                close_ups=config.encoder.close_ups,
+                seed=seed_of(config, Seeds.ENCODER_SCENES),
+            ),
             learning_rate=config.encoder.learning_rate,
-            seed=seed_of(config, Seeds.ENCODER),
         ),
     )
-    pretraining.round_to_half(encoder)
+    round_to_half(encoder)
     return encoder.eval().requires_grad_(False)
 
 
@@ -273,7 +309,7 @@ def load_trained(config: TinyConfig, folder: Path) -> TrainedModel:
     adapter = Adapter(config.network.subject_embedding_size, vlm.config.hidden_size)
     for part, module in (("encoder", persona_encoder), ("adapter", adapter)):
         load_state(folder / STAGE2, module, part)
-        pretraining.round_to_half(module)
+        round_to_half(module)
     return TrainedModel(
         vlm=vlm,
         image_encoder=ImageEncoder(pretrain_image_encoder(config, folder)),
@@ -293,33 +329,31 @@ def text_table_of(vlm: SteeredVLM) -> TextTable:
 
 
 def _pretrain(
-    config: PretrainingConfig,
+    config: VisionPretraining | LanguagePretraining,
     folder: Path,
     seed: int,
     module: torch.nn.Module,
     part: str,
     task: Callable[[], Task],
 ) -> None:
-    """Runs a pre-training; if it is finished, loads `module`, which is this part of its state, and draws no scenes."""
+    """Runs a pre-training; if it is finished, loads `module`, which is this part of its state, and draws nothing."""
     if is_finished(folder, config.steps):
         load_state(folder, module, part)
         return
     optimisation = OptimisationConfig(
-        steps=config.steps, batch_size=config.batch_size, learning_rate=config.learning_rate
+        steps=config.steps,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        muon_learning_rate=config.muon_learning_rate,
     )
     train(task(), optimisation, seed, folder)
 
 
-def _dense_data(
-    config: PretrainingConfig,
-    seed: int,
-    preprocess: Callable[[list[pretraining.Scene]], Tensor],
-    side: int,
-    names: tuple[str, ...],
-) -> dict[str, Tensor]:
-    scenes = pretraining.draw_scenes(config.scenes, seed)
-    targets = np.stack([pretraining.dense_targets(scene, side, names) for scene in scenes])
-    return {"pixels": preprocess(scenes), "targets": torch.from_numpy(targets)}
+def round_to_half(module: torch.nn.Module) -> None:
+    """Rounds all weights to values that float16 holds exactly, so that storing them as float16 loses nothing."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(parameter.half().float())
 
 
 def _stack(arrays: Iterable[np.ndarray]) -> Tensor:

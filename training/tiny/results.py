@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from pydeper import DeperModel, Persona
 from pydeper.vlm import VisionLanguageModel, open_vlm
@@ -12,9 +13,10 @@ from training.evaluation.report import Figure, write_report
 from training.evaluation.sum_statistics import SumStatistics
 from training.tiny import evaluation
 from training.tiny.make import TrainedModel
-from training.tiny.people import support_samples
-from training.tiny.pretraining import trait_tokens
-from training.tiny.viewers import Viewer
+from training.tiny.pretraining.language import trait_tokens
+from training.tiny.robustness.measure import score_changes, score_drawings
+from training.tiny.world.people import support_samples
+from training.tiny.world.viewers import Viewer
 
 _Statistics = dict[str, dict[str, SumStatistics]]
 
@@ -28,11 +30,15 @@ REPORTS = (
     "tiny-probes",
     "tiny-looking",
     "tiny-parity",
+    "tiny-drawings",
+    "tiny-changes",
 )
 """What `measure` writes."""
 
 
-def measure(trained: TrainedModel, bundle: Path, parity: Mapping[str, float], folder: Path) -> None:
+def measure(
+    trained: TrainedModel, bundle: Path, parity: Mapping[str, float], folder: Path, drawings: int = 200
+) -> None:
     """Measures the bundle through the SDK and writes `tiny-*.json` and `tiny-*.md` into `folder`.
 
     Args:
@@ -40,6 +46,7 @@ def measure(trained: TrainedModel, bundle: Path, parity: Mapping[str, float], fo
         bundle: The bundle.
         parity: What was compared at export -> largest difference from torch.
         folder: Where the pages go.
+        drawings: How many drawings by other programs, and pairs of changed ones, are described.
     """
     model = DeperModel.from_pretrained(bundle)
     vlm = open_vlm(bundle / model.config.vlm.source, model.config.vlm, model.config.prompts, trained.vlm.tokenizer)
@@ -72,6 +79,7 @@ def measure(trained: TrainedModel, bundle: Path, parity: Mapping[str, float], fo
     write_report(folder, "tiny-probes", evaluation.probe_unseen(model, people), title=title, facts=facts)
     title = "Tiny world, telling apart unseen people who differ in their scanning order alone"
     write_report(folder, "tiny-looking", evaluation.tell_apart_by_looking(model, people), title=title, facts=facts)
+    _measure_robustness(model, folder, drawings)
     write_report(
         folder,
         "tiny-parity",
@@ -80,6 +88,21 @@ def measure(trained: TrainedModel, bundle: Path, parity: Mapping[str, float], fo
         facts={"command": COMMAND, "weights": "float16, exact; computation in float32"},
         digits=8,
     )
+
+
+def _measure_robustness(model: DeperModel, folder: Path, drawings: int) -> None:
+    def describe(picture: Image.Image) -> str:
+        return model.describe(picture, max_new_tokens=evaluation.MAX_NEW_TOKENS)
+
+    facts = {
+        "command": COMMAND,
+        "descriptions": "without a persona, greedy",
+        "intervals": "95 %, bootstrap over drawings",
+    }
+    title = "Tiny model, drawings by programs that training never used"
+    write_report(folder, "tiny-drawings", score_drawings(describe, drawings), title=title, facts=facts)
+    title = "Tiny model, shifted, mirrored and recoloured drawings"
+    write_report(folder, "tiny-changes", score_changes(describe, drawings), title=title, facts=facts)
 
 
 def _measure_unseen(model: DeperModel, vlm: VisionLanguageModel, trained: TrainedModel) -> _Statistics:

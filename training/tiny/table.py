@@ -38,12 +38,13 @@ from training.stages.stage2 import Stage2Task
 from training.tiny import make
 from training.tiny.config import TinyConfig
 from training.tiny.evaluation import MAX_NEW_TOKENS, STYLE, TOKENIZER
-from training.tiny.people import People, simulate_people, support_samples
-from training.tiny.pretraining import trait_tokens
-from training.tiny.table_scores import CLS_SCORERS, REPORTS, write_tables
-from training.tiny.viewers import Viewer
+from training.tiny.pretraining.language import trait_tokens
+from training.tiny.table_scores import CLS_SCORERS, report_names, write_tables
+from training.tiny.world.people import People, simulate_people, support_samples
+from training.tiny.world.viewers import Viewer
 from training.vlm.steered_vlm import SteeredVLM
 
+NAME = "tiny-table"
 DEPER, CEILING = "DEPER", "ceiling"
 SEEDLESS = ("zero-shot", "text-statistics", "few-shot", CEILING)
 SYSTEMS = (
@@ -72,6 +73,7 @@ class World:
         text_table: The VLM's.
         people: Who was simulated.
         evaluated: As many seen people as unseen ones, and the unseen ones; every test scene is described for each.
+        encode: Samples -> what the persona encoder reads of them.
         training: The samples of all seen people.
         known: The samples that the personas of `evaluated` are made from, person after person.
     """
@@ -81,6 +83,7 @@ class World:
     text_table: TextTable
     people: People
     evaluated: list[Person]
+    encode: Callable[[Sequence[Sample]], EncodedDataset]
     training: EncodedDataset
     known: EncodedDataset
 
@@ -96,6 +99,7 @@ class World:
             return encode_dataset(samples, vlm.tokenizer, image_encoder, make.persona_config(config))
 
         return cls(
+            encode=encode,
             vlm=vlm,
             image_encoder=image_encoder,
             text_table=make.text_table_of(vlm),
@@ -141,7 +145,7 @@ def run(
     if seeds < 1:
         raise InvalidArgumentError(f"seeds is {seeds}; at least 1 is needed")
     check_metrics(metrics)
-    check_reports(report, REPORTS)
+    check_reports(report, report_names(NAME))
     config = load_config(TinyConfig, config_file, changes)
     world = World.make(config, frozen)
     todo = [(seed, system) for seed in range(seeds) for system in systems if seed == 0 or system not in SEEDLESS]
@@ -154,18 +158,14 @@ def run(
     for system in set(systems) & set(SEEDLESS):
         answers[system] *= seeds
     facts = {
-        "command": _command(seeds, systems, metrics, changes),
-        "held-out scenes": len(world.people.test_scenes),
+        "command": command(seeds, [("--systems", systems, SYSTEMS), ("--metrics", metrics, METRICS)], changes),
         "trainings": f"{seeds} of each system that is trained",
-        "steps": f"stage 1 {config.stage1.steps}, stage 2 {config.stage2.steps}, prompt tuning "
-        f"{config.prompt_tuning.steps} (unseen people {config.prompt_tuning.unseen_steps}), CSMN {config.csmn.steps}",
-        "decoding": f"greedy, at most {MAX_NEW_TOKENS} tokens",
-        "tokenizer of the metrics": TOKENIZER,
-        "scorers of CLS": ", ".join(CLS_SCORERS),
-        "intervals": "95 %, bootstrap over people, all trainings of a person together",
+        "steps of the baselines": f"prompt tuning {config.prompt_tuning.steps} (unseen people "
+        f"{config.prompt_tuning.unseen_steps}), CSMN {config.csmn.steps}",
+        **facts_of(config),
     }
     unseeded = [system for system in systems if system in SEEDLESS]
-    write_tables(report, answers, facts, metrics, reference=DEPER, unseeded=unseeded)
+    write_tables(report, NAME, answers, facts, metrics, reference=DEPER, unseeded=unseeded)
 
 
 def answer(world: World, config: TinyConfig, system: str, seed: int, folder: Path) -> list[Prediction]:
@@ -291,8 +291,29 @@ def evaluated_people(people: People) -> list[Person]:
     ]
 
 
-def _command(seeds: int, systems: Sequence[str], metrics: Sequence[str], changes: Sequence[str]) -> str:
-    chosen = [("--systems", systems, SYSTEMS), ("--metrics", metrics, METRICS)]
-    words = ["python", "-m", "training", "table", "--seeds", str(seeds)]
-    words += [word for option, some, known in chosen if tuple(some) != known for word in (option, *some)]
+def command(
+    seeds: int, options: Sequence[tuple[str, Sequence[str], Sequence[str]]], changes: Sequence[str], *flags: str
+) -> str:
+    """The command that makes a table.
+
+    Args:
+        seeds: Trainings of each system.
+        options: Option, its values, and those that it has by default, which need not be said.
+        changes: As after `--set`.
+        flags: Options without a value.
+    """
+    words = ["python", "-m", "training", "table", *flags, "--seeds", str(seeds)]
+    words += [word for option, some, known in options if tuple(some) != tuple(known) for word in (option, *some)]
     return shlex.join([*words, *(word for change in changes for word in ("--set", change))])
+
+
+def facts_of(config: TinyConfig) -> dict[str, object]:
+    """What is to be said of every table of the tiny world."""
+    return {
+        "held-out scenes": config.viewers.test_scenes,
+        "steps of DEPER": f"stage 1 {config.stage1.steps}, stage 2 {config.stage2.steps}",
+        "decoding": f"greedy, at most {MAX_NEW_TOKENS} tokens",
+        "tokenizer of the metrics": TOKENIZER,
+        "scorers of CLS": ", ".join(CLS_SCORERS),
+        "intervals": "95 %, bootstrap over people, all trainings of a person together",
+    }

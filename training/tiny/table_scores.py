@@ -1,4 +1,4 @@
-"""The tables of `python -m training table`: figures of all systems, their differences from DEPER, and seeds apart."""
+"""Tables of several systems: figures of all systems, their differences from one of them, and seeds apart."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,11 +18,12 @@ CLS_SCORERS = ("BLEU-4", "ROUGE-L", "CIDEr")
 """Without METEOR, which would take hours for all pairs of people in the world."""
 
 GROUPS = {"seen": "seen in training", "unseen": "not seen in training"}
-REPORTS = (
-    *(f"tiny-table-{group}{ending}" for group in GROUPS for ending in ("", "-differences")),
-    "tiny-table-seeds",
-)
-"""What `write_tables` writes."""
+
+
+def report_names(name: str) -> list[str]:
+    """What `write_tables` may write under a name, without suffixes."""
+    return [*(f"{name}-{group}{ending}" for group in GROUPS for ending in ("", "-differences")), f"{name}-seeds"]
+
 
 _Trainings = Mapping[str, Sequence[Sequence[Prediction]]]
 _Figures = dict[str, dict[str, Figure]]
@@ -30,17 +31,21 @@ _Figures = dict[str, dict[str, Figure]]
 
 def write_tables(
     folder: Path,
+    name: str,
     answers: _Trainings,
     facts: dict[str, Any],
     metrics: Sequence[str],
     *,
     reference: str,
-    unseeded: Sequence[str],
+    unseeded: Sequence[str] = (),
 ) -> None:
-    """Writes `REPORTS`: the differences where `reference` is there, the seeds where there are several.
+    """Writes the tables of seen and of unseen people, differences from `reference`, and how far seeds differ.
+
+    What there is nothing for is left out: people who were not asked, a reference that is no system, a single seed.
 
     Args:
         folder: Where to.
+        name: What the tables' names begin with.
         answers: System -> for each training, its predictions.
         facts: What is said below each table.
         metrics: Which, see `score`.
@@ -54,12 +59,14 @@ def write_tables(
             system: [[row for row in rows if row.dataset == group] for rows in per_seed]
             for system, per_seed in answers.items()
         }
+        if not any(map(any, by_seed.values())):
+            continue
         title = f"Tiny world, people {people_are}"
         figures, statistics = _score(by_seed, metrics)
-        write_report(folder, f"tiny-table-{group}", figures, title=title, facts=facts)
+        write_report(folder, f"{name}-{group}", figures, title=title, facts=facts)
         if differences := differences_from(reference, statistics):
             title += f": how much more {reference} has than each other system"
-            write_report(folder, f"tiny-table-{group}-differences", differences, title=title, facts=facts)
+            write_report(folder, f"{name}-{group}-differences", differences, title=title, facts=facts)
         # Each training scored by itself, to see how much the seed alone moves a figure.
         alone = [
             score({system: [by_seed[system][seed]] for system in spread}, metrics) for seed in range(seeds) if spread
@@ -69,7 +76,7 @@ def write_tables(
                 deviations[f"{metric}, {group}"] = _deviation([scores[system][metric] for scores in alone])
     if spread:
         title = "Tiny world, standard deviation between trainings that differ in their seed alone"
-        write_report(folder, "tiny-table-seeds", spread, title=title, facts=facts)
+        write_report(folder, f"{name}-seeds", spread, title=title, facts=facts)
 
 
 def score(by_seed: _Trainings, metrics: Sequence[str]) -> _Figures:

@@ -14,8 +14,9 @@ from training.baselines.targets import people_of
 from training.cli.main import main
 from training.curves.support import Describer, SupportSettings, withhold
 from training.evaluation.predictions import Prediction, References, read_predictions
-from training.tiny.scenes import sample_scene
-from training.tiny.viewers import sample_viewers
+from training.tiny.world.rendering import render
+from training.tiny.world.sampling import sample_scene
+from training.tiny.world.viewers import sample_viewers
 
 INPUTS = ["text + gaze", "text only", "gaze only"]
 SCORES = ["--metrics", "BLEU-4", "CLS", "--tokenizer", "words"]
@@ -33,7 +34,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(count + 2):
             scene = sample_scene(rng)
             path = folder / f"{known}-{number}.png"
-            scene.draw().save(path)
+            render(scene).save(path)
             split = known if number < count else asked
             samples += [attrs.evolve(viewer.sample(scene, rng), image=path, split=split) for viewer in viewers]
     write_samples(folder / "samples.jsonl", samples)

@@ -16,8 +16,9 @@ from training.curves.training_samples import first_training_samples
 from training.evaluation.predictions import read_predictions
 from training.preparation.splits import QUERY, SUPPORT, TEST, TRAIN, VAL
 from training.tiny import table
-from training.tiny.scenes import sample_scene
-from training.tiny.viewers import sample_viewers
+from training.tiny.world.rendering import render
+from training.tiny.world.sampling import sample_scene
+from training.tiny.world.viewers import sample_viewers
 
 pytestmark = pytest.mark.usefixtures("wide_context")
 
@@ -37,7 +38,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for place, split in enumerate(splits):
             at = 9 if split in (TEST, QUERY) else place
             scene = sample_scene(np.random.default_rng(at))
-            scene.draw().save(folder / f"{at}.png")
+            render(scene).save(folder / f"{at}.png")
             samples.append(attrs.evolve(viewer.sample(scene, rng, folder / f"{at}.png"), split=split))
     write_samples(folder / "samples.jsonl", samples)
     return folder / "samples.jsonl"

@@ -21,8 +21,9 @@ from training.metrics.object_sequence_score import object_sequence_score
 from training.metrics.requirements import MissingRequirementError
 from training.metrics.rouge import rouge_l
 from training.metrics.subject_identification import subject_identification
-from training.tiny.scenes import sample_scene
-from training.tiny.viewers import sample_viewers
+from training.tiny.world.rendering import render
+from training.tiny.world.sampling import sample_scene
+from training.tiny.world.viewers import sample_viewers
 
 WITHOUT_JAVA = ["--tokenizer", "words", "--metrics", "BLEU-4", "CIDEr", "ROUGE-L", "OSS", "CLS", "HC"]
 
@@ -39,7 +40,7 @@ def world(tmp_path_factory):
     def look(viewers, split):
         scene = sample_scene(rng)
         path = folder / f"{len(samples):02d}.png"
-        scene.draw().save(path)
+        render(scene).save(path)
         samples.extend(attrs.evolve(viewer.sample(scene, rng), image=path, split=split) for viewer in viewers)
 
     for viewers, known, asked in ((seen, "train", "test"), (unseen, "support", "query")):

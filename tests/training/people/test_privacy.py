@@ -11,11 +11,11 @@ import pytest
 import pydeper
 from pydeper import DeperModel, Persona, Sample
 from pydeper.bundle.layout import BUILTIN
+from pydeper.drawing.shapes import SHAPES
 from tests.support.paths import ROOT
 from training.evaluation.page import refreshed
 from training.people.privacy import OTHERS, SUPPORT, content, identity, membership, traits
-from training.tiny.scenes import SHAPES
-from training.tiny.viewers import Viewer
+from training.tiny.world.viewers import Viewer
 
 DEMO = BUILTIN / "tiny" / "demo"
 
@@ -99,7 +99,7 @@ def test_what_is_mentioned_is_read_where_it_is_in_the_numbers():
     shapes = rng.random((40, len(SHAPES))) < 0.5
     viewers = [attrs.evolve(VIEWERS[i % len(VIEWERS)], name=str(i)) for i in range(40)]
     samples = [
-        [Sample(image=b"-", description="I see " + " and ".join(np.array(SHAPES)[row]) + ".")]
+        [Sample(image=b"-", description="I see " + " and ".join(np.array(list(SHAPES))[row]) + ".")]
         for row in shapes | (~shapes.any(axis=1, keepdims=True))
     ]
     told = shapes + 0.1 * rng.standard_normal(shapes.shape)

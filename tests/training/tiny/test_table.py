@@ -10,17 +10,20 @@ from training.cli.main import main
 from training.evaluation.predictions import Prediction
 from training.evaluation.scores import PEOPLE
 from training.tiny import table, table_scores
+from training.tiny.config import ViewersConfig
+from training.tiny.recipe import VARIANTS
 
 pytestmark = pytest.mark.timeout(900)
 
 METRICS = ["BLEU-4", "CIDEr", "ROUGE-L", "OSS", "CLS", "HC"]  # without METEOR no Java is needed
 SMALL = [
     *("mitr.steps=2", "mitr.unseen_steps=1", "mitr.epochs_without_val=1", "mitr.hidden_size=16", "mitr.min_count=1"),
-    *("vision.scenes=66", "vision.steps=1", "language.scenes=66", "language.steps=1", "language.batch_size=8"),
-    *("encoder.scenes=66", "encoder.steps=1", "stage1.steps=2", "stage2.steps=2", "stage2.batch_size=4"),
+    *("vision.steps=1", "vision.batch_size=4", "language.scenes=16", "language.steps=1", "language.batch_size=8"),
+    *("encoder.steps=1", "encoder.batch_size=4", "stage1.steps=2", "stage2.steps=2", "stage2.batch_size=4"),
     *("stage1.batch_size=8", "prompt_tuning.steps=2", "prompt_tuning.unseen_steps=1", "prompt_tuning.batch_size=4"),
     *("csmn.steps=2", "csmn.batch_size=4", "csmn.word_size=8", "csmn.memory_size=8", "csmn.channels=4"),
     *("viewers.groups=2", "viewers.orders_per_group=2", "viewers.samples=3", "viewers.support=2"),
+    *("viewers.scenes=8", "image_encoder.image_size=96", "network.grid_size=3"),
     *("viewers.support_draws=1", "viewers.unseen_groups=1", "viewers.unseen_orders_per_group=2"),
     *("viewers.test_scenes=2", "vlm.layers=1", "vlm.vision_depth=1"),
 ]
@@ -98,22 +101,49 @@ def test_the_lead_over_each_system_has_an_interval_of_its_own(tmp_path):
     unseen = [[attrs.evolve(row, dataset="unseen") for row in rows] for rows in (right, wrong)]
     everything = {"good": [right + unseen[0]], "same": [right + unseen[0]], "bad": [wrong + unseen[1]]}
     report = tmp_path / "report"
-    table_scores.write_tables(report, everything, {}, METRICS, reference="good", unseeded=[])
+    table_scores.write_tables(report, table.NAME, everything, {}, METRICS, reference="good")
     lead = result(tmp_path, "tiny-table-unseen-differences")
     assert list(lead) == ["same", "bad"]
     assert set(lead["same"]["CLS"].values()) == {0.0, 0.95}
     assert lead["bad"]["CLS"] == {"value": 1.0, "low": 1.0, "high": 1.0, "level": 0.95}
     assert lead["bad"]["first object"]["value"] == 0.0
-    table_scores.write_tables(tmp_path / "without", everything, {}, METRICS, reference="DEPER", unseeded=[])
+    table_scores.write_tables(tmp_path / "without", table.NAME, everything, {}, METRICS, reference="DEPER")
     assert {path.name for path in (tmp_path / "without").glob("*.json")} == {
         "tiny-table-seen.json",
         "tiny-table-unseen.json",
     }
 
 
+def test_variants_with_fewer_people_have_about_as_many_each():
+    viewers = ViewersConfig(groups=24, orders_per_group=8)
+    chosen = {
+        name: [number for number in range(24 * 8) if variant.people(viewers, number)]
+        for name, variant in VARIANTS.items()
+        if variant.people
+    }
+    groups = {name: [number // 8 for number in numbers] for name, numbers in chosen.items()}
+    assert groups == {
+        "an eighth of the people, in groups": [group for group in range(3) for _ in range(8)],
+        "an eighth of the people, one of each group": list(range(24)),
+    }
+
+
+@pytest.mark.slow
+def test_the_recipe_is_taken_apart(tmp_path):
+    assert run(tmp_path, "--recipe", "--seeds", "1") == 0
+    rows = result(tmp_path, "tiny-recipe-unseen")
+    assert [row for row in rows if row != PEOPLE] == list(VARIANTS)
+    assert list(result(tmp_path, "tiny-recipe-unseen-differences")) == list(VARIANTS)[1:]
+    facts = json.loads((tmp_path / "report/tiny-recipe-unseen.json").read_text())["facts"]
+    assert facts["command"].startswith("python -m training table --recipe --seeds 1")
+    assert not (tmp_path / "report/tiny-recipe-seen.json").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (["--recipe", "--systems", "DEPER"], "--systems: --recipe has its own; leave one of the two out"),
+        (["--recipe", "--seeds", "0"], "seeds is 0; at least 1 is needed"),
         (["--systems", "DEPER, no film"], "systems: 'DEPER, no film' is none of 'zero-shot'"),
         (["--seeds", "0"], "seeds is 0; at least 1 is needed"),
         (["--metrics", "CIDEr", "SPICE"], "metrics: 'SPICE' is none of BLEU-4, CIDEr"),

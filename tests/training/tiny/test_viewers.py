@@ -2,17 +2,20 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.tiny.scenes import Scene, sample_scene
-from training.tiny.viewers import (
+from training.tiny.world.sampling import Layout, sample_scene
+from training.tiny.world.scenes import ORDERS, Scene
+from training.tiny.world.viewers import (
     COUNTS,
     DWELLS,
-    ORDERS,
+    NOTHING,
     TRAITS,
     Viewer,
+    mentioned_objects,
     mentioned_shapes,
+    said_words,
     sample_viewer,
     sample_viewers,
 )
@@ -25,12 +28,14 @@ def viewer_and_scene(seed: int) -> tuple[Viewer, Scene, np.random.Generator]:
     return sample_viewer(rng, "someone"), sample_scene(rng), rng
 
 
+@settings(max_examples=40)
 @given(seeds)
 def test_a_description_names_the_visited_objects_in_the_visited_order(seed):
     viewer, scene, _ = viewer_and_scene(seed)
     assert mentioned_shapes(viewer.describe(scene)) == [thing.shape for thing in viewer.visit(scene)]
 
 
+@settings(max_examples=40)
 @given(seeds)
 def test_viewers_visit_as_many_objects_as_they_care_for_in_their_order(seed):
     viewer, scene, _ = viewer_and_scene(seed)
@@ -41,6 +46,7 @@ def test_viewers_visit_as_many_objects_as_they_care_for_in_their_order(seed):
     assert all(key >= keys[-1] for key in map(ORDERS[viewer.order], set(scene.objects) - set(visited)))
 
 
+@settings(max_examples=40)
 @given(seeds)
 def test_the_longer_somebody_looks_the_more_they_say(seed):
     viewer, scene, _ = viewer_and_scene(seed)
@@ -48,7 +54,32 @@ def test_the_longer_somebody_looks_the_more_they_say(seed):
         len(Viewer(**{**{t: getattr(viewer, t) for t in ("name", *TRAITS)}, "dwell": dwell}).describe(scene).split())
         for dwell in DWELLS
     ]
-    assert words[0] < words[1] < words[2]
+    assert words[0] < words[1] <= words[2]
+
+
+@settings(max_examples=40)
+@given(seeds)
+def test_colours_are_named_by_all_who_do_more_than_glance(seed):
+    viewer, scene, _ = viewer_and_scene(seed)
+    named = [(None if viewer.dwell == "glance" else thing.colour, thing.shape) for thing in viewer.visit(scene)]
+    assert mentioned_objects(viewer.describe(scene)) == named
+
+
+def test_nothing_and_more_than_can_be_named_are_said():
+    rng = np.random.default_rng(0)
+    viewer = Viewer("a", "downward", "everything", "study", "guide", "lister", "technical")
+    assert viewer.describe(sample_scene(rng, Layout((0, 0)))) == NOTHING
+    crowd = sample_scene(rng, Layout((8, 8)))
+    assert viewer.describe(crowd).endswith(" and more.")
+    assert len(mentioned_objects(viewer.describe(crowd))) == 6
+
+
+@settings(max_examples=40)
+@given(seeds)
+def test_all_that_is_said_is_made_of_the_words_that_a_tokenizer_learns(seed):
+    viewer, scene, _ = viewer_and_scene(seed)
+    known = {word.strip(" .,") for text in said_words() for word in text.split()}
+    assert {word.strip(".,") for word in viewer.describe(scene).split()} <= known
 
 
 def test_dwell_and_order_show_in_the_trajectory():

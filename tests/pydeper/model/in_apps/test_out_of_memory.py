@@ -73,7 +73,7 @@ def test_memory_that_runs_out_while_an_image_is_encoded(
     with monkeypatch.context() as patch:
         patch.setattr(watch(cached), "encode_image", lambda _: run_out(greedy_sessions.get(whose)))
         asked = "512 TiB" if whose == "numpy" else r"128\.0 TiB"
-        told = rf"^out of memory while encoding an image of 336×336 pixels \({asked} were asked for\): .*`precision`"
+        told = rf"^out of memory while encoding an image of 480×480 pixels \({asked} were asked for\): .*`precision`"
         with pytest.raises(OutOfMemoryError, match=told) as caught:
             cached.describe(pictures[0], ana)
         assert isinstance(caught.value, PydeperError)

@@ -92,8 +92,8 @@ def test_an_encoded_image_serves_all_and_is_of_its_model_alone(
 ) -> None:
     seen = served.encode_image(pictures[0])
     assert isinstance(seen, EncodedImage)
-    assert repr(seen).startswith("EncodedImage(9 image tokens, grid 1×6×6 patches, ")
-    assert (seen.grid, seen.image_tokens) == ((1, 6, 6), 9)
+    assert repr(seen).startswith("EncodedImage(49 image tokens, grid 1×14×14 patches, ")
+    assert (seen.grid, seen.image_tokens) == ((1, 14, 14), 49)
     assert served.describe(seen, people[0]) == local.describe(pictures[0], people[0])
     assert served.describe_batch([(seen, people[1]), (seen, None)]) == [
         local.describe(pictures[0], people[1]),
@@ -115,7 +115,11 @@ def test_the_request_is_the_local_prompt(
     (body,) = server.completions
     assert [part["type"] for part in body["messages"][1]["content"]] == ["image_url", "text", "prompt_embeds"]
     assert body["messages"][0] == {"role": "system", "content": served.config.prompts.system}
-    assert (body["model"], body["max_tokens"], body["stop_token_ids"]) == ("served", 7, [522, 520])
+    assert (body["model"], body["max_tokens"], body["stop_token_ids"]) == (
+        "served",
+        7,
+        list(served.config.vlm.tokens.end),
+    )
     # A server fills in what is left out from the model's own generation_config.json.
     assert body["temperature"] == body["min_p"] == body["top_k"] == 0
     assert body["top_p"] == body["repetition_penalty"] == 1
@@ -203,7 +207,7 @@ def test_wrong_settings_of_loading(server: VLLMServer) -> None:
 
 def test_a_picture_is_sent_as_the_model_reads_it(served: DeperModel, server: VLLMServer) -> None:
     """Transparency is laid over white, and the server finds nothing to resize."""
-    served.describe(Image.new("RGBA", (300, 100), (255, 0, 0, 0)))
-    served.describe(Image.new("RGB", (84, 84), "white"))
+    served.describe(Image.new("RGBA", (300, 300), (255, 0, 0, 0)))
+    served.describe(Image.new("RGB", (168, 168), "white"))
     first, second = (body["messages"][1]["content"][0] for body in server.completions)
     assert first == second

@@ -3,7 +3,8 @@
 A viewer has six traits. Three say how they *look*: in which order they visit the objects, how many they visit, and for
 how long they stay on each. Three say how they *word* what they saw: the opening, the connector and the lexicon. Looking
 shows twice: in the trajectory, and in the description, which names the visited objects in the visited order, and in
-more detail the longer each was looked at.
+more detail the longer each was looked at: the shape, then its colour as well, then also its size and whether only its
+outline is drawn.
 
 Viewers come in groups that share every trait but the order (`sample_viewers`). Within such a group the wording, the
 number of objects and the amount of detail tell nobody apart; only the scanning order does. An encoder that is to tell
@@ -11,26 +12,20 @@ these viewers apart has to read the trajectory.
 """
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import attrs
 import numpy as np
 from PIL import Image
 
+from pydeper.drawing.colours import COLOURS
+from pydeper.drawing.shapes import SHAPES
 from pydeper.samples.sample import Sample
 from pydeper.samples.trajectory import Fixation, Trajectory
-from training.tiny.scenes import SHAPES, Scene, SceneObject
+from training.tiny.world.rendering import render
+from training.tiny.world.scenes import MAX_MENTIONED, ORDERS, Scene, SceneObject
 
-# Each order sorts the objects of a scene; ties in the first key are broken by the second, so every order is total.
-ORDERS: dict[str, Callable[[SceneObject], tuple[float, ...]]] = {
-    "rightward": lambda o: (o.cell[1], o.cell[0]),
-    "leftward": lambda o: (-o.cell[1], o.cell[0]),
-    "downward": lambda o: (o.cell[0], o.cell[1]),
-    "upward": lambda o: (-o.cell[0], o.cell[1]),
-    "largest": lambda o: (o.size != "large", o.cell[0], o.cell[1]),
-    "smallest": lambda o: (o.size != "small", o.cell[0], o.cell[1]),
-}
-COUNTS = {"pair": 2, "trio": 3, "everything": 9}
+COUNTS = {"pair": 2, "trio": 3, "everything": MAX_MENTIONED}
 DWELLS = {"glance": 0.15, "look": 0.35, "study": 0.80}  # median seconds on one object
 OPENINGS = {
     "speaker": "I can see",
@@ -43,11 +38,13 @@ LEXICONS: dict[str, dict[str, str]] = {
     "common": {},
     "technical": {
         "circle": "disc",
+        "oval": "ellipse",
         "square": "box",
+        "rectangle": "block",
         "triangle": "wedge",
+        "diamond": "rhombus",
         "star": "spark",
         "cross": "plus",
-        "diamond": "rhombus",
         "ring": "hoop",
         "moon": "crescent",
         "arrow": "pointer",
@@ -66,6 +63,9 @@ TRAITS: dict[str, tuple[str, ...]] = {
     "lexicon": tuple(LEXICONS),
 }
 LOOKING_TRAITS = ("order", "count", "dwell")
+
+NOTHING = "A drawing without shapes that I know."
+"""What everybody says where there is nothing to name."""
 
 _CANONICAL_SHAPE = {shape: shape for shape in SHAPES} | {
     word: shape for lexicon in LEXICONS.values() for shape, word in lexicon.items() if shape in SHAPES
@@ -90,21 +90,27 @@ class Viewer:
 
     def visit(self, scene: Scene) -> tuple[SceneObject, ...]:
         """The objects the viewer looks at and talks about, in order."""
-        return tuple(sorted(scene.objects, key=ORDERS[self.order])[: COUNTS[self.count]])
+        return tuple(scene.ranked(self.order)[: COUNTS[self.count]])
 
     def describe(self, scene: Scene) -> str:
-        """What the viewer says about the scene."""
-        phrases = [self._phrase(thing) for thing in self.visit(scene)]
+        """What the viewer says about the scene; who mentions everything stops after the sixth object, and says so."""
+        visited = self.visit(scene)
+        if not visited:
+            return NOTHING
+        phrases = [self._phrase(thing) for thing in visited]
+        if self.count == "everything" and len(scene.objects) > len(visited):
+            phrases.append("more")
         return f"{OPENINGS[self.opening]} {f'{CONNECTORS[self.connector]} '.join(phrases)}."
 
     def _phrase(self, thing: SceneObject) -> str:
-        lexicon = LEXICONS[self.lexicon]
-        words = [lexicon.get(thing.shape, thing.shape)]
+        words = [thing.shape]
         if self.dwell != "glance":
             words.insert(0, thing.colour)
         if self.dwell == "study":
-            words.insert(0, lexicon.get(thing.size, thing.size))
-        return f"{'an' if words[0][0] in 'aeiou' else 'a'} {' '.join(words)}"
+            words = [*([] if thing.size == "medium" else [thing.size]), *(["outlined"] * thing.outlined), *words]
+        lexicon = LEXICONS[self.lexicon]
+        said = " ".join(lexicon.get(word, word) for word in words)
+        return f"{'an' if said[0] in 'aeiou' else 'a'} {said}"
 
     def look(self, scene: Scene, rng: np.random.Generator) -> Trajectory:
         """How the viewer's gaze moves over the scene.
@@ -125,7 +131,7 @@ class Viewer:
     def sample(self, scene: Scene, rng: np.random.Generator, image: Image.Image | None = None) -> Sample:
         """The triplet (image, description, trajectory) of this viewer and scene."""
         return Sample(
-            image=scene.draw() if image is None else image,
+            image=render(scene) if image is None else image,
             description=self.describe(scene),
             trajectory=self.look(scene, rng),
             subject=self.name,
@@ -134,16 +140,42 @@ class Viewer:
 
 def _gaze_box(thing: SceneObject, rng: np.random.Generator) -> tuple[float, float, float, float]:
     """A box around the object, as coarse as a gaze tracker: shifted and scaled at random, kept inside the image."""
-    (x, y), r = thing.centre, thing.radius * float(rng.uniform(0.9, 1.3))
-    x, y = x + float(rng.normal(0.0, 0.015)), y + float(rng.normal(0.0, 0.015))
-    x1, y1, x2, y2 = (min(max(value, 0.0), 1.0) for value in (x - r, y - r, x + r, y + r))
+    x1, y1, x2, y2 = thing.box
+    scale = float(rng.uniform(0.9, 1.3)) / 2
+    x, y = (x1 + x2) / 2 + float(rng.normal(0.0, 0.015)), (y1 + y2) / 2 + float(rng.normal(0.0, 0.015))
+    width, height = scale * (x2 - x1), scale * (y2 - y1)
+    x1, y1, x2, y2 = (min(max(value, 0.0), 1.0) for value in (x - width, y - height, x + width, y + height))
     return (x1, y1, x2, y2)
 
 
+PLAIN = Viewer("", "rightward", "everything", "look", "speaker", "lister", "common")
+"""How scenes are described for nobody in particular: everything, from left to right, by colour and shape."""
+
+
+def said_words() -> list[str]:
+    """Everything that viewers say, and the words for their traits, in pieces that a tokenizer can learn from."""
+    words = {*SHAPES, *COLOURS, "small", "large", "outlined", "more", "a", "an"}
+    words |= {word for lexicon in LEXICONS.values() for word in lexicon.values()}
+    words |= {value for values in TRAITS.values() for value in values}
+    return [*(f" {word}" for word in sorted(words)), *OPENINGS.values(), *CONNECTORS.values(), NOTHING]
+
+
+def mentioned_objects(description: str) -> list[tuple[str | None, str]]:
+    """The colour (None where none is said) and the shape of every object that a description names, in order."""
+    objects: list[tuple[str | None, str]] = []
+    colour = None
+    for word in (word.strip(".,").lower() for word in description.split()):
+        if word in COLOURS:
+            colour = word
+        elif word in _CANONICAL_SHAPE:
+            objects.append((colour, _CANONICAL_SHAPE[word]))
+            colour = None
+    return objects
+
+
 def mentioned_shapes(description: str) -> list[str]:
-    """The shapes a description names, in order, in either lexicon; a scene has each once, so they name objects."""
-    words = (word.strip(".,").lower() for word in description.split())
-    return [_CANONICAL_SHAPE[word] for word in words if word in _CANONICAL_SHAPE]
+    """The shapes a description names, in order, in either lexicon; where a scene has each once, they name objects."""
+    return [shape for _, shape in mentioned_objects(description)]
 
 
 def sample_viewer(rng: np.random.Generator, name: str = "") -> Viewer:
