@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import csv
 import io
-import json
 import os
 import re
 import shlex
@@ -326,36 +325,6 @@ def test_texts_that_xml_cannot_write_are_written_without(model, readers, library
     monkeypatch.setattr(model, "describe_each", lambda *_, **__: ["a\x00 <b> & \x1b", "ok"])
     caption_library(library, library, model, readers)
     assert alternatives(library / "scene.jpg.xmp")["en-x-ana"] == "a <b> & "
-
-
-# --- the notebook
-
-
-def notebook() -> dict[str, Any]:
-    return json.loads((EXAMPLES / "personas.ipynb").read_text(encoding="utf-8"))
-
-
-def test_the_notebook_runs_from_top_to_bottom(said, tmp_path):
-    code = "\n\n".join("".join(cell["source"]) for cell in notebook()["cells"] if cell["cell_type"] == "code")
-    code += "\n\nassert len(plt.get_fignums()) == 3\n"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "MPLBACKEND": "agg", "MPLCONFIGDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"0% ben: {said['ana']}" in done.stdout
-    assert f"100% ben: {said['ben']}" in done.stdout
-    assert f"0.0: {said[None]}" in done.stdout
-
-
-def test_the_notebook_is_kept_without_its_outputs():
-    for cell in notebook()["cells"]:
-        assert not cell.get("outputs")
-        assert cell.get("execution_count") is None
 
 
 # --- the pages
