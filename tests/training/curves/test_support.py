@@ -178,7 +178,7 @@ def test_predictions_of_other_settings_are_refused(made, world, capsys):
 
 def test_the_tiny_worlds_people_give_as_many_samples_as_a_curve_asks_for(tmp_path):
     pytest.importorskip("spacy")
-    small = ["unseen_groups=1", "unseen_orders_per_group=2", "test_scenes=1", "groups=1", "samples=1"]
+    small = ["unseen_groups=1", "unseen_orders_per_group=2", "test_scenes=1", "groups=1", "samples=1", "scenes=1"]
     changes = [word for change in small for word in ("--set", f"viewers.{change}")]
     more = ["--counts", "1", "21", "--draws", "1", "--metrics", "CLS", "BLEU-4"]
     assert main(["curve", "tiny-support", "--out", str(tmp_path), *more, *changes]) == 0

@@ -29,7 +29,7 @@ def people(local: DeperModel) -> list[Persona]:
 
 @pytest.fixture(scope="session")
 def pictures() -> list[Path]:
-    return [DEMO / name for name in ("scene.png", "ana-1.png", "ana-2.png", "ben-1.png")]
+    return [DEMO / name for name in ("scene.png", "ana-1.png", "ben-1.png")]
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,8 @@ def test_requests_come_and_go_as_they_do_here(
         for picture in pictures
         for number, persona in enumerate((*people, None))
     ]
-    texts, ended, left = [""] * len(requests), [], iter(requests[2:])
-    more = [*zip(left, left, strict=False), *[(request,) for request in left]]
+    texts, ended = [""] * len(requests), []
+    more = [requests[start : start + 2] for start in range(2, len(requests), 2)]
     for number, piece in opened(server).stream_batch(requests[:2], more=lambda running: more.pop(0) if more else ()):
         if piece is None:
             ended.append(number)
