@@ -82,9 +82,9 @@ def write_demo(config: TinyConfig, people: People, folder: Path) -> None:
     """Writes five samples of each of two unseen people, and a scene that neither has described."""
     folder.mkdir(parents=True)
     pair = most_different(people.unseen)
+    seed, count = seed_of(config, Seeds.VIEWERS), config.viewers.support
     for name, index in zip(DEMO_NAMES, pair, strict=True):
         samples = []
-        seed, count = seed_of(config, Seeds.VIEWERS), config.viewers.support
         drawn = draw_samples(people.unseen[index], count, seed, SUPPORT, index, 0, shorter_side=DEMO_PIXELS)
         for number, sample in enumerate(drawn, 1):
             path = folder / f"{name}-{number}.png"
