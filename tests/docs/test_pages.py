@@ -1,6 +1,5 @@
 """README and docs say what is true: what they show runs, and links, paths and commands lead somewhere."""
 
-import contextlib
 import importlib.util
 import json
 import re
@@ -9,7 +8,6 @@ import subprocess
 import sys
 import tomllib
 from argparse import _SubParsersAction
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ import yaml
 
 import pydeper
 import pydeper.readers
+from tests.support.docs_outputs import Writer
 from tests.support.docs_pages import (
     DOCS,
     PROGRAMS,
@@ -28,6 +27,7 @@ from tests.support.docs_pages import (
     blocks,
     cli_anchors,
     commands,
+    environment_of,
     links,
     matches,
     name,
@@ -35,55 +35,32 @@ from tests.support.docs_pages import (
     parser_of,
     read,
     runnable,
+    ways,
 )
-from tests.support.hub.server import HubServer
 from training.evaluation.page import refreshed
-
-# Those of the examples are followed in test_examples.py: one starts a server. Those of docs/results want recordings of
-# people, which are not here; each is beside the figures that it made.
-FOLLOWED = [
-    page
-    for page in TEXTS
-    if not page.is_relative_to(ROOT / "examples")
-    if any(runnable(block) and block.not_run is None for block in blocks(page.read_text("utf-8")))
-]
-
 
 # --- what pages show, done
 
 
-def _way(page: Path) -> object:
-    """A page, and behind it those that go on in its folder."""
-    way = [page, *(other for other in FOLLOWED if page_before(other) == page)]
+def _way(way: list[Path]) -> object:
     slow = [pytest.mark.slow, pytest.mark.timeout(1200)] if any("<!-- slow -->" in read(step) for step in way) else []
     return pytest.param(way, marks=slow, id=" then ".join(map(name, way)))
 
 
-@pytest.mark.parametrize("way", [_way(page) for page in FOLLOWED if page_before(page) is None])
+@pytest.mark.parametrize("way", [_way(way) for way in ways()])
 def test_a_page_can_be_followed_from_an_empty_folder(way: list[Path], tmp_path: Path) -> None:
-    with a_hub(tmp_path / ".hub") if way[0].stem == "publish" else contextlib.nullcontext({}) as hub:
-        reader = Reader(tmp_path, **hub)
+    with environment_of(way, tmp_path) as environment:
+        reader = Reader(tmp_path, **environment)
         for page in way:
             done = reader.follow(page)
             assert done == sum(block.not_run is None and runnable(block) for block in blocks(read(page)))
 
 
 def test_a_page_goes_on_from_a_page_that_is_followed() -> None:
-    before = {page: page_before(page) for page in FOLLOWED}
-    assert [page for page in before.values() if page]
-    for first in filter(None, before.values()):
-        assert before[first] is None  # a way has two pages at most
-
-
-@contextlib.contextmanager
-def a_hub(home: Path) -> Iterator[dict[str, str]]:
-    """A stand-in for the Hub, and the environment that leads to it."""
-    server = HubServer()
-    environment = {key: value for key, value in server.environment(home).items() if key.startswith("HF_")}
-    try:
-        yield {**environment, "HF_HUB_OFFLINE": "0"}
-    finally:
-        server.shutdown()
+    going_on = {page: page_before(page) for page in TEXTS if page_before(page)}
+    assert going_on
+    for page, first in going_on.items():
+        assert any(way[0] == first and page in way for way in ways())  # a way has two pages at most
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=name)
@@ -128,6 +105,22 @@ def test_three_dots_stand_for_anything() -> None:
     assert matches("one\n  two", "one\n  two")
     assert not matches("a … d", "a b c")
     assert not matches("one", "one\ntwo")
+
+
+def test_what_a_page_shows_can_be_renewed(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tests.support.docs_pages.ROOT", tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```python\nprint(2)\n```\n\n```text\n1\n```\n\n1. A list\n\n    ```console\n    $ echo one; echo two\n"
+        "    o…e\n    three\n    $ seq 4\n    1\n    …\n    5\n    ```\n\n```console\n$ echo kept\nk…\n```\n"
+    )
+    (tmp_path / "folder").mkdir()
+    writer = Writer(tmp_path / "folder")
+    assert writer.rewrite(page) == 1  # of what follows three dots, only a person knows which lines are meant
+    shown = page.read_text()
+    assert "```text\n2\n```" in shown
+    assert "    $ echo one; echo two\n    o…e\n    two\n    $ seq 4\n    1\n    …\n    5\n" in shown
+    assert "k…" in shown
 
 
 # --- README and home

@@ -13,6 +13,7 @@ In an output, … stands for anything. Four comments change that: ``<!-- not run
 the folder that another one has made.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -20,13 +21,14 @@ import re
 import subprocess
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 import attrs
 
+from tests.support.hub.server import HubServer
 from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs"
@@ -102,6 +104,24 @@ def read(page: Path) -> str:
     return page.read_text(encoding="utf-8")
 
 
+def ways() -> list[list[Path]]:
+    """The pages that can be followed, each with those that go on in its folder.
+
+    Not those of the examples, which their own tests follow: one starts a server.
+    """
+    followed = [
+        page
+        for page in TEXTS
+        if not page.is_relative_to(ROOT / "examples")
+        if any(runnable(block) and block.not_run is None for block in blocks(read(page)))
+    ]
+    return [
+        [first, *(page for page in followed if page_before(page) == first)]
+        for first in followed
+        if page_before(first) is None
+    ]
+
+
 # --- blocks
 
 
@@ -153,6 +173,20 @@ def matches(shown: str, printed: str) -> bool:
     return re.fullmatch(pattern, printed.strip(), flags=re.S) is not None
 
 
+@contextlib.contextmanager
+def environment_of(way: Sequence[Path], folder: Path) -> Iterator[dict[str, str]]:
+    """What pages want of their surroundings: those about publishing, a stand-in for the Hub."""
+    if way[0].stem != "publish":
+        yield {}
+        return
+    server = HubServer()
+    environment = {key: value for key, value in server.environment(folder / ".hub").items() if key.startswith("HF_")}
+    try:
+        yield {**environment, "HF_HUB_OFFLINE": "0"}
+    finally:
+        server.shutdown()
+
+
 class Reader:
     """Somebody who does what a page says, step by step, in one folder."""
 
@@ -187,7 +221,7 @@ class Reader:
         try:
             for block in blocks(text):
                 if block.not_run is None and runnable(block):
-                    self._do(block, f"{page.relative_to(ROOT)}:{block.line}")
+                    self.do(block, f"{page.relative_to(ROOT)}:{block.line}")
                     done += 1
         finally:
             if self._session is not None:
@@ -196,18 +230,20 @@ class Reader:
                 self._session = None
         return done
 
-    def _do(self, block: Block, place: str) -> None:
+    def do(self, block: Block, place: str) -> None:
+        """Does what one block says; its place is told where that fails."""
         if block.title is not None:
             path = self._folder / block.title
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text, encoding="utf-8")
         elif block.language == "python":
-            self._compare(block.output, self._python(block.text, place), place)
+            self.compare(block.output, self._python(block.text, place), place)
         else:
             for command, output in commands(block):
-                self._compare(output, self._shell(command, f"{place}: {command}"), f"{place}: {command}")
+                self.compare(output, self._shell(command, f"{place}: {command}"), f"{place}: {command}")
 
-    def _compare(self, shown: str | None, printed: str, place: str) -> None:
+    def compare(self, shown: str | None, printed: str, place: str) -> None:
+        """Holds what a page shows against what was printed."""
         assert shown is None or matches(shown, printed), f"{place}\n--- shown\n{shown}\n--- printed\n{printed}"
 
     def _python(self, code: str, place: str) -> str:
