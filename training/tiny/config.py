@@ -39,41 +39,48 @@ class ImageEncoderSizes:
 
 
 @attrs.frozen(kw_only=True)
-class VisionPretraining:
-    """The pre-training of an image encoder on scenes that are drawn for every step.
+class Pretraining:
+    """What the pre-trainings have in common.
 
     Attributes:
         steps: Steps in all.
-        close_ups: So many of them, the first ones, look at small pictures of one or two objects.
-        batch_size: Scenes in a step; of close-ups, which cost less, four times as many.
+        batch_size: Scenes or descriptions in a step.
         learning_rate: Peak rate of AdamW.
         muon_learning_rate: Peak rate of Muon, which trains the matrices of hidden layers.
+        bfloat16: Whether matrices are multiplied in bfloat16: faster on processors with instructions for it (AVX-512
+            BF16, AMX), more slowly on others.
     """
 
     steps: int = attrs.field(validator=positive)
-    close_ups: int = attrs.field(default=0, validator=not_negative)
     batch_size: int = attrs.field(default=32, validator=positive)
     learning_rate: float = attrs.field(default=2e-3, validator=positive)
     muon_learning_rate: float = attrs.field(default=6e-3, validator=not_negative)
+    bfloat16: bool = False
 
 
 @attrs.frozen(kw_only=True)
-class LanguagePretraining:
+class VisionPretraining(Pretraining):
+    """The pre-training of an image encoder on scenes that are drawn for every step.
+
+    Attributes:
+        close_ups: So many steps, the first ones, look at small pictures of one or two objects. These cost less, so a
+            batch has four times as many of them.
+    """
+
+    close_ups: int = attrs.field(default=0, validator=not_negative)
+
+
+@attrs.frozen(kw_only=True)
+class LanguagePretraining(Pretraining):
     """The pre-training of the language side.
 
     Attributes:
         scenes: Drawn scenes.
-        steps: Steps in all.
         batch_size: Descriptions in a step.
-        learning_rate: Peak rate of AdamW.
-        muon_learning_rate: Peak rate of Muon, which trains the matrices of hidden layers.
     """
 
     scenes: int = attrs.field(validator=positive)
-    steps: int = attrs.field(validator=positive)
     batch_size: int = attrs.field(default=64, validator=positive)
-    learning_rate: float = attrs.field(default=2e-3, validator=positive)
-    muon_learning_rate: float = attrs.field(default=6e-3, validator=not_negative)
 
 
 @attrs.frozen(kw_only=True)

@@ -28,7 +28,7 @@ from training.network.persona_encoder import PersonaEncoder
 from training.network.text_table import TextTable
 from training.stages.stage1 import Stage1Task
 from training.stages.stage2 import Stage2Task
-from training.tiny.config import LanguagePretraining, TinyConfig, VisionPretraining
+from training.tiny.config import Pretraining, TinyConfig
 from training.tiny.pretraining.dense_targets import TARGETS, THINGS
 from training.tiny.pretraining.initialisation import initialise_linear_layers
 from training.tiny.pretraining.language import LanguageTask, see_scenes
@@ -118,7 +118,10 @@ def build_vlm(config: TinyConfig) -> SteeredVLM:
         )
     )
     initialise_tower(model.model.visual)
-    initialise_linear_layers(model.model.language_model, sizes.layers, ("o_proj", "down_proj"))
+    language = model.model.language_model
+    initialise_linear_layers(language, sizes.layers, ("o_proj", "down_proj"))
+    # Attention in plain products: backwards, PyTorch's fused kernel takes about three times as long on a CPU.
+    language.set_attn_implementation("eager")
     image = attrs.evolve(
         vision_config(model.config, None),
         # The shape of a picture is kept; a little room above the area lets a square have its whole side.
@@ -156,6 +159,7 @@ def pretrain_vlm(config: TinyConfig, folder: Path) -> SteeredVLM:
                 seed=seed_of(config, Seeds.VISION_SCENES),
             ),
             learning_rate=config.vision.learning_rate,
+            bfloat16=config.vision.bfloat16,
         ),
     )
     tower.requires_grad_(False)
@@ -172,6 +176,7 @@ def pretrain_vlm(config: TinyConfig, folder: Path) -> SteeredVLM:
             batch_size=config.language.batch_size,
             learning_rate=config.language.learning_rate,
             seed=seed_of(config, Seeds.LANGUAGE),
+            bfloat16=config.language.bfloat16,
         ),
     )
     round_to_half(vlm.model)
@@ -193,11 +198,11 @@ def _patches_of(config: VisionConfig, close_up_side: int) -> Preprocess:
     return preprocess
 
 
-def pretrain_image_encoder(config: TinyConfig, folder: Path) -> DINOv3ConvNextModel:
-    """Step 3: the persona encoder's frozen image encoder. Returns it with weights exact in float16."""
+def build_image_encoder(config: TinyConfig) -> DINOv3ConvNextModel:
+    """The tiny image encoder with random weights."""
     sizes = config.image_encoder
     torch.manual_seed(seed_of(config, Seeds.ENCODER))
-    encoder = DINOv3ConvNextModel(
+    return DINOv3ConvNextModel(
         DINOv3ConvNextConfig(
             hidden_sizes=list(sizes.hidden_sizes),
             depths=list(sizes.depths),
@@ -205,6 +210,11 @@ def pretrain_image_encoder(config: TinyConfig, folder: Path) -> DINOv3ConvNextMo
             image_size=sizes.image_size,
         )
     )
+
+
+def pretrain_image_encoder(config: TinyConfig, folder: Path) -> DINOv3ConvNextModel:
+    """Step 3: the persona encoder's frozen image encoder. Returns it with weights exact in float16."""
+    sizes, encoder = config.image_encoder, build_image_encoder(config)
     side = sizes.image_size // 32
 
     def pixels(scenes: Sequence[Scene], _canvas: tuple[float, float], _close: bool) -> tuple[Tensor, tuple[int, int]]:
@@ -228,6 +238,7 @@ def pretrain_image_encoder(config: TinyConfig, folder: Path) -> DINOv3ConvNextMo
                 seed=seed_of(config, Seeds.ENCODER_SCENES),
             ),
             learning_rate=config.encoder.learning_rate,
+            bfloat16=config.encoder.bfloat16,
         ),
     )
     round_to_half(encoder)
@@ -329,7 +340,7 @@ def text_table_of(vlm: SteeredVLM) -> TextTable:
 
 
 def _pretrain(
-    config: VisionPretraining | LanguagePretraining,
+    config: Pretraining,
     folder: Path,
     seed: int,
     module: torch.nn.Module,

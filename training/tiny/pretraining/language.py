@@ -78,6 +78,7 @@ class LanguageTask:
         batch_size: Pairs in a step.
         learning_rate: Peak rate of AdamW.
         seed: Seed of pairs and prompts.
+        bfloat16: Whether matrices are multiplied in bfloat16.
         viewers: So many pairs share a scene.
     """
 
@@ -86,6 +87,7 @@ class LanguageTask:
     batch_size: int
     learning_rate: float
     seed: int
+    bfloat16: bool = False
     viewers: int = 4
     name: str = "language"
     state: nn.ModuleDict = attrs.field(init=False)
@@ -118,7 +120,8 @@ class LanguageTask:
             for scene in scenes
         ]
         features = [self.seen.features[scene] for scene in scenes]
-        return described_together_losses(self.vlm, self.state["pointer"], features, answers)
+        with torch.autocast(features[0].device.type, torch.bfloat16, enabled=self.bfloat16):
+            return described_together_losses(self.vlm, self.state["pointer"], features, answers)
 
     def _answer(self, scene: Scene, viewer: Viewer, rng: np.random.Generator) -> "Answer":
         """What somebody says of a scene, and what they are asked.
