@@ -20,7 +20,7 @@ from training.network import Adapter, PersonaEncoder
 from training.outputs import exists
 from training.runs.folders import stage1_folder, stage2_folder
 from training.runs.frozen_parts import FrozenParts
-from training.runs.prompts import PROMPTS
+from training.runs.prompts import prompts_of
 
 
 def export_run(
@@ -83,7 +83,7 @@ def export_run(
                 parts.preprocessing, image_encoder=image_encoder, modalities=accepted_modalities(config)
             ),
             vlm=described,
-            prompts=PROMPTS,
+            prompts=prompts_of(config),
             training=_facts(config),
         ),
         TrainedModules(persona_encoder, parts.image_encoder, parts.text_table, adapter),

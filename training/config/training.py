@@ -24,6 +24,7 @@ class TrainingConfig:
         image_encoder: Frozen image encoder: name or folder that transformers' AutoModel loads.
         image_size: Side of the square images for the image encoder, in pixels.
         vlm: Frozen VLM: name or folder. Stage 1 reads only its tokenizer and input-embedding table.
+        system_prompt: What the VLM is told before the image and the request. It goes into the bundle.
         max_description_tokens: Longer descriptions are cut.
         feature_cache: Folder that keeps the frozen encoders' image features for all epochs, people and runs: 0.6 MB an
             image in stage 1, 0.8 MB in stage 2. Without one they are computed in every run and kept in memory.
@@ -44,6 +45,7 @@ class TrainingConfig:
     image_encoder: str = "facebook/dinov3-convnext-tiny-pretrain-lvd1689m"
     image_size: int = attrs.field(default=448, validator=positive)
     vlm: str = "Qwen/Qwen2-VL-2B-Instruct"
+    system_prompt: str = "You are a helpful assistant."
     max_description_tokens: int = attrs.field(default=256, validator=positive)
     feature_cache: str | None = None
     skip_broken_images: int = attrs.field(default=0, validator=not_negative)

@@ -19,7 +19,7 @@ from training.errors import TrainingError
 from training.network.image_encoder import ImageEncoder
 from training.network.text_table import TextTable
 from training.runs import standins
-from training.runs.prompts import PROMPTS
+from training.runs.prompts import prompts_of
 from training.vlm.steered_vlm import SteeredVLM, vision_config, vlm_config
 
 
@@ -115,7 +115,7 @@ def load_vlm(config: TrainingConfig, tokenizer: Tokenizer) -> SteeredVLM:
         model = Qwen2VLForConditionalGeneration.from_pretrained(config.vlm, dtype=dtype)
         image = vision_config(model.config, (config.image_size, config.image_size))
         sizes = vlm_config(model.config, tokenizer, image, base_model=config.vlm)
-    return SteeredVLM(model, tokenizer, sizes, PROMPTS)
+    return SteeredVLM(model, tokenizer, sizes, prompts_of(config))
 
 
 _Channels = tuple[float, float, float]
