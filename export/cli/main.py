@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from export.cli import bundle, card, manifest, push, tiny, verify, vlm
+from export.cli import bundle, card, manifest, parts, push, tiny, verify, vlm
 from pydeper.console import run_command, write_any_text
 from pydeper.errors import PydeperError
 
@@ -20,7 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Builds the parser of the command and of all its sub-commands."""
     parser = argparse.ArgumentParser(prog="python -m export", description=_DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True)
-    for module in (vlm, bundle, tiny, verify, manifest, card, push):
+    for module in (vlm, bundle, parts, tiny, verify, manifest, card, push):
         module.add_to(commands)
     for name, command in commands.choices.items():
         command.set_defaults(interrupted=_INTERRUPTED.get(name, "interrupted"))

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-_CONFIG = Path(__file__).parents[2] / "training" / "configs" / "tiny.toml"
+from training.paths import CONFIGS
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -12,7 +12,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser = commands.add_parser(
         "tiny", help=does, description=does, epilog="It trains nothing: run `python -m training tiny` first."
     )
-    parser.add_argument("--config", type=Path, default=_CONFIG, help="the training's configuration")
+    parser.add_argument("--config", type=Path, default=CONFIGS / "tiny.toml", help="the training's configuration")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/tiny"), help="the --out of `python -m training tiny` (%(default)s)"
     )

@@ -131,6 +131,19 @@ def is_finished(folder: Path, steps: int) -> bool:
         return False
 
 
+def save_finished(folder: Path, state: nn.Module, steps: int, origin: str) -> None:
+    """Saves weights that were trained elsewhere as the last step of a training, which then counts as finished.
+
+    Args:
+        folder: Where the training has, or would have, its checkpoints.
+        state: The task's modules, or those of them that are needed on.
+        steps: Of the training.
+        origin: Where the weights are from; kept in the file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / CHECKPOINT, _state_tensors(state), {"step": str(steps), "identity": json.dumps({"from": origin})})
+
+
 def load_state(folder: Path, module: nn.Module, submodule: str = "") -> None:
     """Loads trained weights into `module`: the best ones where the run chose by evaluation, else the newest.
 
