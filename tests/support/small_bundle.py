@@ -14,6 +14,7 @@ from export.bundle.assemble import assemble, with_fingerprint, write_manifest
 from export.persona_encoder import export_persona_encoder
 from pydeper import DeperModel, Persona
 from pydeper.bundle.config import BundleConfig, ImageEncoderInfo, PersonaEncoderConfig
+from tests.support.made_once import made_once
 from tests.support.random_samples import make_sample
 from tests.support.small_vlm import SmallVLM
 from training.network import Adapter, ImageEncoder, NetworkConfig, PersonaEncoder, TextTable
@@ -80,20 +81,22 @@ def bundle_parts(
     small_vlm: SmallVLM, small_config: BundleConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
     """The arguments of `assemble`."""
-    folder = tmp_path_factory.mktemp("parts")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        backbone = DINOv3ConvNextModel(DINOv3ConvNextConfig(hidden_sizes=[8, 12, 16, 20], depths=[1, 1, 1, 1]))
-        sizes = NetworkConfig(hidden_size=32, image_channels=20, text_channels=64, grid_size=2, max_fixations=6)
-        persona_encoder = PersonaEncoder(sizes)
-        adapter = Adapter(384, 64)
-    small_vlm.tokenizer.save(str(folder / "tokenizer.json"))
-    table = TextTable(small_vlm.model.get_input_embeddings().weight)
-    export_persona_encoder(
-        folder / "persona_encoder.onnx", persona_encoder, ImageEncoder(backbone), table, image_size=64
-    )
-    torch.nn.init.normal_(adapter.projection.weight, std=0.2, generator=torch.Generator().manual_seed(0))
-    export_adapter(folder / "adapter.onnx", adapter)
+
+    def make(folder: Path) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            backbone = DINOv3ConvNextModel(DINOv3ConvNextConfig(hidden_sizes=[8, 12, 16, 20], depths=[1, 1, 1, 1]))
+            sizes = NetworkConfig(hidden_size=32, image_channels=20, text_channels=64, grid_size=2, max_fixations=6)
+            persona_encoder = PersonaEncoder(sizes)
+            adapter = Adapter(384, 64)
+        small_vlm.tokenizer.save(str(folder / "tokenizer.json"))
+        table = TextTable(small_vlm.model.get_input_embeddings().weight)
+        path = folder / "persona_encoder.onnx"
+        export_persona_encoder(path, persona_encoder, ImageEncoder(backbone), table, image_size=64)
+        torch.nn.init.normal_(adapter.projection.weight, std=0.2, generator=torch.Generator().manual_seed(0))
+        export_adapter(folder / "adapter.onnx", adapter)
+
+    folder = made_once(tmp_path_factory, "small-bundle-parts", make)
     files = {name: folder / f"{name}.onnx" for name in ("persona_encoder", "adapter")}
     tokenizer = folder / "tokenizer.json"
     config = with_fingerprint(small_config, persona_encoder=files["persona_encoder"], tokenizer=tokenizer)

@@ -1,5 +1,6 @@
 """A whole small Qwen2-VL with random weights, as transformers has it and as exported files."""
 
+import pickle
 from pathlib import Path
 
 import attrs
@@ -12,6 +13,7 @@ from export.qwen2_vl.export import VLMExport, export_vlm
 from pydeper.bundle.config import Prompts, PromptStyle, VisionConfig, VLMConfig
 from pydeper.runtime.target import Runtime
 from pydeper.vlm.local.runtime import Qwen2VLRuntime
+from tests.support.made_once import made_once
 from training.tiny.tokenizer import build_tokenizer
 from training.vlm.steered_vlm import vlm_config
 
@@ -96,8 +98,12 @@ def torch_vlm(tokenizer: Tokenizer) -> Qwen2VLForConditionalGeneration:
 def small_vlm(
     torch_vlm: Qwen2VLForConditionalGeneration, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
 ) -> SmallVLM:
-    folder = tmp_path_factory.mktemp("vlm")
-    report = export_vlm(torch_vlm, folder, store_fp16=True)
+    def make(folder: Path) -> None:
+        report = export_vlm(torch_vlm, folder / "vlm", store_fp16=True)
+        (folder / "report.pickle").write_bytes(pickle.dumps(report))
+
+    made = made_once(tmp_path_factory, "small-vlm", make)
+    report = pickle.loads((made / "report.pickle").read_bytes())
     vision = VisionConfig(
         patch_size=14,
         temporal_patch_size=2,
@@ -109,7 +115,7 @@ def small_vlm(
         max_pixels=140 * 140,
     )
     config = vlm_config(torch_vlm.config, tokenizer, vision, base_model="random")
-    return SmallVLM(torch_vlm, folder, config, PROMPTS, tokenizer, report)
+    return SmallVLM(torch_vlm, made / "vlm", config, PROMPTS, tokenizer, report)
 
 
 @pytest.fixture(scope="session")
