@@ -1,7 +1,8 @@
-"""Where pydeper installs without a compiler, and how large it is: `python -m benchmarks.platforms [--report FOLDER]`.
+"""Where pydeper installs without a compiler, and how large: `python -m benchmarks.installation.platforms`.
 
-For each platform pip downloads the wheels that `pydeper[cpu]` and `pydeper[openvino]` need there. So the package index
-must be reachable. What is found is that the wheels exist, not that anybody has run them: the docs name what was run.
+With `--report FOLDER` it also writes the figures there. For each platform pip downloads the wheels that `pydeper[cpu]`
+and `pydeper[openvino]` need there, so the package index must be reachable. What is found is that the wheels exist, not
+that anybody has run them: the docs name what was run.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import attrs
 
 from training.evaluation.report import format_table, write_report
 
-PROJECT = Path(__file__).parents[1] / "pyproject.toml"
+PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 PYTHON = "3.11"
 RUNTIMES = {"ONNX Runtime": "cpu", "OpenVINO": "openvino"}
@@ -99,7 +100,7 @@ def main() -> None:
     print(f"No wheels: {missing}")
     if folder:
         facts = {
-            "command": "python -m benchmarks.platforms --report docs/results",
+            "command": "python -m benchmarks.installation.platforms --report docs/results",
             "figures": f"all wheels of pydeper's dependencies for CPython {PYTHON}; pydeper itself comes on top",
             "no wheels": missing,
         }

@@ -1,0 +1,1 @@
+"""What installing pydeper costs, and where it is possible."""
