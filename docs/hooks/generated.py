@@ -35,6 +35,19 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return re.sub(r"^\|.*$", lambda row: _INTERVAL.sub("\\1,\u00a0", row[0]), filled, flags=re.M)
 
 
+def on_post_page(output: str, **_: Any) -> str:
+    """Adds what the theme leaves out for screen readers.
+
+    Its search is a dialog without a name; a heading without words is no heading; and the pages of a section, a list
+    within the navigation, are no navigation of their own.
+    """
+    output = output.replace(
+        'data-md-component="search" role="dialog"', 'data-md-component="search" role="dialog" aria-label="Search"'
+    )
+    output = re.sub(r"<th(?: style=\"[^\"]*\")?></th>", "<td></td>", output)
+    return re.sub(r'(<nav class="md-nav" data-md-level="[1-9]")[^>]*>', r'\1 role="none">', output)
+
+
 def on_files(files: "Files", config: Any) -> "Files":
     """Adds the changelog, which lies beside the docs, to the pages; called by MkDocs."""
     from mkdocs.structure.files import File
