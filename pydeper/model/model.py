@@ -4,36 +4,31 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from os import PathLike
-from typing import Final, Unpack
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
 
-from pydeper.bundle.bundle import Bundle, EncoderBundle
 from pydeper.bundle.config import Precision
-from pydeper.bundle.reopen import Reopenable
 from pydeper.errors import PydeperError
 from pydeper.images import ImageLike, open_image
-from pydeper.model.adapter import Adapter
-from pydeper.model.batch import check_persona, describe_in_groups, describe_rows, image_key, read_pairs, read_personas
-from pydeper.model.image_cache import ImageCache
-from pydeper.model.loading import find_bundle, load_vlm, target_of
-from pydeper.model.options import DescribeOptions, split_options
-from pydeper.model.report import ModelReport, report_of
+from pydeper.model.batch import describe_in_groups, describe_rows, image_key, read_pairs, read_personas
+from pydeper.model.loading import find_bundle
+from pydeper.model.options import DescribeOptions
+from pydeper.model.parts import ModelParts
 from pydeper.model.requests import DescriptionRequest, nothing_more, parts_of, stream_requests
-from pydeper.persona.encoder import PersonaEncoder, short_fingerprint
 from pydeper.persona.persona import Persona
 from pydeper.publish import push
 from pydeper.runtime.memory import memory_explained
 from pydeper.runtime.target import Runtime
 from pydeper.samples.sample import Sample, checked_samples
 from pydeper.vlm import EncodedImage
-from pydeper.vlm.decoding import DecodingOptions, every_row
+from pydeper.vlm.decoding import every_row
 from pydeper.vlm.protocol import Row
 from pydeper.vlm.vllm.settings import VLLMServers
 
 
-class DeperModel(Reopenable):
+class DeperModel(ModelParts):
     """A frozen vision-language model that describes images as one particular person would.
 
     Immutable and thread-safe after loading, but for its cache of encoded images, which is thread-safe as well. Pickled,
@@ -45,37 +40,6 @@ class DeperModel(Reopenable):
         revision: The bundle's commit on the Hub, or None where it does not come from there.
         persona_encoder: The bundle's persona encoder, which makes personas by itself.
     """
-
-    def __init__(
-        self,
-        opened: EncoderBundle,
-        *,
-        device: str = "auto",
-        threads: int | None = None,
-        image_cache: int = 4,
-        persona_encoder: PersonaEncoder | None = None,
-        vlm: VLLMServers | None = None,
-        runtime: Runtime | None = None,
-    ) -> None:
-        """Loads a bundle that `pydeper.model.loading.find_bundle` has found and checked; see `from_pretrained`.
-
-        A persona encoder that is open already is used where it is of the same bundle, on the same runtime.
-        """
-        self._target = target_of(opened, runtime, device, threads)
-        self._images: ImageCache[EncodedImage] = ImageCache(image_cache)
-        self.config: Final = opened.config
-        self.model_id: Final = opened.model_id
-        self.revision: Final = opened.revision
-        self._folder = opened.folder
-        where = {"precision": opened.precision} if isinstance(opened, Bundle) else {"vlm": vlm}
-        self._remember(opened, device=device, threads=threads, image_cache=image_cache, runtime=runtime, **where)
-        wanted = (opened.folder, self._target.runtime)
-        if persona_encoder is None or (persona_encoder.bundle.folder, persona_encoder.runtime) != wanted:
-            # Where the VLM's files decided for a runtime, the encoder by itself might take another.
-            persona_encoder = PersonaEncoder(opened, device=device, threads=threads, runtime=self._target.runtime)
-        self.persona_encoder: Final = persona_encoder
-        self._adapter = Adapter(opened, self._target)
-        self._vlm = load_vlm(opened, persona_encoder.tokenizer, target=self._target, servers=vlm)
 
     @classmethod
     def from_pretrained(
@@ -139,33 +103,6 @@ class DeperModel(Reopenable):
                 else, or the Hub refused, with the reason and the remedy.
         """
         return push(self._folder, repo_id, private=private, revision=revision, message=message)
-
-    @property
-    def providers(self) -> list[str]:
-        """ONNX Runtime's execution providers, or OpenVINO's devices, in use, the preferred one first."""
-        return self.persona_encoder.providers
-
-    @property
-    def rows_at_once(self) -> int:
-        """The most descriptions that are worth computing together."""
-        return self._vlm.rows_at_once
-
-    @property
-    def styles(self) -> list[str]:
-        """The styles that `describe` takes."""
-        return list(self.config.prompts.styles)
-
-    def report(self) -> ModelReport:
-        """Tells what the model is and how it runs: device and why, precision, files, sizes, settings; prints well."""
-        return report_of(
-            self.config,
-            model_id=self.model_id,
-            revision=self.revision,
-            target=self._target,
-            providers=self.providers,
-            vlm=self._vlm.report(),
-            images=self._images,
-        )
 
     def encode_image(self, image: ImageLike | EncodedImage) -> EncodedImage:
         """Reads an image once, for any number of descriptions.
@@ -366,35 +303,8 @@ class DeperModel(Reopenable):
         """
         return stream_requests(self._vlm, requests, row_of=self._row, more=more, wanted=wanted)
 
-    def check_persona(self, persona: Persona) -> None:
-        """Refuses what is no persona, and one that another persona encoder made (`IncompatiblePersonaError`)."""
-        check_persona(persona, self.persona_encoder)
-
-    def __repr__(self) -> str:
-        revision = f"@{self.revision[:12]}" if self.revision else ""
-        return (
-            f"DeperModel({self.model_id + revision!r}, vlm={self.config.vlm.base_model!r}, "
-            f"encoder={short_fingerprint(self.config.persona_encoder.fingerprint)!r}, styles={self.styles}, "
-            f"provider={self.providers[0]!r})"
-        )
-
-    def _asked(self, options: DescribeOptions) -> tuple[str, DecodingOptions]:
-        """Returns the style and how to decode, both of which this model knows."""
-        style, decoding = split_options(options, self.styles, self.model_id)
-        self._vlm.check_options(decoding)
-        return style, decoding
-
     def _row(self, request: DescriptionRequest) -> Row:
         image, persona, options = parts_of(request)
         style, decoding = self._asked(options)
         soft_token = self._soft_token(persona)  # refuses a persona before the image takes its time
         return Row(self.encode_image(image), soft_token, style, decoding)
-
-    def _soft_token(self, persona: Persona | None) -> npt.NDArray[np.float32] | None:
-        return None if persona is None else self._soft_tokens([persona])[0]
-
-    def _soft_tokens(self, personas: Sequence[Persona]) -> npt.NDArray[np.float32]:
-        """Returns (B, hidden): the adapter's soft token of every persona."""
-        for persona in personas:
-            self.check_persona(persona)
-        return self._adapter([persona.subject_embedding for persona in personas])

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import attrs
 import numpy as np
@@ -16,60 +15,16 @@ from pydeper.atomic import atomic_path
 from pydeper.errors import IncompatiblePersonaError, InvalidArgumentError, PersonaError
 from pydeper.persona import repository
 from pydeper.persona.encoder import HasPersonaEncoder, PersonaEncoder, default_encoder, short_fingerprint
+from pydeper.persona.fields import check_created, check_num_samples, check_text, embedding, optional_text
 from pydeper.persona.file import (
     MAX_FILE,
-    MAX_SAMPLES,
-    SUBJECT_EMBEDDING_SIZE,
-    TENSOR,
     check_replaceable,
     parse_persona,
     persona_bytes,
 )
 from pydeper.samples.sample import Sample, checked_samples
-from pydeper.untrusted import is_address, is_plain_text, shown
+from pydeper.untrusted import is_address, shown
 from pydeper.version import __version__
-
-_MAX_TEXT = 256
-
-
-def _embedding(value: object) -> npt.NDArray[np.float32]:
-    """Returns a copy that nobody can write to."""
-    try:
-        with np.errstate(over="ignore"):
-            array = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise PersonaError(f"{TENSOR}: must be {SUBJECT_EMBEDDING_SIZE} numbers: {error}") from error
-    if array.shape != (SUBJECT_EMBEDDING_SIZE,):
-        raise PersonaError(f"{TENSOR}: must have shape ({SUBJECT_EMBEDDING_SIZE},), got {array.shape}")
-    if not np.isfinite(array).all():
-        bad = int(np.flatnonzero(~np.isfinite(array))[0])
-        raise PersonaError(f"{TENSOR}: every number must be finite (float32), number {bad} is {array[bad]}")
-    if not array.any():
-        raise PersonaError(f"{TENSOR}: all {SUBJECT_EMBEDDING_SIZE} numbers are 0, which describes nobody")
-    return np.frombuffer(array.tobytes(), np.float32)
-
-
-def _check_text(_: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
-    if not isinstance(value, str) or not value.strip() or len(value) > _MAX_TEXT:
-        raise PersonaError(f"{attribute.name}: must be a text of 1 to {_MAX_TEXT} characters, got {shown(value)}")
-    if not is_plain_text(value):
-        raise PersonaError(
-            f"{attribute.name}: must not hold control characters, line breaks or marks that turn the direction of "
-            f"writing, got {shown(value)}"
-        )
-
-
-def _check_num_samples(_: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SAMPLES:
-        raise PersonaError(f"{attribute.name}: must be a whole number from 1 to {MAX_SAMPLES}, got {shown(value)}")
-
-
-def _check_created(_: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
-    if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise PersonaError(f"{attribute.name}: must be a date and time with its time zone, got {shown(value)}")
-
-
-_optional_text = attrs.validators.optional(_check_text)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -92,15 +47,15 @@ class Persona:
     """
 
     subject_embedding: npt.NDArray[np.float32] = attrs.field(
-        converter=_embedding, eq=attrs.cmp_using(eq=np.array_equal), hash=False
+        converter=embedding, eq=attrs.cmp_using(eq=np.array_equal), hash=False
     )
-    encoder_fingerprint: str = attrs.field(validator=_check_text)
-    model_id: str = attrs.field(validator=_check_text)
-    model_revision: str | None = attrs.field(default=None, validator=_optional_text)
-    num_samples: int = attrs.field(validator=_check_num_samples)
-    name: str | None = attrs.field(default=None, validator=_optional_text)
-    created: datetime = attrs.field(factory=lambda: datetime.now(UTC).replace(microsecond=0), validator=_check_created)
-    pydeper_version: str = attrs.field(default=__version__, validator=_check_text)
+    encoder_fingerprint: str = attrs.field(validator=check_text)
+    model_id: str = attrs.field(validator=check_text)
+    model_revision: str | None = attrs.field(default=None, validator=optional_text)
+    num_samples: int = attrs.field(validator=check_num_samples)
+    name: str | None = attrs.field(default=None, validator=optional_text)
+    created: datetime = attrs.field(factory=lambda: datetime.now(UTC).replace(microsecond=0), validator=check_created)
+    pydeper_version: str = attrs.field(default=__version__, validator=check_text)
 
     @classmethod
     def from_samples(
