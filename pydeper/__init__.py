@@ -1,8 +1,9 @@
 """Image descriptions in the words, order and detail of one particular person.
 
     >>> import pydeper
-    >>> persona = pydeper.Persona.from_samples(pydeper.read_samples("ana.jsonl"))
-    >>> pydeper.describe("street.jpg", persona)
+    >>> persona = pydeper.Persona.from_samples(pydeper.demo_samples("ana"))
+    >>> pydeper.describe(pydeper.demo_image(), persona)
+    'I can see a red heart, together with a brown circle, together with a purple oval.'
 
 Importing pydeper is cheap: every name is loaded when it is first used.
 """
@@ -129,6 +130,12 @@ def describe(
     """Describes an image as one person would, with the default model (``$PYDEPER_MODEL``, else the built-in "tiny").
 
     The arguments and the errors are those of `DeperModel.describe`. The model is loaded at the first call and kept.
+
+    Examples:
+        >>> from pydeper import Persona, demo_image, demo_samples, describe
+        >>> ana = Persona.from_samples(demo_samples("ana"))
+        >>> describe(demo_image(), ana)
+        'I can see a red heart, together with a brown circle, together with a purple oval.'
     """
     from pydeper.model.default import default_model
 
@@ -138,7 +145,14 @@ def describe(
 def stream(
     image: "ImageLike | EncodedImage", persona: "Persona | None" = None, **options: "Unpack[DescribeOptions]"
 ) -> "Generator[str, None, None]":
-    """Describes as `describe` does, and yields the text piece by piece while it is written."""
+    """Describes as `describe` does, and yields the text piece by piece while it is written.
+
+    Examples:
+        >>> from pydeper import demo_image, stream
+        >>> for piece in stream(demo_image()):
+        ...     print(piece, end="")
+        I can see a red heart and a grey star and a purple oval and a black square and a brown circle.
+    """
     from pydeper.model.default import default_model
 
     return default_model().stream(image, persona, **options)

@@ -10,6 +10,14 @@ class PydeperError(Exception):
     """The root of the tree.
 
     Messages repeat what files and servers say; what in it would command a terminal is written out.
+
+    Examples:
+        >>> import pydeper
+        >>> try:
+        ...     pydeper.Persona.load("nobody.safetensors")
+        ... except pydeper.PydeperError as error:
+        ...     print(error)
+        nobody.safetensors: cannot be read: ...; give the path of a file that Persona.save wrote
     """
 
     def __init__(self, *values: object) -> None:

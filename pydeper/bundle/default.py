@@ -15,7 +15,15 @@ _warned_of_demonstration_model = False
 
 
 class DemonstrationModelWarning(UserWarning):
-    """The built-in demonstration model is used without having been asked for by name."""
+    """The built-in demonstration model is used without having been asked for by name.
+
+    Examples:
+        >>> import warnings
+        >>> from pydeper import DemonstrationModelWarning, demo_image, describe
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore", DemonstrationModelWarning)
+        ...     text = describe(demo_image())
+    """
 
 
 def default_model_name() -> str:

@@ -39,6 +39,12 @@ class DeperModel(ModelParts):
         model_id: A Hub id, or the bundle's own name.
         revision: The bundle's commit on the Hub, or None where it does not come from there.
         persona_encoder: The bundle's persona encoder, which makes personas by itself.
+
+    Examples:
+        >>> from pydeper import DeperModel, demo_image
+        >>> model = DeperModel.from_pretrained("tiny")
+        >>> model.describe(demo_image())
+        'I can see a red heart and a grey star and a purple oval and a black square and a brown circle.'
     """
 
     @classmethod
@@ -82,6 +88,12 @@ class DeperModel(ModelParts):
                 `image_cache` is out of its range.
             RuntimeMissingError: The runtime is not installed, or ONNX Runtime is installed twice.
             VLLMError: No server can be reached, or one cannot serve this model; its kinds say which and what to do.
+
+        Examples:
+            >>> from pydeper import DeperModel
+            >>> model = DeperModel.from_pretrained("tiny", device="cpu", threads=1)
+            >>> model.model_id
+            'tiny'
         """
         servers = None if vlm is None else VLLMServers.of(vlm)
         opened = find_bundle(name_or_folder, revision, local_files_only, precision, servers, runtime)
@@ -101,6 +113,12 @@ class DeperModel(ModelParts):
         Raises:
             BundleError: A file is missing or altered, or a licence text is missing; or the repository holds something
                 else, or the Hub refused, with the reason and the remedy.
+
+        Examples:
+            >>> from pydeper import DeperModel
+            >>> model = DeperModel.from_pretrained("tiny")
+            >>> model.push_to_hub("org/tiny")
+            'https://huggingface.co/org/tiny/commit/...'
         """
         return push(self._folder, repo_id, private=private, revision=revision, message=message)
 
@@ -119,6 +137,13 @@ class DeperModel(ModelParts):
         Raises:
             InvalidImageError: It is not an image that can be read.
             OutOfMemoryError: It is too large for the memory there is.
+
+        Examples:
+            >>> from pydeper import DeperModel, demo_image
+            >>> model = DeperModel.from_pretrained("tiny")
+            >>> seen = model.encode_image(demo_image())
+            >>> model.describe(seen, max_new_tokens=6)
+            'I can see a red heart'
         """
         if isinstance(image, EncodedImage):
             return image
@@ -128,7 +153,16 @@ class DeperModel(ModelParts):
             return self._images.encoded(picture, self._vlm.encode_image)
 
     def clear_image_cache(self) -> None:
-        """Lets go of the encoded images that are kept (see `from_pretrained`), and so of their memory."""
+        """Lets go of the encoded images that are kept (see `from_pretrained`), and so of their memory.
+
+        Examples:
+            >>> from pydeper import DeperModel, demo_image
+            >>> model = DeperModel.from_pretrained("tiny")
+            >>> seen = model.encode_image(demo_image())
+            >>> model.clear_image_cache()
+            >>> model.report().cached_images
+            0
+        """
         self._images.clear()
 
     def embed(self, samples: Iterable[Sample]) -> npt.NDArray[np.float32]:
@@ -138,6 +172,12 @@ class DeperModel(ModelParts):
             InvalidArgumentError: Something among them is not a `Sample`.
             InvalidSampleError: The model does not accept samples of that kind; names the sample.
             InvalidImageError: A sample's image cannot be read; names the sample.
+
+        Examples:
+            >>> from pydeper import DeperModel, demo_samples
+            >>> model = DeperModel.from_pretrained("tiny")
+            >>> model.embed(demo_samples("ana")).shape
+            (5, 384)
         """
         return self.persona_encoder.embed(checked_samples(samples))
 
@@ -177,6 +217,15 @@ class DeperModel(ModelParts):
             InvalidArgumentError: An option is out of its range, or the style is not one of the model's.
             InvalidImageError: The image cannot be read.
             OutOfMemoryError: Memory ran out; says while what, and what helps.
+
+        Examples:
+            >>> from pydeper import DeperModel, Persona, demo_image, demo_samples
+            >>> model = DeperModel.from_pretrained("tiny")
+            >>> ana = Persona.from_samples(demo_samples("ana"), model=model)
+            >>> model.describe(demo_image(), ana)
+            'I can see a red heart, together with a brown circle, together with a purple oval.'
+            >>> model.describe(demo_image(), ana, max_new_tokens=6)
+            'I can see a red heart'
         """
         options: DescribeOptions = {"style": style, "max_new_tokens": max_new_tokens, "temperature": temperature}
         options |= {"top_p": top_p, "repetition_penalty": repetition_penalty, "seed": seed, "strength": strength}
@@ -192,6 +241,13 @@ class DeperModel(ModelParts):
         The arguments and the errors are those of `describe`; persona and options are checked at once, the image is read
         when the first piece is asked for. Each piece is computed when it is asked for, in the caller's thread, and
         nothing ahead of it: leaving the loop, closing or dropping the generator ends the work and frees its memory.
+
+        Examples:
+            >>> from pydeper import DeperModel, demo_image
+            >>> model = DeperModel.from_pretrained("tiny")
+            >>> for piece in model.stream(demo_image(), max_new_tokens=6):
+            ...     print(piece, end="")
+            I can see a red heart
         """
         style, decoding = self._asked(options)
         soft_token = self._soft_token(persona)
@@ -209,6 +265,15 @@ class DeperModel(ModelParts):
         """Streams as `stream` does, for ``async for``, without blocking the event loop.
 
         Cancelling the task, or closing the generator, ends the work after the step in progress.
+
+        Examples:
+            >>> import asyncio
+            >>> from pydeper import DeperModel, demo_image
+            >>> model = DeperModel.from_pretrained("tiny")
+            >>> async def pieces():
+            ...     return [piece async for piece in model.astream(demo_image(), max_new_tokens=6)]
+            >>> asyncio.run(pieces())
+            ['I', ' can', ' see', ' a', ' red', ' heart']
         """
         style, decoding = self._asked(options)
         soft_token = self._soft_token(persona)
@@ -231,6 +296,13 @@ class DeperModel(ModelParts):
 
         Returns:
             One description a persona, in their order.
+
+        Examples:
+            >>> from pydeper import DeperModel, Persona, demo_image, demo_samples
+            >>> model = DeperModel.from_pretrained("tiny")
+            >>> people = [Persona.from_samples(demo_samples(name), model=model) for name in ("ana", "ben")]
+            >>> model.describe_each(demo_image(), people, max_new_tokens=6)
+            ['I can see a red heart', 'Here we have a black box']
         """
         style, decoding = self._asked(options)
         if not (personas := read_personas(personas)):
@@ -263,6 +335,14 @@ class DeperModel(ModelParts):
 
         Raises:
             PydeperError: As `describe` does, with the number of the pair, from 1 on.
+
+        Examples:
+            >>> from pydeper import DeperModel, Persona, demo_image, demo_samples
+            >>> model = DeperModel.from_pretrained("tiny")
+            >>> ana = Persona.from_samples(demo_samples("ana"), model=model)
+            >>> other = demo_samples("ben")[0].image
+            >>> model.describe_batch([(demo_image(), ana), (other, ana)], max_new_tokens=6)
+            ['I can see a red heart', 'I can see a purple arrow']
         """
         style, decoding = self._asked(options)
         batch = read_pairs(pairs, self.check_persona)
@@ -300,6 +380,13 @@ class DeperModel(ModelParts):
         Yields:
             (number, piece) as pieces are written; and once for every request, at its end, (number, None), or
             (number, error) where it failed alone. Requests are numbered from 0 on, in the order in which they came.
+
+        Examples:
+            >>> from pydeper import DeperModel, demo_image
+            >>> model = DeperModel.from_pretrained("tiny")
+            >>> requests = [(demo_image(), None, {"max_new_tokens": 2}), (demo_image(), None, {"max_new_tokens": 1})]
+            >>> list(model.stream_batch(requests))
+            [(0, 'I'), (1, 'I'), (1, None), (0, ' can'), (0, None)]
         """
         return stream_requests(self._vlm, requests, row_of=self._row, more=more, wanted=wanted)
 

@@ -8,7 +8,14 @@ from pydeper.vlm.decoding import DecodingOptions
 
 
 class DescribeOptions(TypedDict, total=False):
-    """The options of `DeperModel.describe`, which explains them."""
+    """The options of `DeperModel.describe`, which explains them.
+
+    Examples:
+        >>> from pydeper import DeperModel, DescribeOptions, demo_image
+        >>> options: DescribeOptions = {"max_new_tokens": 6, "repetition_penalty": 1.1}
+        >>> DeperModel.from_pretrained("tiny").describe(demo_image(), **options)
+        'I can see a red heart'
+    """
 
     style: str
     max_new_tokens: int

@@ -58,21 +58,49 @@ class ModelParts(Reopenable):
 
     @property
     def providers(self) -> list[str]:
-        """ONNX Runtime's execution providers, or OpenVINO's devices, in use, the preferred one first."""
+        """ONNX Runtime's execution providers, or OpenVINO's devices, in use, the preferred one first.
+
+        Examples:
+            >>> from pydeper import DeperModel
+            >>> DeperModel.from_pretrained("tiny", device="cpu").providers
+            ['CPUExecutionProvider']
+        """
         return self.persona_encoder.providers
 
     @property
     def rows_at_once(self) -> int:
-        """The most descriptions that are worth computing together."""
+        """The most descriptions that are worth computing together.
+
+        Examples:
+            >>> from pydeper import DeperModel
+            >>> DeperModel.from_pretrained("tiny").rows_at_once
+            8
+        """
         return self._vlm.rows_at_once
 
     @property
     def styles(self) -> list[str]:
-        """The styles that `describe` takes."""
+        """The styles that `describe` takes.
+
+        Examples:
+            >>> from pydeper import DeperModel
+            >>> DeperModel.from_pretrained("tiny").styles
+            ['description']
+        """
         return list(self.config.prompts.styles)
 
     def report(self) -> ModelReport:
-        """Tells what the model is and how it runs: device and why, precision, files, sizes, settings; prints well."""
+        """Tells what the model is and how it runs: device and why, precision, files, sizes, settings; prints well.
+
+        Examples:
+            >>> from pydeper import DeperModel
+            >>> print(DeperModel.from_pretrained("tiny").report())
+            model:               tiny
+            base model:          tiny (drawn scenes only)
+            device:              auto -> ...
+            ...
+            pydeper:             ...
+        """
         return report_of(
             self.config,
             model_id=self.model_id,
@@ -84,7 +112,19 @@ class ModelParts(Reopenable):
         )
 
     def check_persona(self, persona: Persona) -> None:
-        """Refuses what is no persona, and one that another persona encoder made (`IncompatiblePersonaError`)."""
+        """Refuses what is no persona, and one that another persona encoder made (`IncompatiblePersonaError`).
+
+        Examples:
+            >>> import attrs
+            >>> from pydeper import DeperModel, Persona, demo_samples
+            >>> model = DeperModel.from_pretrained("tiny")
+            >>> ana = Persona.from_samples(demo_samples("ana"), model=model)
+            >>> model.check_persona(ana)
+            >>> model.check_persona(attrs.evolve(ana, encoder_fingerprint="another"))
+            Traceback (most recent call last):
+                ...
+            pydeper.errors.IncompatiblePersonaError: persona 'ana' was made by the persona encoder 'another' ...
+        """
         check_persona(persona, self.persona_encoder)
 
     def __repr__(self) -> str:

@@ -36,6 +36,12 @@ class ModelReport:
         cached_images: How many are kept now.
         cached_bytes: The memory that these hold, in bytes.
         pydeper_version: The version of pydeper.
+
+    Examples:
+        >>> from pydeper import DeperModel
+        >>> report = DeperModel.from_pretrained("tiny").report()
+        >>> report.base_model, report.context_length, report.image_tokens
+        ('tiny (drawn scenes only)', 1024, (37, 50))
     """
 
     model_id: str

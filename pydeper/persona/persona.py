@@ -44,6 +44,12 @@ class Persona:
         name: What to call the person, or None.
         created: When it was made, with its time zone.
         pydeper_version: The version of pydeper that made it.
+
+    Examples:
+        >>> from pydeper import Persona, demo_samples
+        >>> ana = Persona.from_samples(demo_samples("ana"), model="tiny")
+        >>> ana.name, ana.num_samples, ana.subject_embedding.shape
+        ('ana', 5, (384,))
     """
 
     subject_embedding: npt.NDArray[np.float32] = attrs.field(
@@ -79,6 +85,11 @@ class Persona:
             InvalidArgumentError: There are no samples, or they are not `Sample`s, or they are of several subjects.
             InvalidSampleError: The model does not accept samples of that kind; names the sample.
             InvalidImageError: A sample's image cannot be read; names the sample.
+
+        Examples:
+            >>> from pydeper import Persona, demo_samples
+            >>> Persona.from_samples(demo_samples("ana"), model="tiny")
+            Persona('ana', 5 samples, model='tiny', encoder='e7d3e8e4e765')
         """
         samples = _at_least_one(samples)
         if len(subjects := sorted({sample.subject for sample in samples if sample.subject is not None})) > 1:
@@ -111,6 +122,13 @@ class Persona:
             InvalidArgumentError: There are no samples, or they are not `Sample`s.
             InvalidSampleError: The model does not accept samples of that kind; names the sample.
             InvalidImageError: A sample's image cannot be read; names the sample.
+
+        Examples:
+            >>> from pydeper import Persona, demo_samples
+            >>> samples = demo_samples("ana")
+            >>> ana = Persona.from_samples(samples[:3], model="tiny")
+            >>> ana.add(samples[3:], model="tiny").num_samples
+            5
         """
         more = _at_least_one(more_samples)
         encoder = _encoder_of(model)
@@ -130,6 +148,12 @@ class Persona:
 
         Raises:
             IncompatiblePersonaError: The two were made by different persona encoders.
+
+        Examples:
+            >>> from pydeper import Persona, demo_samples
+            >>> ana, ben = (Persona.from_samples(demo_samples(name), model="tiny") for name in ("ana", "ben"))
+            >>> round(ana.similarity(ben), 1)
+            -0.1
         """
         _check_same_encoder([self, other])
         a, b = (persona.subject_embedding.astype(np.float64) for persona in (self, other))
@@ -152,6 +176,13 @@ class Persona:
         Raises:
             InvalidArgumentError: There are no personas, or the weights do not fit.
             IncompatiblePersonaError: They were made by different persona encoders.
+
+        Examples:
+            >>> from pydeper import Persona, demo_samples
+            >>> ana, ben = (Persona.from_samples(demo_samples(name), model="tiny") for name in ("ana", "ben"))
+            >>> mixture = Persona.blend([ana, ben], weights=[0.8, 0.2], name="mostly ana")
+            >>> mixture.similarity(ana) > mixture.similarity(ben)
+            True
         """
         personas = list(personas)
         if not personas or not all(isinstance(persona, Persona) for persona in personas):
@@ -175,6 +206,12 @@ class Persona:
 
         Raises:
             PersonaError: The file cannot be written, or is there already and is not a persona's.
+
+        Examples:
+            >>> from pydeper import Persona, demo_samples
+            >>> ana = Persona.from_samples(demo_samples("ana"), model="tiny")
+            >>> ana.save("ana.safetensors").name
+            'ana.safetensors'
         """
         path = Path(path)
         check_replaceable(path)
@@ -191,6 +228,12 @@ class Persona:
 
         Raises:
             PersonaError: There is no such file, or it is not a persona file, or it is damaged; says what to do.
+
+        Examples:
+            >>> from pydeper import Persona, demo_samples
+            >>> ana = Persona.from_samples(demo_samples("ana"), model="tiny")
+            >>> Persona.load(ana.save("ana.safetensors")) == ana
+            True
         """
         if is_address(path):
             raise PersonaError(
@@ -224,6 +267,13 @@ class Persona:
 
         Raises:
             PersonaError: It cannot be had, or the file is not a sound persona file.
+
+        Examples:
+            >>> from pydeper import Persona, demo_samples
+            >>> ana = Persona.from_samples(demo_samples("ana"), model="tiny")
+            >>> address = ana.push_to_hub("org/personas", synthetic=True)
+            >>> Persona.from_pretrained("org/personas", "ana") == ana
+            True
         """
         repository.check_repo_id(repo_id)
         filename = repository.file_name(name)
@@ -258,6 +308,12 @@ class Persona:
 
         Raises:
             PersonaError: It has no name, or nothing is said about consent, or the Hub refused.
+
+        Examples:
+            >>> from pydeper import Persona, demo_samples
+            >>> ana = Persona.from_samples(demo_samples("ana"), model="tiny")
+            >>> ana.push_to_hub("org/personas", consent="written consent, 2026-11-22")
+            'https://huggingface.co/org/personas/commit/...'
         """
         repository.check_repo_id(repo_id)
         if (name := name or self.name) is None:
@@ -276,7 +332,16 @@ class Persona:
         return repository.publish_persona(entry, data, repo_id, private=private, revision=revision)
 
     def to_bytes(self) -> bytes:
-        """Returns the content of the persona's file."""
+        """Returns the content of the persona's file.
+
+        Examples:
+            >>> from pathlib import Path
+            >>> from pydeper import Persona, demo_samples
+            >>> ana = Persona.from_samples(demo_samples("ana"), model="tiny")
+            >>> _ = Path("ana.safetensors").write_bytes(ana.to_bytes())
+            >>> Persona.load("ana.safetensors") == ana
+            True
+        """
         return persona_bytes(attrs.asdict(self))
 
     def __repr__(self) -> str:

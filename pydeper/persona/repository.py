@@ -67,6 +67,14 @@ class PublishedPersona:
         num_samples: How many samples it is the mean of.
         created: When it was made, with its time zone.
         pydeper_version: The version of pydeper that made it.
+
+    Examples:
+        >>> from pydeper import Persona, demo_samples, list_personas
+        >>> ana = Persona.from_samples(demo_samples("ana"), model="tiny")
+        >>> address = ana.push_to_hub("org/personas", consent="written consent, 2026-11-22")
+        >>> [ana] = list_personas("org/personas")
+        >>> ana.consent, ana.model_id, ana.num_samples
+        ('written consent, 2026-11-22', 'tiny', 5)
     """
 
     name: str
@@ -80,7 +88,15 @@ class PublishedPersona:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the persona is of nobody: simulated, or a mixture that stands for no person."""
+        """Whether the persona is of nobody: simulated, or a mixture that stands for no person.
+
+        Examples:
+            >>> from pydeper import Persona, demo_samples, list_personas
+            >>> ana = Persona.from_samples(demo_samples("ana"), model="tiny")
+            >>> address = ana.push_to_hub("org/personas", synthetic=True)
+            >>> [persona.synthetic for persona in list_personas("org/personas")]
+            [True]
+        """
         return self.consent is None
 
 
@@ -99,6 +115,13 @@ def list_personas(
 
     Raises:
         PersonaError: The index cannot be had, or is malformed.
+
+    Examples:
+        >>> from pydeper import Persona, demo_samples, list_personas
+        >>> ana = Persona.from_samples(demo_samples("ana"), model="tiny")
+        >>> address = ana.push_to_hub("org/personas", synthetic=True)
+        >>> [persona.name for persona in list_personas("org/personas")]
+        ['ana']
     """
     check_repo_id(repo_id)
     path = hub.fetch_file(repo_id, INDEX, revision=revision, local_files_only=local_files_only, error=PersonaError)
@@ -149,6 +172,15 @@ def delete_persona(repo_id: str, name: str, *, revision: str | None = None) -> s
 
     Raises:
         PersonaError: There is no such persona or repository, or the Hub refused.
+
+    Examples:
+        >>> from pydeper import Persona, delete_persona, demo_samples, list_personas
+        >>> ana = Persona.from_samples(demo_samples("ana"), model="tiny")
+        >>> address = ana.push_to_hub("org/personas", synthetic=True)
+        >>> delete_persona("org/personas", "ana")
+        'https://huggingface.co/org/personas/commit/...'
+        >>> list_personas("org/personas")
+        []
     """
     check_repo_id(repo_id)
     file = file_name(name)

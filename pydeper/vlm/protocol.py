@@ -35,6 +35,12 @@ class EncodedImage(abc.ABC):
 
     Attributes:
         grid: (frames, patch rows, patch columns).
+
+    Examples:
+        >>> from pydeper import DeperModel, demo_image
+        >>> seen = DeperModel.from_pretrained("tiny").encode_image(demo_image())
+        >>> seen.grid
+        (1, 14, 14)
     """
 
     grid: tuple[int, int, int]
@@ -60,12 +66,24 @@ class EncodedImage(abc.ABC):
     @property
     @abc.abstractmethod
     def image_tokens(self) -> int:
-        """How many tokens it takes in a prompt."""
+        """How many tokens it takes in a prompt.
+
+        Examples:
+            >>> from pydeper import DeperModel, demo_image
+            >>> DeperModel.from_pretrained("tiny").encode_image(demo_image()).image_tokens
+            49
+        """
 
     @property
     @abc.abstractmethod
     def nbytes(self) -> int:
-        """Bytes of memory that it holds at present."""
+        """Bytes of memory that it holds at present.
+
+        Examples:
+            >>> from pydeper import DeperModel, demo_image
+            >>> DeperModel.from_pretrained("tiny").encode_image(demo_image()).nbytes
+            50176
+        """
 
     def check_model(self, model: object) -> None:
         """Refuses to be read by another model than the one that made it.

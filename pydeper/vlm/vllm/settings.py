@@ -90,6 +90,13 @@ class VLLMServers:
 
     Raises:
         InvalidArgumentError: A value is not what it should be.
+
+    Examples:
+        >>> from pydeper import DeperModel, VLLMServers
+        >>> servers = VLLMServers(["http://one:8000", "http://two:8000"], timeout=30.0, retries=2)
+        >>> servers.addresses
+        ('http://one:8000/v1', 'http://two:8000/v1')
+        >>> model = DeperModel.from_pretrained("org/name", vlm=servers)  # doctest: +SKIP
     """
 
     addresses: tuple[str, ...] = attrs.field(converter=_addresses)
@@ -113,7 +120,13 @@ class VLLMServers:
 
     @classmethod
     def of(cls, given: "VLLMServers | str | Iterable[str]") -> "VLLMServers":
-        """Returns settings as they are, and addresses with the settings that are the default."""
+        """Returns settings as they are, and addresses with the settings that are the default.
+
+        Examples:
+            >>> from pydeper import VLLMServers
+            >>> VLLMServers.of("http://host:8000").addresses
+            ('http://host:8000/v1',)
+        """
         return given if isinstance(given, VLLMServers) else cls(given)
 
     def bearer_token(self) -> str | None:
@@ -121,6 +134,11 @@ class VLLMServers:
 
         Raises:
             InvalidArgumentError: The environment variable holds what cannot be a key.
+
+        Examples:
+            >>> from pydeper import VLLMServers
+            >>> VLLMServers("http://host:8000", api_key="a key").bearer_token()
+            'a key'
         """
         if self.api_key is not None:
             return self.api_key
