@@ -19,6 +19,13 @@ def demo_samples(person: str = "ana") -> list[Sample]:
 
     Raises:
         InvalidArgumentError: There is no such person.
+
+    Examples:
+        >>> from pydeper import demo_samples
+        >>> for sample in demo_samples("ana")[:2]:
+        ...     print(sample.description)
+        I can see a blue diamond, together with a black oval, together with a purple arrow.
+        I can see a green moon, together with a grey hexagon, together with a white cross.
     """
     people = sorted(path.stem for path in _FOLDER.glob("*.jsonl"))
     if person not in people:
@@ -27,5 +34,11 @@ def demo_samples(person: str = "ana") -> list[Sample]:
 
 
 def demo_image() -> Path:
-    """Returns the path of a drawn picture that nobody in `demo_samples` has described."""
+    """Returns the path of a drawn picture that nobody in `demo_samples` has described.
+
+    Examples:
+        >>> from pydeper import demo_image
+        >>> demo_image().name
+        'scene.png'
+    """
     return _FOLDER / "scene.png"

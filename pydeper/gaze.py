@@ -67,13 +67,28 @@ class IDT:
     Attributes:
         dispersion: Largest dispersion of a stop, in fractions of the image's sides.
         min_duration: Shortest stop, in seconds.
+
+    Examples:
+        >>> from pydeper.gaze import IDT, trajectory_from_points
+        >>> points = [(0.2, 0.3), (0.21, 0.3), (0.2, 0.31), (0.7, 0.6), (0.71, 0.6)]
+        >>> looked = trajectory_from_points(points, [0.0, 0.1, 0.2, 0.3, 0.5], IDT(dispersion=0.05, min_duration=0.1))
+        >>> [fixation.duration for fixation in looked]
+        [0.2, 0.2]
     """
 
     dispersion: float = attrs.field(default=0.05, validator=_positive)
     min_duration: float = attrs.field(default=0.1, validator=_positive)
 
     def stops(self, points: Points, times: NDArray[np.float64]) -> Iterator[tuple[slice, float]]:
-        """See `FixationMethod`; linear in the number of points."""
+        """See `FixationMethod`; linear in the number of points.
+
+        Examples:
+            >>> import numpy as np
+            >>> from pydeper.gaze import IDT
+            >>> points = np.array([(0.2, 0.3), (0.21, 0.3), (0.7, 0.6), (0.71, 0.6)])
+            >>> list(IDT().stops(points, np.array([0.0, 0.5, 1.0, 1.25])))
+            [(slice(0, 2, None), 0.5), (slice(2, 4, None), 0.25)]
+        """
         ends = _reach(points, self.dispersion)
         clock = times.tolist()
         start = 0
@@ -121,12 +136,27 @@ class FixedWindows:
 
     Attributes:
         duration: Length of a piece, in seconds.
+
+    Examples:
+        >>> from pydeper.gaze import FixedWindows, trajectory_from_points
+        >>> points = [(0.2, 0.3), (0.21, 0.3), (0.7, 0.6), (0.71, 0.6)]
+        >>> looked = trajectory_from_points(points, [0.0, 0.5, 1.0, 1.25], FixedWindows(duration=0.5))
+        >>> [fixation.duration for fixation in looked]
+        [0.5, 0.5, 0.25]
     """
 
     duration: float = attrs.field(default=0.4, validator=_positive)
 
     def stops(self, points: Points, times: NDArray[np.float64]) -> Iterator[tuple[slice, float]]:
-        """See `FixationMethod`."""
+        """See `FixationMethod`.
+
+        Examples:
+            >>> import numpy as np
+            >>> from pydeper.gaze import FixedWindows
+            >>> points = np.array([(0.2, 0.3), (0.21, 0.3), (0.7, 0.6), (0.71, 0.6)])
+            >>> list(FixedWindows(duration=0.5).stops(points, np.array([0.0, 0.5, 1.0, 1.25])))
+            [(slice(0, 1, None), 0.5), (slice(1, 2, None), 0.5), (slice(2, 4, None), 0.25)]
+        """
         begin, end = float(times[0]), float(times[-1])
         for left in begin + self.duration * np.arange(np.ceil((end - begin) / self.duration)):
             right = min(float(left) + self.duration, end)
@@ -168,6 +198,14 @@ def find_fixations(
         InvalidArgumentError: `min_box` or `max_gap` is out of range.
         InvalidSampleError: The shapes do not fit, something is not a number, time is missing or goes backwards, or
             times cannot be seconds.
+
+    Examples:
+        >>> from pydeper.gaze import find_fixations
+        >>> points = [(0.25, 0.5), (0.25, 0.5), None, (0.75, 0.5), (0.75, 0.5)]
+        >>> for fixation in find_fixations(points, [0.0, 0.25, 0.5, 0.75, 1.25], min_box=0.125):
+        ...     print(fixation.box, fixation.duration)
+        (0.1875, 0.4375, 0.3125, 0.5625) 0.25
+        (0.6875, 0.4375, 0.8125, 0.5625) 0.5
     """
     if not 0 < min_box <= 1:
         raise InvalidArgumentError(f"min_box must be in (0, 1], not {min_box!r}")
@@ -203,6 +241,12 @@ def trajectory_from_points(
     Raises:
         InvalidSampleError: Also where there is no fixation, and, with `check_durations`, where the fixations' median
             duration is no fixation's (see `Trajectory`).
+
+    Examples:
+        >>> from pydeper.gaze import trajectory_from_points
+        >>> looked = trajectory_from_points([(0.2, 0.3), (0.21, 0.3), (0.7, 0.6), (0.71, 0.6)], [0.0, 0.5, 1.0, 1.25])
+        >>> [fixation.duration for fixation in looked]
+        [0.5, 0.25]
     """
     fixations = find_fixations(points, times, method, min_box=min_box, max_gap=max_gap, check_durations=check_durations)
     if not fixations:

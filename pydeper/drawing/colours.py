@@ -38,6 +38,11 @@ def colour_name(rgb: Sequence[float]) -> str:
 
     Args:
         rgb: Red, green and blue, 0 to 255.
+
+    Examples:
+        >>> from pydeper.drawing.colours import colour_name
+        >>> colour_name((255, 136, 0)), colour_name((90, 60, 30))
+        ('orange', 'brown')
     """
     hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in rgb))
     hue *= 360

@@ -24,6 +24,12 @@ class DrawnObject:
         size: Longer side of its box, as a fraction of the shorter side of the picture.
         angle: Degrees by which it is turned clockwise.
         outlined: Draw its outline alone.
+
+    Examples:
+        >>> from pydeper import DrawnObject, draw_scene
+        >>> star = DrawnObject(shape="star", colour="red", centre=(0.3, 0.4), angle=20.0)
+        >>> draw_scene([star], background="yellow").size
+        (336, 336)
     """
 
     shape: str
@@ -49,6 +55,13 @@ def draw_scene(
 
     Raises:
         InvalidArgumentError: A shape or a colour is not known, or a size is not positive.
+
+    Examples:
+        >>> from pydeper import DeperModel, DrawnObject, draw_scene
+        >>> star = DrawnObject(shape="star", colour="red", centre=(0.3, 0.4))
+        >>> circle = DrawnObject(shape="circle", colour="blue", centre=(0.7, 0.6), size=0.35)
+        >>> DeperModel.from_pretrained("tiny").describe(draw_scene([star, circle]))
+        'I can see a red star and a blue circle.'
     """
     width, height = size
     if min(width, height) < 1:

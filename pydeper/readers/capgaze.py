@@ -77,6 +77,21 @@ def read_capgaze(
         InvalidArgumentError: An option is none of its choices.
         InvalidSampleError: A folder is not there. While iterating: more than is tolerated is wrong; the message names
             the file and the field.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from pydeper import draw_scene
+        >>> from pydeper.readers import read_capgaze
+        >>> for folder in ("images", "gaze_converted_2/1/gaze", "transcribed_text/1"):
+        ...     Path(folder).mkdir(parents=True)
+        >>> draw_scene([]).save("images/17.jpg")
+        >>> _ = Path("transcribed_text/1/17.json").write_text('{"text": "A star."}')
+        >>> eye = [(0.4, 0.5)] * 50
+        >>> gaze = {"time_stamp": list(range(0, 1000, 20)), "left_eye": eye, "right_eye": eye, "dominant_eye": 0}
+        >>> np.save("gaze_converted_2/1/gaze/17.npy", gaze)
+        >>> [(sample.subject, sample.description) for sample in read_capgaze(".")]
+        [('1', 'A star.')]
     """
     one_of("eye", eye, ("dominant", "mean"))
     one_of("outside", outside, ("clip", "drop"))

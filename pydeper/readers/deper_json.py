@@ -74,6 +74,18 @@ def read_deper_json(
         InvalidArgumentError: An option is none of its choices.
         InvalidSampleError: The folder is not there. While iterating: the file is not such a list, or more than is
             tolerated is wrong; the message names file, entry and field.
+
+    Examples:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from pydeper import draw_scene
+        >>> from pydeper.readers import read_deper_json
+        >>> draw_scene([]).save("star.png")
+        >>> gaze = {"X": [0.5], "Y": [0.5], "T": [0.31], "bboxes": [[0.4, 0.4, 0.6, 0.6]]}
+        >>> entry = {"name": "star.png", "caption": "A star.", "subject": 3, "subject_name": "ana", "split": "train"}
+        >>> _ = Path("data.json").write_text(json.dumps([entry | gaze]))
+        >>> [(sample.subject, sample.split) for sample in read_deper_json("data.json", images=".")]
+        [('ana', 'train')]
     """
     one_of("boxes", boxes, ("normalised", "pixels"))
     one_of("subjects", subjects, ("name", "number"))

@@ -49,6 +49,13 @@ def read_samples(path: str | os.PathLike[str], *, check_durations: bool = True) 
     Raises:
         InvalidSampleError: The file cannot be read, holds no samples, or a line (named, with its field) is not valid or
             names an image that is not there.
+
+    Examples:
+        >>> from pydeper import demo_samples, read_samples, write_samples
+        >>> write_samples("ana.jsonl", demo_samples("ana"))
+        >>> samples = read_samples("ana.jsonl")
+        >>> len(samples), samples[2].source
+        (5, 'ana.jsonl:3')
     """
     path = Path(path)
     unread: collections.Counter[str] = collections.Counter()
@@ -151,6 +158,13 @@ def write_samples(path: str | os.PathLike[str], samples: Iterable[Sample]) -> No
         InvalidSampleError: There are no samples, one (named by its index) is not a sample or holds its image in
             memory, or the file cannot be written.
         InvalidArgumentError: The file is an image of one of the samples.
+
+    Examples:
+        >>> from pydeper import Sample, draw_scene, read_samples, write_samples
+        >>> draw_scene([]).save("empty.png")
+        >>> write_samples("ana.jsonl", [Sample("empty.png", "There is nothing.", subject="ana")])
+        >>> read_samples("ana.jsonl")[0].description
+        'There is nothing.'
     """
     path = Path(path)
     folder = path.parent.resolve()

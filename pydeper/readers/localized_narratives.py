@@ -80,6 +80,19 @@ def read_localized_narratives(
         InvalidArgumentError: An option is out of range.
         InvalidSampleError: The folder is not there. While iterating: a file cannot be read, or more than is tolerated
             is wrong; the message names file, line and field.
+
+    Examples:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from pydeper import draw_scene
+        >>> from pydeper.readers import read_localized_narratives
+        >>> draw_scene([]).save("17.jpg")
+        >>> trace = [{"x": 0.4, "y": 0.5, "t": 0.0}, {"x": 0.41, "y": 0.5, "t": 0.3}]
+        >>> line = {"dataset_id": "flickr30k_train", "image_id": "17", "annotator_id": 93, "caption": "A star."}
+        >>> _ = Path("narratives.jsonl").write_text(json.dumps({**line, "traces": [trace]}))
+        >>> samples = read_localized_narratives("narratives.jsonl", images=".")
+        >>> [(sample.subject, sample.description) for sample in samples]
+        [('93', 'A star.')]
     """
     one_of("outside", outside, ("clip", "drop"))
     one_of("without_trajectory", without_trajectory, ("skip", "keep"))

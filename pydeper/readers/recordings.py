@@ -34,7 +34,7 @@ def read_recordings(
     without_trajectory: Without = "keep",
     tolerance: Tolerance = Tolerance(),  # noqa: B008 - frozen
 ) -> SampleStream:
-    """Reads the journal of a capture page, such as ``ana.recordings.jsonl``.
+    r"""Reads the journal of a capture page, such as ``ana.recordings.jsonl``.
 
     Only the last recording of each picture gives a sample; what it replaced, and what was skipped, is counted in the
     report, and so is a last line that was cut short when the page's server was killed.
@@ -55,6 +55,28 @@ def read_recordings(
         InvalidArgumentError: An option is out of range.
         InvalidSampleError: The file cannot be read, does not begin with its session, or the folder is not there. While
             iterating: more than is tolerated is wrong; the message names file, line and field.
+
+    Examples:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from pydeper import draw_scene
+        >>> from pydeper.readers import read_recordings
+        >>> draw_scene([]).save("star.png")
+        >>> session = {
+        ...     "kind": "session", "format_version": 1, "session": "s1", "subject": "ana",
+        ...     "created": "2026-11-22T10:00:00Z", "images": ".", "settings": {}, "pictures": ["star.png"],
+        ...     "pydeper_version": "0.1.0",
+        ... }
+        >>> recording = {
+        ...     "kind": "recording", "picture": "star.png", "description": "A star.", "mode": "trace",
+        ...     "points": [[0.4, 0.5, 0.0], [0.4, 0.5, 0.3]], "input": "mouse", "image_size": [336, 336],
+        ...     "shown_size": [336, 336], "screen": [1920, 1080], "device_pixel_ratio": 1,
+        ...     "started": "2026-11-22T10:00:05Z", "duration": 9.5, "blur": None, "radius": None, "attempt": "a1",
+        ...     "page_version": "1",
+        ... }
+        >>> _ = Path("ana.recordings.jsonl").write_text(f"{json.dumps(session)}\n{json.dumps(recording)}\n")
+        >>> [(sample.subject, sample.description) for sample in read_recordings("ana.recordings.jsonl")]
+        [('ana', 'A star.')]
     """
     one_of("outside", outside, ("clip", "drop"))
     one_of("without_trajectory", without_trajectory, ("skip", "keep"))
@@ -112,6 +134,18 @@ def sample_from_recording(
     Raises:
         InvalidSampleError: A field (named) is missing, unknown or does not hold what it promises.
         InvalidArgumentError: An option is out of range.
+
+    Examples:
+        >>> from pydeper import demo_image
+        >>> from pydeper.readers import sample_from_recording
+        >>> recording = {
+        ...     "description": "A red heart.", "points": [[0.4, 0.5, 0.0], [0.4, 0.5, 0.3]], "mode": "trace",
+        ...     "input": "mouse", "image_size": [336, 336], "shown_size": [336, 336], "screen": [1920, 1080],
+        ...     "device_pixel_ratio": 1, "started": "2026-11-22T10:00:05Z", "duration": 9.5, "blur": None,
+        ...     "radius": None, "attempt": "a1",
+        ... }
+        >>> sample_from_recording(recording, demo_image(), subject="ana").trajectory.durations
+        array([0.3], dtype=float32)
     """
     one_of("outside", outside, ("clip", "drop"))
     if isinstance(recording, Mapping):

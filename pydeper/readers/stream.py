@@ -44,6 +44,14 @@ class ReadReport:
         changed: What was altered in samples that were given, by what it is; counted in the unit that its name says.
         passed_over: Records that gave no sample, by the reason.
         unread: Fields or columns that are not part of the format, and in how many records each was met.
+
+    Examples:
+        >>> from pydeper.readers import ReadReport
+        >>> report = ReadReport("ana.jsonl", samples=2)
+        >>> report.pass_over("no description", "ana.jsonl:3")
+        >>> print(report)
+        ana.jsonl: 2 samples
+          passed over: 1 × no description (first: ana.jsonl:3)
     """
 
     source: str
@@ -53,16 +61,38 @@ class ReadReport:
     unread: Counter[str] = attrs.Factory(Counter)
 
     def change(self, what: str, place: str, count: int = 1) -> None:
-        """Counts something that was altered; nothing where `count` is 0."""
+        """Counts something that was altered; nothing where `count` is 0.
+
+        Examples:
+            >>> from pydeper.readers import ReadReport
+            >>> report = ReadReport("ana.jsonl")
+            >>> report.change("points outside the image left out", "ana.jsonl:3", count=2)
+            >>> report.changed
+            {'points outside the image left out': Tally(count=2, first=['ana.jsonl:3'])}
+        """
         if count:
             self.changed.setdefault(what, Tally()).add(place, count)
 
     def pass_over(self, reason: str, place: str, count: int = 1) -> None:
-        """Counts records that give no sample."""
+        """Counts records that give no sample.
+
+        Examples:
+            >>> from pydeper.readers import ReadReport
+            >>> report = ReadReport("ana.jsonl")
+            >>> report.pass_over("no description", "ana.jsonl:3")
+            >>> report.passed_over
+            {'no description': Tally(count=1, first=['ana.jsonl:3'])}
+        """
         self.passed_over.setdefault(reason, Tally()).add(place, count)
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as plain values, for JSON."""
+        """The report as plain values, for JSON.
+
+        Examples:
+            >>> from pydeper.readers import ReadReport
+            >>> ReadReport("ana.jsonl", samples=2).as_dict()
+            {'source': 'ana.jsonl', 'samples': 2, 'changed': {}, 'passed_over': {}, 'unread': {}}
+        """
         return attrs.asdict(self)
 
     def __str__(self) -> str:
@@ -81,6 +111,18 @@ class Tolerance:
     Attributes:
         damaged: Records that do not hold what the format promises.
         missing_images: Records whose image is not there.
+
+    Examples:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from pydeper import draw_scene
+        >>> from pydeper.readers import Tolerance, read_deper_json
+        >>> draw_scene([]).save("star.png")
+        >>> entries = [{"name": name, "caption": "A star.", "subject": 3} for name in ("star.png", "missing.png")]
+        >>> _ = Path("data.json").write_text(json.dumps(entries))
+        >>> tolerance = Tolerance(missing_images=1)
+        >>> len(list(read_deper_json("data.json", images=".", without_trajectory="keep", tolerance=tolerance)))
+        1
     """
 
     damaged: int = 0
@@ -102,6 +144,19 @@ class SampleStream(Iterator[Sample]):
     Attributes:
         report: What was read, changed and passed over so far; complete once the samples are exhausted.
         utterances: Of the sample that was given last, what was said when; empty where that is not recorded.
+
+    Examples:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from pydeper import draw_scene
+        >>> from pydeper.readers import read_deper_json
+        >>> draw_scene([]).save("star.png")
+        >>> _ = Path("data.json").write_text(json.dumps([{"name": "star.png", "caption": "A star.", "subject": 3}]))
+        >>> stream = read_deper_json("data.json", images=".", without_trajectory="keep")
+        >>> samples = list(stream)
+        >>> print(stream.report)
+        data.json: 1 sample
+          changed: 1 × samples without a trajectory (first: data.json[0])
     """
 
     def __init__(self, samples: Iterator[Sample], report: ReadReport) -> None:

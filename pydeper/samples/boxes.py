@@ -19,6 +19,11 @@ def box_around(low: Sequence[float], high: Sequence[float], min_size: float | Se
 
     Returns:
         (x1, y1, x2, y2), or None where nothing of it lies inside the image.
+
+    Examples:
+        >>> from pydeper.gaze import box_around
+        >>> box_around((0.5, 0.25), (0.5, 0.25), min_size=0.125)
+        (0.4375, 0.1875, 0.5625, 0.3125)
     """
     sizes = (min_size, min_size) if isinstance(min_size, int | float) else min_size
     sides = []

@@ -101,6 +101,13 @@ class Sample:
 
     Raises:
         InvalidSampleError: A value has the wrong type, a text is empty, or description and trajectory are both missing.
+
+    Examples:
+        >>> from pydeper import Fixation, Sample, Trajectory, demo_image
+        >>> looked = Trajectory([Fixation.at(0.3, 0.4, duration=0.25), Fixation.at(0.7, 0.6, duration=0.4)])
+        >>> sample = Sample(demo_image(), "I can see a red heart.", looked, subject="ana")
+        >>> len(sample.trajectory)
+        2
     """
 
     image: ImageLike = attrs.field(converter=_held, validator=_is_image, eq=_comparable)
@@ -119,6 +126,12 @@ class Sample:
 
         Raises:
             InvalidImageError: It cannot be read; the message begins with the sample's `source`.
+
+        Examples:
+            >>> from pydeper import demo_samples
+            >>> picture = demo_samples("ana")[0].open_image()
+            >>> picture.mode, picture.size
+            ('RGB', (480, 486))
         """
         try:
             return images.open_image(self.image)
@@ -139,6 +152,12 @@ class Sample:
             InvalidImageError: The image cannot be read.
             InvalidArgumentError: `path` is the sample's own image, has a suffix that is no image format, or its folder
                 does not exist.
+
+        Examples:
+            >>> from pydeper import demo_samples
+            >>> picture = demo_samples("ana")[0].plot("overlay.png")
+            >>> picture.size
+            (636, 644)
         """
         if path is not None and isinstance(self.image, str | os.PathLike):
             check_output(Path(path), [self.image])

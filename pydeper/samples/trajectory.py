@@ -86,6 +86,11 @@ class Fixation:
 
     Raises:
         InvalidSampleError: A value is not a number, or out of these ranges.
+
+    Examples:
+        >>> from pydeper import Fixation
+        >>> Fixation(box=(0.1, 0.2, 0.4, 0.6), duration=0.31)
+        Fixation(box=(0.1, 0.2, 0.4, 0.6), duration=0.31)
     """
 
     box: Box = attrs.field(converter=_to_box)
@@ -104,6 +109,11 @@ class Fixation:
         Raises:
             InvalidSampleError: A value is not a number or out of its range.
             InvalidArgumentError: `size` is.
+
+        Examples:
+            >>> from pydeper import Fixation
+            >>> Fixation.at(0.5, 0.25, duration=0.31, size=0.25)
+            Fixation(box=(0.375, 0.125, 0.625, 0.375), duration=0.31)
         """
         point = (_number(x, "x", _POINT_FORM), _number(y, "y", _POINT_FORM))
         if not all(0 <= value <= 1 for value in point):
@@ -129,6 +139,11 @@ class Fixation:
 
         Raises:
             InvalidSampleError: No part of the box lies inside the image, or a value is not valid.
+
+        Examples:
+            >>> from pydeper import Fixation
+            >>> Fixation.clipped((-0.1, 0.2, 0.3, 0.4), duration=0.31)
+            Fixation(box=(0.0, 0.2, 0.3, 0.4), duration=0.31)
         """
         return cls(_clipped(box), duration)
 
@@ -165,6 +180,12 @@ class Trajectory:
 
     Raises:
         InvalidSampleError: There is no fixation, or something that is none, or the median duration is no fixation's.
+
+    Examples:
+        >>> from pydeper import Fixation, Trajectory
+        >>> looked = Trajectory([Fixation.at(0.3, 0.4, duration=0.25), Fixation.at(0.7, 0.6, duration=0.4)])
+        >>> [fixation.duration for fixation in looked]
+        [0.25, 0.4]
     """
 
     fixations: tuple[Fixation, ...] = attrs.field(converter=_to_fixations)
@@ -189,6 +210,12 @@ class Trajectory:
         Raises:
             InvalidSampleError: The shapes do not fit, a fixation (named by its index) is not valid, or the median
                 duration is no fixation's.
+
+        Examples:
+            >>> from pydeper import Trajectory
+            >>> looked = Trajectory.from_arrays([[0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.7, 0.8]], [0.25, 0.5])
+            >>> len(looked)
+            2
         """
         box_array, duration_array = _numeric_array(boxes, "boxes"), _numeric_array(durations, "durations")
         if box_array.ndim != 2 or box_array.shape[1] != 4 or duration_array.shape != box_array.shape[:1]:
@@ -206,12 +233,25 @@ class Trajectory:
 
     @property
     def boxes(self) -> NDArray[np.float32]:
-        """The boxes as a new array (M, 4)."""
+        """The boxes as a new array (M, 4).
+
+        Examples:
+            >>> from pydeper import Trajectory
+            >>> Trajectory.from_arrays([[0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.7, 0.8]], [0.25, 0.5]).boxes
+            array([[0.1, 0.2, 0.3, 0.4],
+                   [0.5, 0.5, 0.7, 0.8]], dtype=float32)
+        """
         return np.array([fixation.box for fixation in self.fixations], dtype=np.float32)
 
     @property
     def durations(self) -> NDArray[np.float32]:
-        """The durations in seconds as a new array (M,)."""
+        """The durations in seconds as a new array (M,).
+
+        Examples:
+            >>> from pydeper import Trajectory
+            >>> Trajectory.from_arrays([[0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.7, 0.8]], [0.25, 0.5]).durations
+            array([0.25, 0.5 ], dtype=float32)
+        """
         return np.array([fixation.duration for fixation in self.fixations], dtype=np.float32)
 
     def __len__(self) -> int:

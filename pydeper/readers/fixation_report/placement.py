@@ -20,6 +20,11 @@ class Placement:
         screen: (width, height) of the screen in pixels; each image is centred.
         scale: How large an image is on the screen: "none" (one of its pixels to one of the screen), "fit" (as large as
             fits, in its own proportions) or "shrink" (the same, but only images larger than the screen).
+
+    Examples:
+        >>> from pydeper.readers import Placement
+        >>> Placement(screen=(1920, 1080), scale="fit")
+        Placement(rectangle=None, screen=(1920, 1080), scale='fit')
     """
 
     rectangle: tuple[float, float, float, float] | None = None
@@ -44,6 +49,12 @@ class Placement:
         Raises:
             InvalidImageError: The image's size cannot be read.
             InvalidSampleError: The image is larger than the screen and is not said to have been scaled.
+
+        Examples:
+            >>> from pydeper import demo_image
+            >>> from pydeper.readers import Placement
+            >>> Placement(screen=(1920, 1080)).on_screen(demo_image())
+            (720.0, 300.0, 480.0, 480.0)
         """
         if self.rectangle is not None:
             return self.rectangle
@@ -69,6 +80,11 @@ class BoxRadius:
         value: The length.
         unit: "fraction" (of the image's width, and of its height), or "px" (of what x and y count: the screen's pixels
             or the image's; the image's own where they are fractions).
+
+    Examples:
+        >>> from pydeper.readers import BoxRadius
+        >>> BoxRadius(40, "px")
+        BoxRadius(value=40, unit='px')
     """
 
     value: float = 0.035
@@ -81,7 +97,14 @@ class BoxRadius:
 
     @classmethod
     def degrees(cls, value: float, *, distance: float, pixel: float) -> "BoxRadius":
-        """A radius in degrees of visual angle, seen from `distance`, where a pixel is `pixel` wide (in one unit)."""
+        """A radius in degrees of visual angle, seen from `distance`, where a pixel is `pixel` wide (in one unit).
+
+        Examples:
+            >>> from pydeper.readers import BoxRadius
+            >>> radius = BoxRadius.degrees(1, distance=600, pixel=0.27)
+            >>> round(radius.value, 1), radius.unit
+            (38.8, 'px')
+        """
         return cls(math.tan(math.radians(value)) * distance / pixel, "px")
 
 

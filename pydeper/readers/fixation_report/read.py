@@ -38,7 +38,7 @@ def read_fixation_report(
     check_durations: bool = True,
     tolerance: Tolerance = Tolerance(),  # noqa: B008 - frozen
 ) -> SampleStream:
-    """Reads a fixation report, a viewing (one person, one image, one trial) at a time.
+    r"""Reads a fixation report, a viewing (one person, one image, one trial) at a time.
 
     The rows of a viewing must stand together; where an image comes again in a recording after another one, that is a
     viewing of its own. Tabs, semicolons or commas separate fields, whichever the first line has most of, or what a
@@ -75,6 +75,17 @@ def read_fixation_report(
         InvalidArgumentError: An option is out of range or lacks what the format needs.
         InvalidSampleError: The folder is not there, the report cannot be opened or lacks a column, or the descriptions
             cannot be used. While iterating: more than is tolerated is wrong; the message names file, line and column.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from pydeper import draw_scene
+        >>> from pydeper.readers import ReportFormat, read_fixation_report
+        >>> draw_scene([]).save("star.png")
+        >>> rows = ["who,picture,x,y,ms", "ana,star.png,0.4,0.5,250", "ana,star.png,0.7,0.5,300"]
+        >>> _ = Path("report.csv").write_text("\n".join(rows))
+        >>> columns = ReportFormat(x="x", y="y", duration="ms", subject="who", image="picture")
+        >>> [sample.trajectory.durations for sample in read_fixation_report("report.csv", ".", columns)]
+        [array([0.25, 0.3 ], dtype=float32)]
     """
     one_of("outside", outside, ("clip", "drop"))
     one_of("without_trajectory", without_trajectory, ("skip", "keep"))

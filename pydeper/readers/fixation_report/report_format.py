@@ -40,6 +40,16 @@ class ReportFormat:
         keep: Rows that count, by column: the values that it may have (in any case); other rows are passed over.
         not_images: What the column of images says where none was shown; such rows are passed over.
         y_up: Whether y grows upwards, from the lower edge.
+
+    Examples:
+        >>> import attrs
+        >>> from pydeper.readers import REPORT_FORMATS, ReportFormat
+        >>> mine = ReportFormat(x="x", y="y", duration="ms", units="image_px", subject="who", image="picture")
+        >>> mine.time_unit, mine.units
+        ('ms', 'image_px')
+        >>> eyelink = attrs.evolve(REPORT_FORMATS["eyelink"], image="picture")
+        >>> eyelink.x, eyelink.units, eyelink.image
+        ('CURRENT_FIX_X', 'screen_px', 'picture')
     """
 
     x: Column
