@@ -35,6 +35,13 @@ class PlannedFile:
         sha256: Of its content, in hexadecimal.
         large: Whether it goes by LFS, as large and binary files do, or into git itself; the Hub has the last word.
         state: How it compares with the file of the same name that is there.
+
+    Examples:
+        >>> from pydeper.bundle.layout import BUILTIN
+        >>> from pydeper.publish import plan
+        >>> file = plan(BUILTIN / "tiny", "org/tiny").files[0]
+        >>> file.path, file.large, file.state
+        ('README.md', False, 'new')
     """
 
     path: str
@@ -55,6 +62,14 @@ class Plan:
         files: All files of the bundle.
         deleted: Files that are in the repository but not in the bundle.
         tag: The tag that would point at the commit, or None.
+
+    Examples:
+        >>> from pydeper.bundle.layout import BUILTIN
+        >>> from pydeper.publish import plan
+        >>> print(plan(BUILTIN / "tiny", "org/tiny"))
+        org/tiny, branch 'main' (not there yet):
+        ...
+        22 of 22 files to send, ... bytes; tag 'format-1'
     """
 
     repo_id: str
@@ -92,6 +107,13 @@ def plan(folder: str | PathLike[str], repo_id: str, *, revision: str | None = No
 
     Raises:
         BundleError: As `push` does.
+
+    Examples:
+        >>> from pydeper.bundle.layout import BUILTIN
+        >>> from pydeper.publish import plan
+        >>> planned = plan(BUILTIN / "tiny", "org/tiny")
+        >>> planned.exists, planned.deleted, planned.tag
+        (False, (), 'format-1')
     """
     folder, branch = Path(folder), revision or hub.MAIN
     config = _check(folder, repo_id)
@@ -129,6 +151,12 @@ def push(
     Raises:
         BundleError: The bundle is damaged, or lacks a licence text that it must carry; or the repository holds
             something else, or the Hub refused, with the reason and the remedy.
+
+    Examples:
+        >>> from pydeper.bundle.layout import BUILTIN
+        >>> from pydeper.publish import push
+        >>> push(BUILTIN / "tiny", "org/tiny", private=True)
+        'https://huggingface.co/org/tiny/commit/...'
     """
     folder, branch = Path(folder), revision or hub.MAIN
     config = _check(folder, repo_id)

@@ -50,6 +50,15 @@ class Describer:
 
     So every image is there, also one that is damaged. Each image is encoded once for all people, and the images of a
     batch are decoded together.
+
+    Examples:
+        >>> import numpy as np
+        >>> from pydeper import Persona, demo_image, demo_samples
+        >>> from pydeper.ray import Describer
+        >>> describer = Describer({"ana": Persona.from_samples(demo_samples("ana"), model="tiny")}, model="tiny")
+        >>> described = describer({"image": np.array([str(demo_image())], object)})
+        >>> described["description"][0]
+        'I can see a red heart, together with a brown circle, together with a purple oval.'
     """
 
     def __init__(

@@ -27,6 +27,13 @@ class RunSummary:
         there_before: How many of those wanted were there.
         failed: Image -> why it could not be described; the next run tries it again.
         seconds: How long it took.
+
+    Examples:
+        >>> from pydeper import DeperModel
+        >>> from pydeper.bulk.run import describe_to_file
+        >>> summary = describe_to_file(DeperModel.from_pretrained("tiny"), ["missing.jpg"], {}, "descriptions.jsonl")
+        >>> summary.described, list(summary.failed)
+        (0, ['missing.jpg'])
     """
 
     described: int
@@ -67,6 +74,16 @@ def describe_to_file(
             model or of other people, or is being written by another process.
         IncompatiblePersonaError: A persona was made by another persona encoder.
         OSError: The file cannot be written.
+
+    Examples:
+        >>> from pydeper import DeperModel, Persona, demo_image, demo_samples
+        >>> from pydeper.bulk.run import describe_to_file
+        >>> model = DeperModel.from_pretrained("tiny")
+        >>> people = {name: Persona.from_samples(demo_samples(name), model=model) for name in ("ana", "ben")}
+        >>> describe_to_file(model, [demo_image()], people, "descriptions.jsonl").described
+        2
+        >>> describe_to_file(model, [demo_image()], people, "descriptions.jsonl").there_before
+        2
     """
     if not isinstance(personas, Mapping):
         raise InvalidArgumentError(
