@@ -11,6 +11,7 @@ from pydeper.samples.sample import Sample
 from pydeper.samples.trajectory import Trajectory
 from training.metrics.requirements import MissingRequirementError
 
+TREES = 500
 GAZE_WEIGHT = 0.5
 REGULARISATIONS = (1.0, 10.0, 100.0)
 """Candidates for `regularisation` of `text_log_probabilities`."""
@@ -60,7 +61,7 @@ def gaze_vectors(known: Sequence[Sample], samples: Sequence[Sample]) -> NDArray[
 
 
 def gaze_log_probabilities(training: Sequence[Sample], queries: Sequence[Sample], seed: int = 0) -> NDArray[np.float64]:
-    """A random forest of 500 trees on `gaze_statistics`; a probability of 0 counts as 0.001.
+    """A random forest of `TREES` trees on `gaze_statistics`; a probability of 0 counts as 0.001.
 
     Args:
         training: Samples with trajectory and subject.
@@ -77,7 +78,7 @@ def gaze_log_probabilities(training: Sequence[Sample], queries: Sequence[Sample]
     _require_sklearn()
     from sklearn.ensemble import RandomForestClassifier
 
-    model = RandomForestClassifier(500, min_samples_leaf=2, random_state=seed)
+    model = RandomForestClassifier(TREES, min_samples_leaf=2, random_state=seed)
     model.fit([gaze_statistics(_trajectory(sample)) for sample in training], [sample.subject for sample in training])
     probabilities = model.predict_proba([gaze_statistics(_trajectory(sample)) for sample in queries])
     return np.asarray(np.log(np.maximum(probabilities, 1e-3)))
