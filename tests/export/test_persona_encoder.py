@@ -1,12 +1,14 @@
 """The exported persona encoder and adapter in ONNX Runtime against torch, with small random DINOv3 ConvNeXts."""
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
@@ -15,9 +17,10 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
+from export import persona_encoder
 from export.adapter import check_adapter, export_adapter
 from export.graphs.parity import ParityError, cosines
-from export.persona_encoder import check_persona_encoder, export_persona_encoder, random_inputs
+from export.persona_encoder import PersonaEncoderGraph, check_persona_encoder, export_persona_encoder, random_inputs
 from tests.support.paths import ROOT
 from training.network import Adapter, ImageEncoder, NetworkConfig, PersonaEncoder, TextTable
 
@@ -36,6 +39,22 @@ CONFIG = NetworkConfig(
     encoder_layers=1,
 )
 Parts = tuple[PersonaEncoder, ImageEncoder, TextTable]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_once() -> Iterator[None]:
+    """A network is traced once, whatever precisions it is stored in: a trace takes seconds."""
+    traced: dict[bytes, onnx.ModelProto] = {}
+
+    def once(graph: PersonaEncoderGraph, image_size: int, _trace: Any = persona_encoder._trace) -> ir.Model:
+        state = b"".join(value.float().numpy().tobytes() for value in graph.state_dict().values())
+        if state not in traced:
+            traced[state] = ir.to_proto(_trace(graph, image_size))
+        return ir.from_proto(traced[state])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(persona_encoder, "_trace", once)
+        yield
 
 
 @pytest.fixture(scope="module")
