@@ -31,6 +31,8 @@ _COLOURS: dict[str, tuple[str, ...]] = {
 }
 _PAPERS = ("#ffffff", "#ffffff", "#ffffff", "#fdf6e3", "#eef4fb", "#f5f5f5", "#222222", "#000000", "#1b2a41", "#2f6f4f")
 
+_TRIES = 1000
+
 
 @attrs.frozen
 class DrawnShape:
@@ -80,7 +82,11 @@ def _sample(renderer: str, rng: np.random.Generator, objects: tuple[int, int]) -
     paper = _rgb(str(rng.choice(_PAPERS)))
     shapes: list[DrawnShape] = []
     wanted = int(rng.integers(objects[0], objects[1] + 1))
+    tries = 0
     while len(shapes) < wanted:
+        tries += 1
+        if tries % _TRIES == 0:  # the first shapes may lie so that there is no room for the others
+            shapes.clear()
         side = float(min(width, height) * rng.uniform(0.14, 0.34))
         left, top = rng.uniform(2, width - side - 2), rng.uniform(2, height - side - 2)
         if any(
