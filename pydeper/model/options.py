@@ -8,7 +8,7 @@ from pydeper.vlm.decoding import DecodingOptions
 
 
 class DescribeOptions(TypedDict, total=False):
-    """The options of `DeperModel.describe`, which explains them.
+    """The options of `DeperModel.describe`, which explains them at length. In brackets: the defaults.
 
     Examples:
         >>> from pydeper import DeperModel, DescribeOptions, demo_image
@@ -18,12 +18,19 @@ class DescribeOptions(TypedDict, total=False):
     """
 
     style: str
+    """Which of the model's prompts, one of `DeperModel.styles` ("description")."""
     max_new_tokens: int
+    """The most tokens to write (512)."""
     temperature: float
+    """0 takes the likeliest token at each step; above 0 samples, the more freely the higher (0)."""
     top_p: float
+    """Samples among the likeliest tokens that together have this probability, in (0, 1] (1)."""
     repetition_penalty: float
+    """1 is none; above 1 makes tokens that the description already holds less likely (1)."""
     seed: int | None
+    """Makes sampling repeatable; None draws anew each time (None)."""
     strength: float
+    """0 is the model without the persona, 1 the persona as it is, above 1 more of it (1)."""
 
 
 def split_options(options: DescribeOptions, styles: Sequence[str], model_id: str) -> tuple[str, DecodingOptions]:
