@@ -99,9 +99,7 @@ def _exported_encoder(config: TinyConfig, encoder: DINOv3ConvNextModel) -> dict[
 def _save_vlm(vlm: SteeredVLM, folder: Path) -> None:
     vlm.model.save_pretrained(folder)
     vlm.tokenizer.save(str(folder / TOKENIZER))
-    vision = vlm.config.vision
-    pixels = {"min_pixels": vision.min_pixels, "max_pixels": vision.max_pixels}
-    _write_preprocessor(folder, {**attrs.asdict(vision), **pixels})
+    _write_preprocessor(folder, attrs.asdict(vlm.config.vision))
 
 
 def _save_image_encoder(encoder: DINOv3ConvNextModel, folder: Path) -> None:

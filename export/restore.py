@@ -59,22 +59,27 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
     return {f"{path.name}: {one.name}": numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer}
 
 
-def _place(part: Tensor, places: Mapping[bytes, str]) -> str | None:
-    return places.get(_bytes(part.numpy())) or places.get(_bytes(part.mT.numpy() if part.ndim > 1 else part.numpy()))
+def _place(part: Tensor, places: Mapping[bytes, str]) -> tuple[str, bool] | None:
+    """Where a weight stands in a graph, and whether it is transposed there."""
+    if (name := places.get(_bytes(part.numpy()))) is not None:
+        return name, False
+    if part.ndim > 1 and (name := places.get(_bytes(part.mT.numpy()))) is not None:
+        return name, True
+    return None
 
 
 def _found(name: str, part: Tensor, places: Mapping[bytes, str], weights: Arrays) -> Tensor:
-    place = _place(part, places)
-    if place is None:
+    located = _place(part, places)
+    if located is None:
         raise ValueError(f"{name}: the exported graph holds this weight in no form that is known")
-    turned = places.get(_bytes(part.numpy())) is None
+    place, transposed = located
     array = weights.get(place)
     if array is None or array.size != part.numel():
         raise ValueError(
             f"{name}: {place} is missing or of another size; another version exported it, or it is another model's"
         )
     tensor = torch.tensor(array, dtype=torch.float32)
-    return tensor.reshape(part.shape[::-1]).mT if turned else tensor.reshape(part.shape)
+    return tensor.reshape(part.shape[::-1]).mT if transposed else tensor.reshape(part.shape)
 
 
 def _bytes(array: np.ndarray) -> bytes:

@@ -26,32 +26,30 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     page = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
     sections = {found["title"]: _BLOCK.findall(found["text"]) for found in _SECTION.finditer(page)}
-    seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="pydeper-first-") as folder:
         clone, work = Path(folder) / "pydeper", Path(folder) / "work"
         work.mkdir()
-        begun = time.perf_counter()
-        _run(["git", "clone", "--quiet", str(ROOT), str(clone)], Path(folder))
-        seconds["clone"] = time.perf_counter() - begun
         install = next(text for language, text in sections["Install it"] if language == "console")
-        begun = time.perf_counter()
-        _run(["bash", "-e", "-c", install], clone)
-        seconds["install"] = time.perf_counter() - begun
         script = "\n".join(text for language, text in sections["Use it"] if language == "python")
-        begun = time.perf_counter()
-        _run([str(clone / ".venv" / "bin" / "python"), "-c", script], work)
-        seconds["make a persona and describe with it"] = time.perf_counter() - begun
+        seconds = {
+            "clone": _run(["git", "clone", "--quiet", str(ROOT), str(clone)], Path(folder)),
+            "install": _run(["bash", "-e", "-c", install], clone),
+            "make a persona and describe with it": _run([str(clone / ".venv/bin/python"), "-c", script], work),
+        }
         if not (work / PERSONA).is_file():
             raise SystemExit(f"the quick start made no {PERSONA}")
     seconds["together"] = sum(seconds.values())
     print(format_table({step: {"seconds": value} for step, value in seconds.items()}))
 
 
-def _run(command: list[str], folder: Path) -> None:
+def _run(command: list[str], folder: Path) -> float:
+    """Runs a command; returns how many seconds it took."""
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    begun = time.perf_counter()
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)[:200]}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+    return time.perf_counter() - begun
 
 
 if __name__ == "__main__":
