@@ -71,7 +71,7 @@ docs: $(VENV)/.docs         ## the docs site, into site/
 	$(BIN)/mkdocs build --strict
 
 outputs: $(VENV)/.dev       ## writes what the pages' commands print today into the pages; takes minutes
-	$(RUN) -m tests.support.docs_outputs
+	$(RUN) -m tests.support.docs.outputs
 
 notebook: $(VENV)/.dev      ## runs examples/personas.ipynb and keeps what it prints and draws
 	$(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False examples/personas.ipynb

@@ -1,19 +1,15 @@
 """The docs site in a real browser, light and dark, on a desktop and on a phone."""
 
-import functools
 import os
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.support.capture.browser import Watch, violations
-from tests.support.paths import ROOT
+from tests.support.docs.pages import build_site
+from tests.support.file_server import served
 
 pytestmark = pytest.mark.browser
 
@@ -28,23 +24,13 @@ MODES = {
 }
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the site, as `make docs` builds it."""
     folder = tmp_path_factory.mktemp("site")
-    subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
-        cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=True,
-    )  # fmt: skip
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    build_site(folder)
+    with served(folder) as address:
+        yield address
 
 
 @pytest.fixture(params=MODES)
@@ -62,6 +48,5 @@ def test_every_page_is_accessible_and_fits_its_screen(site: str, page: Page, wat
         beyond = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert beyond <= 0, f"{name} is {beyond} pixels wider than its screen"
         if folder := os.environ.get("PYDEPER_SCREENSHOTS"):
-            scheme = page.evaluate("document.body.dataset.mdColorScheme")
-            file = f"{name.replace('/', '-')}-{scheme}-{page.viewport_size['width']}.png"  # type: ignore[index]
-            page.screenshot(path=Path(folder) / file)
+            scheme, width = page.evaluate("[document.body.dataset.mdColorScheme, innerWidth]")
+            page.screenshot(path=Path(folder) / f"{name.replace('/', '-')}-{scheme}-{width}.png")

@@ -15,8 +15,8 @@ import yaml
 
 import pydeper
 import pydeper.readers
-from tests.support.docs_outputs import Writer
-from tests.support.docs_pages import (
+from tests.support.docs.outputs import Writer
+from tests.support.docs.pages import (
     DOCS,
     PROGRAMS,
     README,
@@ -82,7 +82,7 @@ def test_what_is_not_run_says_why(page: Path) -> None:
     ],
 )
 def test_a_page_that_is_wrong_is_found_out(page: str, complaint: str, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("tests.support.docs_pages.ROOT", tmp_path)
+    monkeypatch.setattr("tests.support.docs.pages.ROOT", tmp_path)
     (tmp_path / "page.md").write_text(page)
     (tmp_path / "folder").mkdir()
     with pytest.raises(AssertionError, match=re.escape(complaint)):
@@ -90,7 +90,7 @@ def test_a_page_that_is_wrong_is_found_out(page: str, complaint: str, tmp_path: 
 
 
 def test_a_reader_keeps_what_the_steps_before_have_made(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("tests.support.docs_pages.ROOT", tmp_path)
+    monkeypatch.setattr("tests.support.docs.pages.ROOT", tmp_path)
     (tmp_path / "page.md").write_text(
         "```console\nmkdir inner\ncd inner\nexport WHO=ana\n```\n\n```console\n$ basename $PWD; echo $WHO  # told\n"
         "inner\nana\n```\n\n```python\nx = 1\n```\n\n```python\nprint(x + 1)\n```\n\n```text\n2\n```\n\n"
@@ -108,7 +108,7 @@ def test_three_dots_stand_for_anything() -> None:
 
 
 def test_what_a_page_shows_can_be_renewed(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("tests.support.docs_pages.ROOT", tmp_path)
+    monkeypatch.setattr("tests.support.docs.pages.ROOT", tmp_path)
     page = tmp_path / "page.md"
     page.write_text(
         "```python\nprint(2)\n```\n\n```text\n1\n```\n\n1. A list\n\n    ```console\n    $ echo one; echo two\n"

@@ -14,7 +14,7 @@ import pytest
 
 import pydeper
 import pydeper.readers
-from tests.support.docs_pages import (
+from tests.support.docs.pages import (
     DOCS,
     PROGRAMS,
     ROOT,

@@ -19,7 +19,7 @@ from pydeper.bundle import config as config_module
 from pydeper.bundle.config import BundleConfig
 from pydeper.bundle.manifest import ManifestEntry, read_manifest
 from pydeper.persona.repository import PublishedPersona
-from tests.support.docs_pages import blocks, pages
+from tests.support.docs.pages import blocks, pages
 from tests.support.paths import ROOT
 
 SCHEMAS = {path.name.split(".")[0]: json.loads(path.read_text()) for path in (ROOT / "docs/schemas").glob("*.json")}

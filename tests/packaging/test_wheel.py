@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.docs_pages import blocks
+from tests.support.docs.pages import blocks
 from tests.support.paths import ROOT
 
 README = ROOT / "README.md"

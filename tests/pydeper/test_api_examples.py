@@ -11,7 +11,7 @@ import pytest
 
 from pydeper import DemonstrationModelWarning, DeperModel
 from pydeper.persona.encoder import PersonaEncoder
-from tests.support.docs_pages import DOCS, read
+from tests.support.docs.pages import DOCS, read
 from tests.support.hub.server import HubServer
 
 NAMES = re.findall(r"^::: ([\w.]+)$", read(DOCS / "reference/api.md"), flags=re.M)

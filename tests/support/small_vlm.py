@@ -1,6 +1,6 @@
 """A whole small Qwen2-VL with random weights, as transformers has it and as exported files."""
 
-import pickle
+import json
 from pathlib import Path
 
 import attrs
@@ -100,10 +100,10 @@ def small_vlm(
 ) -> SmallVLM:
     def make(folder: Path) -> None:
         report = export_vlm(torch_vlm, folder / "vlm", store_fp16=True)
-        (folder / "report.pickle").write_bytes(pickle.dumps(report))
+        (folder / "report.json").write_text(json.dumps(attrs.asdict(report)), encoding="utf-8")
 
     made = made_once(tmp_path_factory, "small-vlm", make)
-    report = pickle.loads((made / "report.pickle").read_bytes())
+    report = VLMExport(**json.loads((made / "report.json").read_text(encoding="utf-8")))
     vision = VisionConfig(
         patch_size=14,
         temporal_patch_size=2,

@@ -1,4 +1,4 @@
-"""`python -m tests.support.docs_outputs [PAGE ...]`: writes what the blocks of pages print today into the pages.
+"""`python -m tests.support.docs.outputs [PAGE ...]`: writes what the blocks of pages print today into the pages.
 
 For when something that many pages show has changed, such as the built-in model. Lines that still hold are kept with
 their dots. An output that has other lines than before and dots among them is left to a person, and named.
@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.docs_pages import Block, Reader, environment_of, matches, name, read, ways
+from tests.support.docs.pages import Block, Reader, environment_of, matches, name, read, ways
 
 
 def main(pages: Sequence[str]) -> int:

@@ -305,6 +305,19 @@ def links(page: str) -> Iterator[tuple[str, str]]:
 # --- what the site makes from the code
 
 
+def build_site(folder: Path) -> None:
+    """Builds the site into a folder, as `make docs` does.
+
+    Raises:
+        AssertionError: MkDocs complains.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @cache
 def hooks() -> ModuleType:
     """The module that fills in the reference when the site is built."""

@@ -1,12 +1,9 @@
 """Samples in WebDataset shards: written, read from folders and over HTTP, damaged, and trained on as they stream by."""
 
-import functools
 import gc
-import http.server
 import io
 import json
 import tarfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from PIL import Image
 
 from pydeper import InvalidImageError, Sample, Trajectory
 from tests.support.file_samples import CONFIG, Backbone, file_samples
+from tests.support.file_server import served
 from tests.support.images import random_image
 from tests.support.training_run import log_of
 from training.__main__ import main
@@ -59,17 +57,8 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """A web server on the folder `tmp_path`; yields its address."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path)) as http_server:
-        thread = threading.Thread(target=http_server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{http_server.server_port}"
-        http_server.shutdown()
-        thread.join()
+    with served(tmp_path) as address:
+        yield address
 
 
 def told(samples: list[Sample]) -> set[tuple[object, ...]]:
