@@ -34,7 +34,7 @@ from training.evaluation import evaluate
 from training.evaluation.describe import TRAINING_SAMPLES
 from training.evaluation.predictions import Prediction, References, read_predictions
 from training.evaluation.report import Figure, check_reports, figure_from_json, format_table, write_report
-from training.loop.checkpoints import is_finished, load_state
+from training.loop.checkpoints import load_state
 from training.network.adapter import Adapter
 from training.network.deper import Deper
 from training.paths import CONFIGS
@@ -44,7 +44,7 @@ from training.reproduction.dry_run import GPU_SPEEDUP, THROUGHPUT, Throughput, e
 from training.reproduction.prepared import prepared
 from training.reproduction.sources import EXPERIMENTS, DataOptions, DataSource
 from training.runs.folders import stage1_folder, stage2_folder
-from training.runs.train_stages import train_stage1, train_stage2
+from training.runs.train_stages import is_trained, train_stage1, train_stage2
 from training.stages.embedding import embed
 
 DEPER = "DEPER"
@@ -199,12 +199,13 @@ def train_deper(config: TrainingConfig, folder: Path) -> None:
 
     Raises:
         ConfigError: There are no settings of stage 2.
+        TrainingError: The folder holds a training with other settings, or on other samples.
     """
     if config.stage2 is None:
         raise ConfigError("stage2: missing; add a table [stage2] with its settings, at least steps")
-    if not is_finished(stage1_folder(folder), config.stage1.steps):
+    if not is_trained(config, config.stage1, stage1_folder(folder)):
         train_stage1(config, folder)
-    if not is_finished(stage2_folder(folder), config.stage2.steps):
+    if not is_trained(config, config.stage2, stage2_folder(folder)):
         train_stage2(config, folder)
 
 

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from training.baselines.prompt_tuning import KnownSamples, new_soft_tokens, tune
 from training.baselines.system import SoftTokens
-from training.baselines.targets import Person
+from training.baselines.targets import Person, known_digest
 from training.config import LoRAConfig, PromptTuningConfig
 from training.distributed.device import device_of
 from training.distributed.process_group import open_accelerator
@@ -168,7 +168,8 @@ def tune_with_lora(
     adapted, layers = with_lora(vlm, config.lora, seed)
     options: dict[str, Any] = {"bf16": bf16, "feature_cache": feature_cache}
     task = LoRATask(adapted, layers, style, seen, config, seed, **options)
-    train(task, config, seed, folder / "seen", accelerator=open_accelerator(cpu=vlm.model.device.type == "cpu"))
+    accelerator = open_accelerator(cpu=vlm.model.device.type == "cpu")
+    train(task, config, seed, folder / "seen", accelerator=accelerator, samples=known_digest(seen))
     adapted.requires_grad_(False)
     soft_tokens = task.state.get_submodule("soft_tokens").state_dict()["weight"]
     if unseen:

@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from training.baselines.targets import Person, descriptions
+from training.baselines.targets import Person, descriptions, known_digest
 from training.config import OptimisationConfig
 from training.data.feature_cache import open_store
 from training.data.image_features import ImageFeatures
@@ -143,6 +143,7 @@ def tune(
         TrainingError: The folder holds another training, or the loss is not finite.
     """
     task = PromptTuningTask(vlm, style, people, config, seed, bf16=bf16, feature_cache=feature_cache)
-    train(task, config, seed, folder, accelerator=open_accelerator(cpu=vlm.model.device.type == "cpu"))
+    accelerator = open_accelerator(cpu=vlm.model.device.type == "cpu")
+    train(task, config, seed, folder, accelerator=accelerator, samples=known_digest(people))
     soft_tokens: Tensor = task.state.state_dict()["weight"]
     return soft_tokens

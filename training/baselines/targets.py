@@ -7,6 +7,7 @@ import attrs
 
 from pydeper.errors import InvalidSampleError
 from pydeper.samples.sample import Sample
+from training.data.digest import samples_digest
 from training.evaluation.predictions import Prediction, References, image_name
 from training.preparation.splits import QUERY, SUPPORT, TEST, TRAIN
 
@@ -39,6 +40,11 @@ class Person:
     known: tuple[Sample, ...]
     targets: tuple[Target, ...]
     seen: bool
+
+
+def known_digest(people: Iterable[Person]) -> str:
+    """A digest of what people are known from; see `training.data.digest`."""
+    return samples_digest(sample for person in people for sample in person.known)
 
 
 def people_of(samples: Iterable[Sample], references: References) -> list[Person]:

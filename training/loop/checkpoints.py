@@ -23,6 +23,8 @@ from training.outputs import exists
 
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"
+SAMPLES = "samples"
+"""The part of an identity that says which samples were trained on; where ours has none, any may have been."""
 _NUMBERED = f"checkpoint-{'[0-9]' * 8}.safetensors"
 _HALF_WRITTEN = ("checkpoint.tmp", "best.tmp", "log.tmp", "evaluations.tmp")
 
@@ -81,7 +83,10 @@ class Checkpoints:
             return 0
         with file:
             metadata = file.metadata()
-            self._check(metadata)
+            keys = {*_identity(metadata), *self.identity}
+            if SAMPLES not in self.identity:
+                keys.discard(SAMPLES)
+            _check(self.newest, metadata, self.identity, keys)
             moments: dict[int, dict[str, Tensor]] = {}
             for key in file.keys():  # noqa: SIM118 – safe_open is no mapping
                 if key.startswith("optimizer."):
@@ -96,20 +101,6 @@ class Checkpoints:
         for path in (self.folder / BEST, *(self.folder / name for name in _HALF_WRITTEN)):
             path.unlink(missing_ok=True)
 
-    def _check(self, metadata: Mapping[str, str]) -> None:
-        try:
-            stored = json.loads(metadata["identity"])
-        except ValueError:
-            stored = {"format": "older"}
-        ours = json.loads(json.dumps(self.identity))
-        different = [key for key in sorted({*stored, *ours}) if stored.get(key) != ours.get(key)]
-        if different:
-            changes = ", ".join(f"{key} was {stored.get(key)!r}, is {ours.get(key)!r}" for key in different)
-            raise TrainingError(
-                f"{self.newest}: made with another configuration or seed ({changes}); choose another folder, or delete "
-                "it to start anew"
-            )
-
 
 def foreign_weights(folder: Path) -> list[str]:
     """Returns the best weights' file where it is called like those of a training, and is none."""
@@ -123,12 +114,23 @@ def foreign_weights(folder: Path) -> list[str]:
     return [] if own else [best.name]
 
 
-def is_finished(folder: Path, steps: int) -> bool:
-    """Whether the folder's newest checkpoint is that of the last step."""
+def is_finished(folder: Path, steps: int, identity: Mapping[str, Any] | None = None) -> bool:
+    """Whether the folder's newest checkpoint is that of the last step.
+
+    Args:
+        folder: Where a training has, or would have, its checkpoints.
+        steps: Of the training.
+        identity: What the checkpoint must have been made with, as far as it is known without loading anything.
+
+    Raises:
+        TrainingError: The checkpoint was made with something else, or is damaged.
+    """
     try:
-        return int(_metadata(folder / CHECKPOINT)["step"]) >= steps
+        metadata = _metadata(folder / CHECKPOINT)
     except FileNotFoundError:
         return False
+    _check(folder / CHECKPOINT, metadata, identity or {}, identity or {})
+    return int(metadata["step"]) >= steps
 
 
 def save_finished(folder: Path, state: nn.Module, steps: int, origin: str) -> None:
@@ -159,6 +161,25 @@ def load_state(folder: Path, module: nn.Module, submodule: str = "") -> None:
         with suppress(FileNotFoundError), _open(path) as file:
             return _load(path, file, module, submodule)
     raise TrainingError(f"{folder / CHECKPOINT}: no checkpoint there; train this stage first")
+
+
+def _identity(metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        return dict(json.loads(metadata["identity"]))
+    except ValueError:
+        return {"format": "older"}
+
+
+def _check(path: Path, metadata: Mapping[str, str], identity: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Refuses a checkpoint that was made with something else under one of the keys."""
+    stored, ours = _identity(metadata), json.loads(json.dumps(identity))
+    different = [key for key in sorted(keys) if stored.get(key) != ours.get(key)]
+    if different:
+        changes = ", ".join(f"{key} was {stored.get(key)!r}, is {ours.get(key)!r}" for key in different)
+        raise TrainingError(
+            f"{path}: made with another configuration, seed or samples ({changes}); choose another folder, or delete "
+            "it to start anew"
+        )
 
 
 def _state_tensors(state: nn.Module) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from training.config import OptimisationConfig, shaping_settings
 from training.distributed.collectives import all_reduce_sum
 from training.distributed.process_group import open_accelerator
 from training.errors import TrainingError
-from training.loop.checkpoints import CHECKPOINT, Checkpoints, foreign_weights
+from training.loop.checkpoints import CHECKPOINT, SAMPLES, Checkpoints, foreign_weights
 from training.loop.logs import TrainingLog, foreign_logs
 from training.loop.optimiser import build_optimizer
 from training.loop.schedule import learning_rate_factor
@@ -66,6 +66,7 @@ def train(
     accelerator: Accelerator | None = None,
     evaluate: Callable[[], Mapping[str, float]] | None = None,
     samples_of: Callable[[int], Sequence[Mapping[str, Any]]] | None = None,
+    samples: str | None = None,
 ) -> None:
     """Trains until `config.steps`, from the folder's checkpoint if there is one.
 
@@ -79,16 +80,18 @@ def train(
         evaluate: Figures of the weights as they are; called in every rank, all get the same. `config.selection`
             weighs them.
         samples_of: What to say of a step's samples where its loss is not finite.
+        samples: Says which samples are trained on, as `training.data.digest` does; None: any may be.
 
     Raises:
-        TrainingError: The loss is not finite, or the checkpoint belongs to another configuration or is damaged.
+        TrainingError: The loss is not finite, or the checkpoint belongs to another configuration or to other samples,
+            or is damaged.
         OutputError: See `check_folder`.
         Interrupted: SIGINT (Ctrl-C) or SIGTERM came; the step was finished and saved.
     """
     accelerator = accelerator or open_accelerator(cpu=True)
     check_folder(folder)
     with output_folder(folder), getattr(task, "loader", nullcontext()):
-        _Training(task, config, seed, folder, accelerator, evaluate, samples_of).train()
+        _Training(task, config, seed, folder, accelerator, evaluate, samples_of, samples).train()
 
 
 def check_folder(folder: Path) -> None:
@@ -101,9 +104,13 @@ def check_folder(folder: Path) -> None:
         refuse(folder, [*foreign_logs(folder), *foreign_weights(folder)])
 
 
-def identity(task: Task, config: OptimisationConfig, seed: int, accelerator: Accelerator) -> dict[str, Any]:
+def identity(
+    task: Task, config: OptimisationConfig, seed: int, accelerator: Accelerator, samples: str | None
+) -> dict[str, Any]:
     """What shapes a loss curve; how many ranks a batch is split over does not."""
     shaping = shaping_settings(config) | {"batch_size": config.batch_size * accelerator.num_processes}
+    if samples is not None:
+        shaping[SAMPLES] = samples
     return {"task": task.name, "seed": seed, "mixed_precision": accelerator.mixed_precision, **shaping}
 
 
@@ -131,6 +138,7 @@ class _Training:
         accelerator: Accelerator,
         evaluate: Callable[[], Mapping[str, float]] | None,
         samples_of: Callable[[int], Sequence[Mapping[str, Any]]] | None,
+        samples: str | None,
     ) -> None:
         self.task, self.config, self.seed, self.folder, self.accelerator = task, config, seed, folder, accelerator
         self.evaluate = evaluate if config.evaluate_every else None
@@ -140,7 +148,7 @@ class _Training:
         groups = self.optimizer.param_groups
         self.peak_learning_rates = [float(group["lr"]) for group in groups]
         self.parameters = [parameter for group in groups for parameter in group["params"]]
-        shaping = identity(task, config, seed, accelerator)
+        shaping = identity(task, config, seed, accelerator, samples)
         self.checkpoints = Checkpoints(folder, shaping, config.keep_checkpoints)
 
     def train(self) -> None:

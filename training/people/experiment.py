@@ -13,6 +13,7 @@ from pydeper.errors import InvalidArgumentError, InvalidSampleError
 from pydeper.persona.preprocess import description_ids
 from pydeper.samples.sample import Sample
 from training.config import TrainingConfig
+from training.data.digest import samples_digest
 from training.data.encoded import EncodedDataset
 from training.loop.train import train
 from training.people.held_out import Mask
@@ -113,7 +114,8 @@ class Experiment:
     def _train(self, training: Mask, schedule: Schedule, folder: Path, seed: int) -> dict[Modality, Vectors]:
         config, table = schedule.applied(self.config, int(training.sum())), self.parts.text_table
         task = Stage1Task(config.network, config.stage1, subset(self.data, training), table, seed)
-        train(task, config.stage1, seed, stage1_folder(folder / f"seed-{seed}"))
+        samples = samples_digest(self.rows(training))
+        train(task, config.stage1, seed, stage1_folder(folder / f"seed-{seed}"), samples=samples)
         whitened = {}
         for view, masked in _MASKED.items():
             vectors, known = embed(task.deper, table, self.data, masked), training & self.has(view)

@@ -7,18 +7,26 @@ from typing import Any
 from accelerate import Accelerator
 
 from pydeper.atomic import atomic_path
-from training.config import ConfigError, OptimisationConfig, TrainingConfig, config_text, structure_config
+from training.config import (
+    ConfigError,
+    OptimisationConfig,
+    TrainingConfig,
+    config_text,
+    shaping_settings,
+    structure_config,
+)
+from training.data.digest import samples_digest
 from training.data.encoded import EncodedDataset
 from training.distributed.process_group import ProcessGroup, main_process_first, open_accelerator
 from training.distributed.sharding import shard_layers
 from training.errors import TrainingError
-from training.loop.checkpoints import CHECKPOINT, is_finished, load_state
+from training.loop.checkpoints import CHECKPOINT, SAMPLES, is_finished, load_state
 from training.loop.train import check_folder, train
 from training.network.deper import Deper
 from training.outputs import exists, output_folder, refuse
 from training.runs.folders import CONFIG, stage1_folder, stage2_folder
 from training.runs.frozen_parts import FrozenParts, load_vlm
-from training.runs.samples import encode_samples
+from training.runs.samples import encode_samples, training_samples
 from training.stages.checkpoint_selection import check_requirements
 from training.stages.stage1 import Stage1Task
 from training.stages.stage2 import Stage2Task
@@ -71,7 +79,7 @@ def train_stage2(config: TrainingConfig, folder: Path) -> None:
     settings = config.stage2
     if settings is None:
         raise ConfigError("stage2: missing; add a table [stage2] with its settings, at least steps")
-    if not is_finished(stage1_folder(folder), config.stage1.steps):
+    if not is_trained(config, config.stage1, stage1_folder(folder)):
         raise TrainingError(
             f"{stage1_folder(folder)}: holds no finished stage 1 of {config.stage1.steps} steps; run "
             "`python -m training stage1` with the same --config and --out first"
@@ -102,6 +110,29 @@ def train_stage2(config: TrainingConfig, folder: Path) -> None:
             held_out=held_out,
         )
     _train(task, config, settings, stage2_folder(folder), accelerator)
+
+
+def is_trained(config: TrainingConfig, settings: OptimisationConfig, folder: Path) -> bool:
+    """Whether a stage was trained to its end, with these settings on these samples.
+
+    Args:
+        config: The training.
+        settings: Those of the stage.
+        folder: The stage's.
+
+    Raises:
+        InvalidSampleError: The samples cannot be read.
+        TrainingError: It was trained, or begun, with other settings or on other samples.
+    """
+    if not exists(folder / CHECKPOINT):
+        return False
+    shaping = shaping_settings(settings)
+    del shaping["batch_size"]  # of all processes, and how many there were is not known
+    return is_finished(folder, settings.steps, shaping | {"seed": config.seed, SAMPLES: _samples_digest(config)})
+
+
+def _samples_digest(config: TrainingConfig) -> str:
+    return samples_digest(training_samples(config.samples, check_durations=config.check_durations))
 
 
 def _check_output(folder: Path) -> None:
@@ -138,7 +169,14 @@ def _train(
             with atomic_path(folder / CONFIG) as temporary:
                 temporary.write_text(config_text(config) + "\n", encoding="utf-8")
         train(
-            task, settings, config.seed, folder, accelerator=accelerator, evaluate=task.evaluate, samples_of=samples_of
+            task,
+            settings,
+            config.seed,
+            folder,
+            accelerator=accelerator,
+            evaluate=task.evaluate,
+            samples_of=samples_of,
+            samples=_samples_digest(config),
         )
 
 

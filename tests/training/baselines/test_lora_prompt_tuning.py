@@ -148,5 +148,5 @@ def test_somebody_must_have_been_seen(steered, people, tmp_path):
 def test_a_checkpoint_of_other_layers_is_refused(steered, people, tmp_path, change):
     tune(steered, people[:2], tmp_path)
     other = attrs.evolve(SHORT, lora=attrs.evolve(LORA, **change))
-    with pytest.raises(TrainingError, match=r"made with another configuration or seed \(task was"):
+    with pytest.raises(TrainingError, match=r"made with another configuration, seed or samples \(task was"):
         tune(steered, people[:2], tmp_path, other)

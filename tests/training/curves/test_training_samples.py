@@ -91,7 +91,7 @@ def test_points_differ_in_their_training_samples_alone(config_file, data, tmp_pa
     capsys.readouterr()
     # Other settings are another curve.
     assert curve(config_file, data, tmp_path, "--counts", "2", "--set", "stage1.learning_rate=1e-5") == 2
-    assert "were made with stage1 {" in capsys.readouterr().err
+    assert "(learning_rate was 0.0005, is 1e-05)" in capsys.readouterr().err
 
 
 def test_a_point_of_other_samples_is_refused(config_file, data, tmp_path, capsys):

@@ -26,10 +26,21 @@ def test_a_finished_run_is_not_run_again(tmp_path):
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
     train(Regression(), SHORT, 0, tmp_path)
-    with pytest.raises(TrainingError, match="another configuration or seed"):
+    with pytest.raises(TrainingError, match=r"another configuration, seed or samples \(clip was"):
         train(Regression(), attrs.evolve(SHORT, clip=2.0), 0, tmp_path)
-    with pytest.raises(TrainingError, match="another configuration or seed"):
+    with pytest.raises(TrainingError, match=r"another configuration, seed or samples \(seed was"):
         train(Regression(), SHORT, 1, tmp_path)
+
+
+def test_a_checkpoint_says_which_samples_it_was_trained_on(tmp_path):
+    train(Regression(), SHORT, 0, tmp_path, samples="these")
+    train(Regression(), SHORT, 0, tmp_path, samples="these")
+    train(Regression(), SHORT, 0, tmp_path)  # whoever does not say which may have any
+    assert is_finished(tmp_path, SHORT.steps, {"samples": "these", "seed": 0})
+    with pytest.raises(TrainingError, match="samples was 'these', is 'others'"):
+        train(Regression(), SHORT, 0, tmp_path, samples="others")
+    with pytest.raises(TrainingError, match="samples was 'these', is 'others'"):
+        is_finished(tmp_path, SHORT.steps, {"samples": "others"})
 
 
 @pytest.mark.parametrize("kept", [0, 10, 200])

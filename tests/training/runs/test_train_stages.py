@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -133,6 +134,24 @@ def test_stage_2_needs_a_finished_stage_1_and_settings(config_file, tmp_path, ca
     assert "holds no finished stage 1 of 6 steps" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="stage2: missing"):
         train_stage2(attrs.evolve(read(config_file), stage2=None), tmp_path)
+
+
+def test_a_training_on_other_samples_is_neither_resumed_nor_taken_as_done(config_file, tmp_path, capsys):
+    source = Path(read(config_file).samples)
+    moved = tmp_path / "moved"
+    shutil.copytree(source.parent, moved)
+    samples = moved / source.name
+    arguments = ["--config", str(config_file), "--out", str(tmp_path / "run"), "--set", f"samples={samples}"]
+    assert main(["stage1", "--config", str(config_file), "--out", str(tmp_path / "run")]) == 0
+    assert main(["stage1", *arguments]) == 0  # the same samples at another place
+    capsys.readouterr()
+
+    first, *others = samples.read_text().splitlines()
+    changed = json.dumps(json.loads(first) | {"description": "Something else."})
+    samples.write_text("\n".join([changed, *others]))
+    for stage in ("stage1", "stage2"):
+        assert main([stage, *arguments]) == 2
+        assert "made with another configuration, seed or samples (samples was '" in capsys.readouterr().err
 
 
 def test_an_unknown_key_is_named(config_file, tmp_path, capsys):

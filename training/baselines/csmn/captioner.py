@@ -16,6 +16,7 @@ from training.baselines.csmn.user_context import user_contexts
 from training.baselines.system import Describe
 from training.baselines.targets import Person, Target, descriptions
 from training.baselines.word_vocabulary import Vocabulary
+from training.data.digest import samples_digest
 from training.data.encoded import open_images
 from training.data.images import distinct_images, image_identity
 from training.distributed.device import device_of
@@ -66,7 +67,8 @@ def csmn(inputs: CaptionerInputs) -> Describe:
     network = CSMN(len(vocabulary), training.images.shape[1], max_words, config)
     task = CSMNTask(network, config, training, validation, inputs.seed)
     folder, evaluate = inputs.folder / "training", task.evaluate if len(validation) else None
-    train(task, config, inputs.seed, folder, accelerator=open_accelerator(), evaluate=evaluate)
+    samples = samples_digest(inputs.training)
+    train(task, config, inputs.seed, folder, accelerator=open_accelerator(), evaluate=evaluate, samples=samples)
     load_state(folder, network)
     network.eval()
 

@@ -17,6 +17,7 @@ from training.baselines.mitr.training import fit
 from training.baselines.system import Describe
 from training.baselines.targets import Person, Target, descriptions
 from training.baselines.word_vocabulary import Vocabulary
+from training.data.digest import samples_digest
 from training.data.encoded import open_images
 from training.data.images import distinct_images, image_identity
 from training.errors import TrainingError
@@ -111,7 +112,8 @@ class _Prepared:
         network = MITR(config, len(self._vocabulary), channels)
         folder = inputs.folder / "base" if config.base is None else Path(config.base)
         training, validation = self.examples(inputs.training), self.examples(inputs.validation)
-        fit("MITR", network, config, training, validation, inputs.seed, folder)
+        samples = samples_digest(inputs.training) if config.base is None else None
+        fit("MITR", network, config, training, validation, inputs.seed, folder, samples)
         return network
 
     def examples(self, samples: Sequence[Sample]) -> Examples:

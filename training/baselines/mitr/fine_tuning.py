@@ -14,7 +14,7 @@ import attrs
 from training.baselines.mitr.examples import Examples
 from training.baselines.mitr.network import MITR
 from training.baselines.mitr.training import fit
-from training.baselines.targets import Person
+from training.baselines.targets import Person, known_digest
 from training.config import MITRConfig
 from training.loop.checkpoints import BEST, CHECKPOINT
 
@@ -46,7 +46,7 @@ def fine_tune(
             (other / BEST).unlink(missing_ok=True)
     network = copy.deepcopy(base)
     settings = fine_tuning_settings(config, len(known), seen=person.seen, validate=len(validation) > 0)
-    fit(f"MITR of {person.name}", network, settings, known, validation, seed, own)
+    fit(f"MITR of {person.name}", network, settings, known, validation, seed, own, known_digest([person]))
     return network
 
 

@@ -80,6 +80,7 @@ def fit(
     validation: Examples,
     seed: int,
     folder: Path,
+    samples: str | None = None,
 ) -> None:
     """Trains a network, or goes on where an interrupted run left off; it has the best step's weights in the end.
 
@@ -91,12 +92,13 @@ def fit(
         validation: Examples to choose the step by; where there are none, the last step is kept.
         seed: Seed of batches and dropout.
         folder: Gets checkpoints and logs.
+        samples: Says which samples the examples are of, as `training.data.digest` does; None: any may be.
 
     Raises:
         TrainingError: The folder holds another training, or the loss is not finite.
     """
     task = MITRTask(name, network, config, training, validation, seed)
     evaluate = task.evaluate if len(validation) else None
-    train(task, config, seed, folder, accelerator=open_accelerator(), evaluate=evaluate)
+    train(task, config, seed, folder, accelerator=open_accelerator(), evaluate=evaluate, samples=samples)
     load_state(folder, network)
     network.eval()
