@@ -14,7 +14,7 @@ from torch import nn
 from transformers import Qwen2VLForConditionalGeneration
 
 from export.graphs.int8 import quantize_linear_int8, to_fp16
-from export.graphs.nbits import quantize_nbits, round_weights
+from export.graphs.nbits import BlockRounding, quantize_nbits, round_weights
 from export.graphs.parity import ParityError, relative_error, smallest_cosine
 from export.graphs.trace import save
 from export.qwen2_vl.decoder import layer_weights, trace_decoder, trace_streamed_layer
@@ -38,6 +38,26 @@ SUFFIXES: dict[Precision, str] = {"fp32": "", "fp16": "_fp16", "int8": "_int8", 
 _TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 5e-2, "int8": 0.25, "int4": 0.25}
 # Larger files keep their weights outside the graph, where the runtime maps them instead of copying.
 _SINGLE_FILE = 64 << 20
+
+
+@attrs.frozen
+class DecoderRounding:
+    """How the weights of a decoder are rounded.
+
+    Attributes:
+        layers: Those of its layers.
+        output: Those of the output layer, which gives the logits.
+    """
+
+    layers: BlockRounding
+    output: BlockRounding
+
+
+ROUNDING: dict[Precision, DecoderRounding] = {
+    "int8": DecoderRounding(BlockRounding(8), BlockRounding(8)),
+    "int4": DecoderRounding(BlockRounding(4), BlockRounding(4)),
+}
+"""What the precisions with integers mean, unless an export is told otherwise."""
 
 
 @attrs.frozen
@@ -71,6 +91,7 @@ def export_vlm(
     out_dir: str | Path,
     precision: Precision = "fp32",
     *,
+    rounding: DecoderRounding | None = None,
     store_fp16: bool = False,
     rounding_tolerance: float = 0.0,
     parity_tolerance: float | None = None,
@@ -90,6 +111,7 @@ def export_vlm(
         precision: "fp32"; "fp16" (weights, computation and cache in half precision, for GPUs); "int8" or "int4": the
             decoder with 8- or 4-bit weights in blocks, the vision encoder in 8-bit integers (4 bits lose too much),
             and the decoder's layers once more in 8-bit integers for long prompts.
+        rounding: With "int8" and "int4" only: how the decoder's weights are rounded; None is `ROUNDING`'s.
         store_fp16: With fp32 only: store weights as float16 and compute in float32.
         rounding_tolerance: Of `store_fp16`: largest change of any one weight that is accepted. The default accepts
             none.
@@ -106,15 +128,18 @@ def export_vlm(
         raise ValueError(f"precision is {precision!r}; choose one of {', '.join(map(repr, SUFFIXES))}")
     if store_fp16 and precision != "fp32":
         raise ValueError(f"store_fp16 goes with precision 'fp32' only, got {precision!r}")
+    if rounding is not None and precision not in ROUNDING:
+        raise ValueError(f"rounding goes with precisions 'int8' and 'int4' only, got {precision!r}")
     tolerance = _TOLERANCE[precision] if parity_tolerance is None else parity_tolerance
-    exporter = _Exporter(source, revision, precision, store_fp16, rounding_tolerance, tolerance)
+    rounding = rounding or ROUNDING.get(precision)
+    exporter = _Exporter(source, revision, precision, rounding, store_fp16, rounding_tolerance, tolerance)
     out_dir = Path(out_dir)
     with output_folder(out_dir), torch.no_grad(), working_folder(out_dir, exporter.key()) as work:
         figures = run_steps(work, exporter.steps(), progress)
-        rounding = max(figures.pop(f"{name}_rounding") for name in ("vision", "decoder", "table"))
+        largest = max(figures.pop(f"{name}_rounding") for name in ("vision", "decoder", "table"))
         for file in sorted(work.glob("*/*")):
             file.replace(out_dir / file.name)
-    return VLMExport(rounding=rounding, **{"prefill_cosine": None} | figures)
+    return VLMExport(rounding=largest, **{"prefill_cosine": None} | figures)
 
 
 class _Exporter:
@@ -125,13 +150,14 @@ class _Exporter:
         source: Qwen2VLForConditionalGeneration | str | Path,
         revision: str | None,
         precision: Precision,
+        rounding: DecoderRounding | None,
         store_fp16: bool,
         rounding_tolerance: float,
         tolerance: float,
     ) -> None:
         self.source, self.revision = source, revision
-        self.precision, self.store_fp16, self.rounding_tolerance = precision, store_fp16, rounding_tolerance
-        self.tolerance = tolerance
+        self.precision, self.rounding = precision, rounding
+        self.store_fp16, self.rounding_tolerance, self.tolerance = store_fp16, rounding_tolerance, tolerance
         self._model: Any = None if isinstance(source, str | Path) else source
         if self._model is not None:
             check_architecture(self._model.config)
@@ -139,7 +165,7 @@ class _Exporter:
     def steps(self) -> dict[str, Step]:
         """Returns the steps by name, in the order in which they run."""
         steps: dict[str, Step] = {"vision encoder": self.vision_encoder, "embedding table": self.embedding_table}
-        if self.precision in ("int8", "int4"):
+        if self.rounding is not None:
             steps["layers for long prompts"] = self.prefill_layers
         return steps | {"decoder": self.decoder}
 
@@ -147,14 +173,14 @@ class _Exporter:
         visual = self._vision_tower()
         model = trace_vision_encoder(visual.half() if self.precision == "fp16" else visual)
         suffix = SUFFIXES[self.precision]
-        if self.precision in ("int8", "int4"):
+        if self.rounding is not None:
             quantize_linear_int8(model)
             suffix = SUFFIXES["int8"]
         path = folder / f"{VISION_ENCODER}{suffix}.onnx"
         rounding = self._save(model, path)
         del model
-        error, cosine = compare_vision_encoder(visual, path)
-        require_parity("vision encoder", error, cosine, self.tolerance)
+        error, cosine, typical = compare_vision_encoder(visual, path)
+        require_parity("vision encoder", error, typical, self.tolerance)
         return {"vision_error": error, "vision_cosine": cosine, "vision_rounding": rounding}
 
     def embedding_table(self, folder: Path) -> dict[str, float]:
@@ -177,10 +203,10 @@ class _Exporter:
                 row[name] = array
         layers.flush()
         self._save(trace_streamed_layer(text, weights[0]), path)
-        cosine = compare_streamed_layers(text, path)
-        if not cosine >= LEAST_COSINE:
+        cosine, typical = compare_streamed_layers(text, path)
+        if not typical >= LEAST_COSINE:
             raise ParityError(
-                f"layers for long prompts: a layer's cosine with transformers is only {cosine:.4f} "
+                f"layers for long prompts: a layer's typical cosine with transformers is only {typical:.4f} "
                 f"(needed: {LEAST_COSINE})"
             )
         return {"prefill_cosine": cosine}
@@ -189,16 +215,15 @@ class _Exporter:
         text = self._language_model()
         check = DecoderCheck(text)
         exact = check.expected
-        bits = {"int8": 8, "int4": 4}.get(self.precision)
-        if bits is not None:
-            round_weights(text.model.language_model.layers, bits)
+        if self.rounding is not None:
+            round_weights(text.model.language_model.layers, self.rounding.layers)
             # Tied to the embedding table, which stays as it is.
             text.lm_head = copy.deepcopy(text.lm_head)
-            round_weights(nn.ModuleList([text.lm_head]), bits)
+            round_weights(nn.ModuleList([text.lm_head]), self.rounding.output)
             check.expect()
         model = trace_decoder(copy.deepcopy(text).half() if self.precision == "fp16" else text)
-        if bits is not None:
-            quantize_nbits(model, bits)
+        if self.rounding is not None:
+            quantize_nbits(model, self.rounding.layers, self.rounding.output)
         path = folder / f"{DECODER}{SUFFIXES[self.precision]}.onnx"
         rounding = self._save(model, path)
         del model
@@ -217,7 +242,8 @@ class _Exporter:
         """Returns a hash of the source's files and of all settings; None for a model in memory, which has no files."""
         if not isinstance(self.source, str | Path):
             return None
-        settings = [self.revision, self.precision, self.store_fp16, self.rounding_tolerance, self.tolerance]
+        settings: list[Any] = [self.revision, self.precision, self.store_fp16, self.rounding_tolerance, self.tolerance]
+        settings.append(None if self.rounding is None else attrs.asdict(self.rounding))
         return source_key(self.source, settings)
 
     def _save(self, model: ir.Model, path: Path) -> float:

@@ -8,7 +8,7 @@ import attrs
 from tokenizers import Tokenizer
 from transformers import AutoConfig
 
-from export.qwen2_vl.export import VLMExport, export_vlm
+from export.qwen2_vl.export import DecoderRounding, VLMExport, export_vlm
 from export.qwen2_vl.tokenizer import bundle_tokenizer, vision_config
 from pydeper import hub
 from pydeper.atomic import atomic_path
@@ -30,6 +30,7 @@ def export_vlm_folder(
     out_dir: str | Path,
     precision: Precision,
     *,
+    rounding: DecoderRounding | None = None,
     image_size: tuple[int, int] | None = (448, 448),
     revision: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
@@ -44,6 +45,7 @@ def export_vlm_folder(
         source: A folder in the Hub's layout, or a Hub id.
         out_dir: The folder; it may hold other precisions already.
         precision: Of the files, and what `vlm.json` names as the one to open.
+        rounding: See `export_vlm`.
         image_size: (height, width) in pixels of every image, or None to keep aspect ratios (`vision_config`).
         revision: Branch, tag or commit of a Hub id.
         progress: Is told of each step as it begins.
@@ -54,7 +56,7 @@ def export_vlm_folder(
         ValueError: See `export_vlm`.
     """
     described = describe_vlm(source, out_dir, precision, image_size, revision)
-    report = export_vlm(source, out_dir, precision, revision=described.commit, progress=progress)
+    report = export_vlm(source, out_dir, precision, rounding=rounding, revision=described.commit, progress=progress)
     described.write(Path(out_dir))
     return described.config, report
 

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from export.graphs.parity import ParityError, cpu_session, relative_error, smallest_cosine
+from export.graphs.parity import ParityError, cpu_session, relative_error, smallest_cosine, typical_cosine
 from pydeper.vlm.prompt import rotary_positions
 
-# Where activations are rounded to 8 bits the largest difference says little; the direction says more.
 LEAST_COSINE = 0.98
+"""Where activations are rounded to 8 bits the largest difference says little; the direction of most vectors says more,
+see `export.graphs.parity.typical_cosine`."""
 
 
 def require_parity(name: str, error: float, cosine: float, tolerance: float) -> None:
@@ -20,7 +21,7 @@ def require_parity(name: str, error: float, cosine: float, tolerance: float) -> 
     Args:
         name: What the file holds, for the message.
         error: Largest difference, relative to the largest value.
-        cosine: Smallest cosine.
+        cosine: That of most vectors.
         tolerance: Largest accepted error.
 
     Raises:
@@ -41,7 +42,7 @@ def random_images(config: Any) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(rng.standard_normal((int(grid.prod()), patch), dtype=np.float32), grid) for grid in grids]
 
 
-def compare_vision_encoder(visual: Any, path: Path) -> tuple[float, float]:
+def compare_vision_encoder(visual: Any, path: Path) -> tuple[float, float, float]:
     """Runs a vision encoder file on random pixels of two images of different shapes.
 
     Args:
@@ -49,12 +50,12 @@ def compare_vision_encoder(visual: Any, path: Path) -> tuple[float, float]:
         path: The ONNX file.
 
     Returns:
-        The relative error and the smallest cosine of the image features.
+        The relative error, and the smallest and the typical cosine of the image features.
     """
     pixels, grids = (np.concatenate(arrays) for arrays in zip(*random_images(visual.config), strict=True))
     (features,) = cpu_session(path).run(None, {"pixel_values": pixels, "image_grid_thw": grids})
     expected = visual.float()(torch.from_numpy(pixels), torch.from_numpy(grids)).pooler_output
-    return relative_error(features, expected), smallest_cosine(features, expected)
+    return relative_error(features, expected), smallest_cosine(features, expected), typical_cosine(features, expected)
 
 
 class DecoderCheck:
@@ -118,17 +119,18 @@ class DecoderCheck:
         return found
 
 
-def compare_streamed_layers(model: Any, path: Path) -> float:
-    """Runs each layer of `decoder_layers_int8` on what transformers feeds it with a random prompt.
+def compare_streamed_layers(model: Any, path: Path) -> tuple[float, float]:
+    """Runs each layer of `decoder_layers_int8` on what transformers feeds it with a prompt of random tokens.
 
     Returns:
-        The smallest cosine with transformers of a token's keys, values, or change of the hidden state.
+        The smallest cosine with transformers of a token's keys, values, or change of the hidden state; and the smallest
+        of a layer's typical ones.
     """
     text = model.model.language_model
     rng = np.random.default_rng(0)
     length = 48
-    embeddings = rng.standard_normal((1, length, text.config.hidden_size), dtype=np.float32)
-    embeddings *= float(model.get_input_embeddings().weight.std())
+    table = model.get_input_embeddings().weight
+    embeddings = table[torch.from_numpy(rng.choice(len(table), length))].numpy()[None]
     positions = np.ascontiguousarray(np.broadcast_to(np.arange(length), (3, 1, length)))
     session = cpu_session(path)
     head_dim = text.config.hidden_size // text.config.num_attention_heads
@@ -140,7 +142,7 @@ def compare_streamed_layers(model: Any, path: Path) -> float:
         "past_value": empty,
     }
     layers = np.load(path.with_suffix(".npy"), mmap_mode="r")
-    cosines = []
+    smallest, typical = [], []
 
     def compare(layer: Any, inputs: Any, options: dict[str, Any], output: Any) -> None:
         i = layer.self_attn.layer_idx
@@ -149,7 +151,8 @@ def compare_streamed_layers(model: Any, path: Path) -> float:
         hidden, key, value = session.run(None, {"hidden": before, **fixed, **weights})
         cached = options["past_key_values"].layers[i]
         pairs = ((hidden - before, after - before), (key, cached.keys), (value, cached.values))
-        cosines.extend(smallest_cosine(*pair) for pair in pairs)
+        smallest.extend(smallest_cosine(*pair) for pair in pairs)
+        typical.extend(typical_cosine(*pair) for pair in pairs)
 
     hooks = [layer.register_forward_hook(compare, with_kwargs=True) for layer in text.layers]
     try:
@@ -157,4 +160,4 @@ def compare_streamed_layers(model: Any, path: Path) -> float:
     finally:
         for hook in hooks:
             hook.remove()
-    return min(cosines)
+    return min(smallest), min(typical)

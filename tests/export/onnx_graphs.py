@@ -51,13 +51,23 @@ def run(model: ir.Model, x: Array) -> list[Any]:
     return list(onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run(None, {"x": x}))
 
 
-def rounded(weight: np.ndarray, bits: int) -> np.ndarray:
-    """(N, K), each 128 inputs in whole steps of their largest weight divided by -2^(bits - 1)."""
-    half = 2 ** (bits - 1)
+def rounded(weight: np.ndarray, bits: int, block: int = 128, *, symmetric: bool = True) -> np.ndarray:
+    """(N, K) in whole steps, each block of inputs in steps of its own.
+
+    Symmetric: the steps of the largest weight divided by -2^(bits - 1). Otherwise: so many steps as there are numbers
+    of so many bits, from the smallest weight to the largest, zero among them.
+    """
     result = np.empty_like(weight)
-    for start in range(0, weight.shape[1], 128):
-        block = weight[:, start : start + 128]
-        extreme = np.take_along_axis(block, np.abs(block).argmax(axis=1)[:, None], axis=1)
-        step = np.where(extreme == 0, 1, extreme / -half)
-        result[:, start : start + 128] = np.clip(np.floor(block / step + 0.5), -half, half - 1) * step
+    for start in range(0, weight.shape[1], block):
+        part = weight[:, start : start + block]
+        if symmetric:
+            low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+            extreme = np.take_along_axis(part, np.abs(part).argmax(axis=1)[:, None], axis=1)
+            step = np.where(extreme == 0, 1, extreme / low)
+        else:
+            least, most = (ends(part, axis=1, keepdims=True, initial=0) for ends in (np.min, np.max))
+            step = np.where(most == least, 1, (most - least) / (2**bits - 1))
+            low = np.round(least / step)
+            high = low + 2**bits - 1
+        result[:, start : start + block] = np.clip(np.floor(part / step + 0.5), low, high) * step
     return result

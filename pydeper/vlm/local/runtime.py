@@ -83,7 +83,7 @@ class Qwen2VLRuntime:
         # Most of the time goes into arranging weights, by one thread a file: two files take as long as the larger.
         with ThreadPoolExecutor(1) as pool:
             vision = pool.submit(_open_vision_encoder, self._files, config, target)
-            self._decoder = _open_decoder(self._files, config, target)
+            self._decoder = open_decoder(self._files, config, target)
             self._vision = vision.result()
         self._prompts = PromptRunner(self._decoder, self._embed, self._template, config)
 
@@ -306,7 +306,8 @@ def _open_vision_encoder(files: VLMFiles, config: VLMConfig, target: Target) -> 
     return OnnxVisionEncoder(files.vision_encoder, config, target)
 
 
-def _open_decoder(files: VLMFiles, config: VLMConfig, target: Target) -> Decoder:
+def open_decoder(files: VLMFiles, config: VLMConfig, target: Target) -> Decoder:
+    """Opens the decoder for the runtime that a target names; raises what that runtime's decoder does."""
     if target.runtime == "openvino":
         return OpenVINODecoder(files, config, device=target.device, threads=target.threads)
     return OnnxRuntimeDecoder(files, config, providers=providers_for(target.device), threads=target.threads)

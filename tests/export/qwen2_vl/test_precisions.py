@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,8 +11,11 @@ import pytest
 import torch
 from transformers import Qwen2VLForConditionalGeneration
 
-from export.graphs.parity import cpu_session, smallest_cosine
-from export.qwen2_vl.export import SUFFIXES, VLMExport, export_vlm
+from export.graphs.parity import ParityError, cpu_session, smallest_cosine, typical_cosine
+from export.qwen2_vl import export
+from export.qwen2_vl.decoder import layer_weights
+from export.qwen2_vl.export import ROUNDING, SUFFIXES, VLMExport, export_vlm
+from export.qwen2_vl.parity import LEAST_COSINE
 from pydeper.bundle.config import Precision
 from pydeper.bundle.vlm_files import find_files
 from pydeper.vlm import DecodingOptions
@@ -125,9 +129,34 @@ def test_reports_tell_the_precisions_apart(exported: Exported) -> None:
     assert all(max(report.prefill_error, report.step_error) < 0.25 for report in exported.reports.values())
 
 
+def test_a_few_tokens_with_massive_activations_are_no_fault_of_the_graph() -> None:
+    exact = np.random.default_rng(0).standard_normal((48, 64)).astype(np.float32)
+    exact[[0, 7], 5] = 20_000
+    rounded = exact.copy()
+    rounded[[0, 7]] = 0  # beside such a channel, and without it, nothing is left of the others
+    assert smallest_cosine(rounded, exact) == 0
+    assert typical_cosine(rounded, exact) == pytest.approx(1)
+    rounded[::2] = 0
+    assert typical_cosine(rounded, exact) < LEAST_COSINE
+
+
+def test_wrong_layers_for_long_prompts_are_found(
+    uneven_vlm: Qwen2VLForConditionalGeneration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exchanged(layer: Any) -> dict[str, np.ndarray]:
+        weights = layer_weights(layer)
+        return weights | {"gate": weights["up"], "up": weights["gate"]}
+
+    monkeypatch.setattr(export, "layer_weights", exchanged)
+    with pytest.raises(ParityError, match="layers for long prompts: a layer's typical cosine"):
+        export_vlm(uneven_vlm, tmp_path / "out", "int8")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"precision": "fp16", "rounding": ROUNDING["int4"]}, "rounding goes with precisions 'int8' and 'int4' only"),
         ({"precision": "int2"}, "precision is 'int2'; choose one of 'fp32', 'fp16', 'int8', 'int4'"),
         ({"precision": "int4", "store_fp16": True}, "store_fp16 goes with precision 'fp32' only, got 'int4'"),
     ],
