@@ -24,8 +24,8 @@ def demo_samples(person: str = "ana") -> list[Sample]:
         >>> from pydeper import demo_samples
         >>> for sample in demo_samples("ana")[:2]:
         ...     print(sample.description)
-        I can see a blue diamond, together with a black oval, together with a purple arrow.
-        I can see a green moon, together with a grey hexagon, together with a white cross.
+        I can see a blue circle, together with a brown moon, together with a red oval.
+        I can see a green moon, together with a grey diamond, together with a white cross.
     """
     people = sorted(path.stem for path in _FOLDER.glob("*.jsonl"))
     if person not in people:

@@ -95,7 +95,6 @@ SHAPES: dict[str, Shape] = {
     "rectangle": Shape(_stretched(_SQUARE), (0.35, 0.74), 0.55, (0.0, 90.0)),
     "triangle": Shape(_stretched(np.array([(0.0, -1.0), (1.0, 1.0), (-1.0, 1.0)])), (0.75, 1.15), 0.87, _QUARTERS),
     "diamond": Shape(_stretched(_regular(4)), (0.55, 1.0), 0.7, (0.0, 90.0)),
-    "hexagon": Shape(_stretched(_regular(6)), (0.9, 1.05), 1.0, (0.0, 90.0)),
     "star": Shape(_star, (0.34, 0.55), 0.4),
     "heart": Shape(_heart, (0.85, 1.15), 1.0),
     "cross": Shape(_cross, (0.18, 0.42), 0.33, (0.0, 45.0)),

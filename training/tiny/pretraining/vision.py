@@ -201,7 +201,7 @@ def _layout(rng: np.random.Generator, close: bool, variety: float) -> Layout:
     kind = rng.random()
     if close:
         plain = bool(rng.random() > variety)
-        return Layout((0, 0), plain=plain) if kind < 0.08 else Layout((1, 2), extents=(0.2, 0.9), plain=plain)
+        return Layout((0, 0), plain=plain) if kind < 0.08 else Layout((1, 2), extents=(0.15, 0.9), plain=plain)
     if kind < 0.06:
         return Layout((0, 0))
     return Layout((7, 12)) if kind < 0.1 else Layout((1, 6)) if kind < 0.5 else Layout((2, 6), clear=True)

@@ -115,7 +115,6 @@ _SVG: dict[str, str] = {
     "rectangle": '<rect y="22" width="100" height="56"/>',
     "triangle": '<polygon points="50,5 100,95 0,95"/>',
     "diamond": '<polygon points="50,0 85,50 50,100 15,50"/>',
-    "hexagon": '<polygon points="25,7 75,7 100,50 75,93 25,93 0,50"/>',
     "star": '<polygon points="50,2 61,38 98,38 68,59 79,95 50,73 21,95 32,59 2,38 39,38"/>',
     "heart": '<path d="M50 92 C10 60 0 40 0 27 C0 8 18 4 28 6 C40 8 47 17 50 25 C53 17 60 8 72 6 C82 4 100 8 100 27 '
     'C100 40 90 60 50 92 Z"/>',
@@ -175,7 +174,6 @@ def _patch(thing: DrawnShape):  # type: ignore[no-untyped-def]
         "rectangle": lambda: patches.Rectangle((x - r, y - 0.55 * r), 2 * r, 1.1 * r),
         "triangle": lambda: patches.RegularPolygon((x, y), 3, radius=r, orientation=np.pi),
         "diamond": lambda: patches.RegularPolygon((x, y), 4, radius=r),
-        "hexagon": lambda: patches.RegularPolygon((x, y), 6, radius=r),
         "star": lambda: patches.PathPatch(_placed(Outline.unit_regular_star(5, 0.4), x, y, r, -1)),
         "cross": lambda: patches.Polygon(
             [
@@ -222,7 +220,6 @@ _GLYPHS = {
     "star": "\u2605",
     "heart": "\u2665",
     "cross": "\u271a",
-    "hexagon": "\u2b22",
     "arrow": "\u27a1",
     "moon": "\u263e",
 }
@@ -257,7 +254,7 @@ _RENDERERS = {
     "SVG (resvg)": _Renderer(_draw_svg, tuple(_SVG)),
     "matplotlib": _Renderer(
         _draw_matplotlib,
-        ("circle", "oval", "square", "rectangle", "triangle", "diamond", "hexagon", "star", "cross", "ring", "arrow"),
+        ("circle", "oval", "square", "rectangle", "triangle", "diamond", "star", "cross", "ring", "arrow"),
     ),
     "glyphs (DejaVu Sans)": _Renderer(_draw_glyphs, tuple(_GLYPHS)),
 }

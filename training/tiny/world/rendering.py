@@ -18,8 +18,8 @@ from training.tiny.world.colours import RGB
 from training.tiny.world.distractors import draw_distractors
 from training.tiny.world.scenes import Scene, SceneObject
 
-_SHORTER_SIDES = (64, 320)
-_SMALLEST = 10  # pixels of the smallest object: below, nobody could tell shapes apart
+_SHORTER_SIDES = (64, 400)
+_SMALLEST = 16  # pixels of the smallest object: below, nobody could tell shapes apart
 
 
 @attrs.frozen

@@ -36,7 +36,7 @@ class Layout:
     objects: tuple[int, int] = (1, 6)
     clear: bool = False
     outlined: float = 0.25
-    extents: tuple[float, float] = (0.09, 0.46)
+    extents: tuple[float, float] = (0.11, 0.46)
     plain: bool = False
 
 
