@@ -14,7 +14,7 @@ KUBERNETES_OBJECTS := $(addprefix deploy/kubernetes/,namespace.yaml gateway.yaml
 # Tests are handed out to as many processes as there are cores; each of them makes the shared models once.
 PYTEST := $(RUN) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-random test-slow test-browser test-ray test-vllm test-optimum test-postgres lint lint-deploy format bench bench-2b docs outputs notebook tiny clean
+.PHONY: demo test test-random test-slow test-browser test-ray test-vllm test-optimum test-postgres lint lint-deploy format bench bench-2b docs links outputs notebook tiny clean
 
 demo: $(VENV)/.sdk          ## two people describe one picture, with the built-in model
 	$(BIN)/pydeper demo
@@ -70,13 +70,17 @@ bench-2b: $(VENV)/.dev      ## the same at the real size, beside transformers; m
 docs: $(VENV)/.docs         ## the docs site, into site/
 	$(BIN)/mkdocs build --strict
 
+links: docs                 ## every link of the site, external ones too, for which it needs a network
+	$(RUN) -m pip install --quiet linkchecker==10.6.0
+	$(BIN)/linkchecker --check-extern --ignore-url=^http://127 site/index.html
+
 outputs: $(VENV)/.dev       ## writes what the pages' commands print today into the pages; takes minutes
 	$(RUN) -m tests.support.docs.outputs
 
 notebook: $(VENV)/.dev      ## runs examples/personas.ipynb and keeps what it prints and draws
 	$(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False examples/personas.ipynb
 
-tiny: $(VENV)/.dev          ## makes the built-in model from nothing, in about three hours
+tiny: $(VENV)/.dev          ## makes the built-in model from nothing, in about two hours
 	$(RUN) -m training tiny
 	$(RUN) -m export tiny --bundle pydeper/builtin/tiny --report docs/results
 

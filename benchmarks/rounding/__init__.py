@@ -1,0 +1,1 @@
+"""What rounding a decoder's weights costs a network that has learned something."""
