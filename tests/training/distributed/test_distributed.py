@@ -194,7 +194,7 @@ def test_alone_there_is_nobody_to_share_with(config, one, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("stage", "figure"), [(1, "trajectory"), (2, "description")])
-def test_accumulation_is_one_large_batch_but_for_the_memory_bank(config, one, two_each, tmp_path, stage, figure):
+def test_accumulation_is_one_large_batch_but_for_the_memory_bank(config, two_each, tmp_path, stage, figure):
     """The bank cannot hold what later parts will bring, so the contrastive loss is left out."""
     table = f"stage{stage}"
     plain = [*PLAIN, f"--set=samples={two_each}"]
@@ -203,7 +203,7 @@ def test_accumulation_is_one_large_batch_but_for_the_memory_bank(config, one, tw
         sizes = [f"--set={table}.batch_size={batch}", f"--set={table}.accumulation={parts_of_a_step}"]
         folder = tmp_path / f"{parts_of_a_step}"
         if stage == 2:
-            shutil.copytree(one / "stage-1", folder / "stage-1")
+            assert main(["stage1", "--config", str(config), "--out", str(folder), *plain]) == 0
         assert main([table, "--config", str(config), "--out", str(folder), *plain, *sizes]) == 0
     curves = [logs.read(tmp_path / run / f"stage-{stage}" / LOG) for run in ("1", "4")]
     for line, twin in zip(*curves, strict=True):
