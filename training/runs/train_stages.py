@@ -48,7 +48,7 @@ def train_stage1(config: TrainingConfig, folder: Path) -> None:
     _check_output(stage1_folder(folder))
     accelerator = open_accelerator()
     parts = FrozenParts.load(config).to(accelerator.device)
-    data, held_out = encode_samples(config, config.stage1, parts, accelerator)
+    data, held_out, digest = encode_samples(config, config.stage1, parts, accelerator)
     _announce(accelerator, "stage 1", data, held_out)
     task = Stage1Task(
         config.network,
@@ -59,7 +59,7 @@ def train_stage1(config: TrainingConfig, folder: Path) -> None:
         group=ProcessGroup.of(accelerator),
         held_out=held_out,
     )
-    _train(task, config, config.stage1, stage1_folder(folder), accelerator)
+    _train(task, config, config.stage1, stage1_folder(folder), accelerator, digest)
 
 
 def train_stage2(config: TrainingConfig, folder: Path) -> None:
@@ -89,7 +89,7 @@ def train_stage2(config: TrainingConfig, folder: Path) -> None:
         check_requirements(settings.selection)
     accelerator = open_accelerator()
     parts = FrozenParts.load(config).to(accelerator.device)
-    data, held_out = encode_samples(config, settings, parts, accelerator)
+    data, held_out, digest = encode_samples(config, settings, parts, accelerator)
     deper = Deper(config.network, len(data.subjects))
     load_state(stage1_folder(folder), deper, "deper")
     vlm = load_vlm(config, parts.tokenizer)
@@ -109,7 +109,7 @@ def train_stage2(config: TrainingConfig, folder: Path) -> None:
             group=ProcessGroup.of(accelerator),
             held_out=held_out,
         )
-    _train(task, config, settings, stage2_folder(folder), accelerator)
+    _train(task, config, settings, stage2_folder(folder), accelerator, digest)
 
 
 def is_trained(config: TrainingConfig, settings: OptimisationConfig, folder: Path) -> bool:
@@ -128,11 +128,8 @@ def is_trained(config: TrainingConfig, settings: OptimisationConfig, folder: Pat
         return False
     shaping = shaping_settings(settings)
     del shaping["batch_size"]  # of all processes, and how many there were is not known
-    return is_finished(folder, settings.steps, shaping | {"seed": config.seed, SAMPLES: _samples_digest(config)})
-
-
-def _samples_digest(config: TrainingConfig) -> str:
-    return samples_digest(training_samples(config.samples, check_durations=config.check_durations))
+    samples = training_samples(config.samples, check_durations=config.check_durations)
+    return is_finished(folder, settings.steps, shaping | {"seed": config.seed, SAMPLES: samples_digest(samples)})
 
 
 def _check_output(folder: Path) -> None:
@@ -151,6 +148,7 @@ def _train(
     settings: OptimisationConfig,
     folder: Path,
     accelerator: Accelerator,
+    digest: str,
 ) -> None:
     def samples_of(step: int) -> list[dict[str, Any]]:
         origins = [task.data.origins[row] for row in task.rows(step)]
@@ -176,7 +174,7 @@ def _train(
             accelerator=accelerator,
             evaluate=task.evaluate,
             samples_of=samples_of,
-            samples=_samples_digest(config),
+            samples=digest,
         )
 
 
