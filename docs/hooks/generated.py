@@ -52,8 +52,8 @@ def on_files(files: "Files", config: Any) -> "Files":
     """Adds the changelog, which lies beside the docs, to the pages; called by MkDocs."""
     from mkdocs.structure.files import File
 
-    changelog = Path(config["config_file_path"]).parent / "CHANGELOG.md"
-    files.append(File.generated(config, "changelog.md", abs_src_path=str(changelog)))
+    changelog = (Path(config["config_file_path"]).parent / "CHANGELOG.md").read_text(encoding="utf-8")
+    files.append(File.generated(config, "changelog.md", content=changelog.replace("](docs/", "](")))
     return files
 
 

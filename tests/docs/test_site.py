@@ -34,6 +34,8 @@ def test_the_site_builds_and_fetches_nothing_when_it_is_read(tmp_path: Path) -> 
         fetched = re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=\"(?:https?:)?//[^\"]+", html)
         fetched += re.findall(r"<link[^>]*rel=\"(?:stylesheet|preconnect|icon)\"[^>]*href=\"(?:https?:)?//[^\"]+", html)
         assert not fetched, f"{file}: {fetched}"
+        linked = re.findall(r"<a\s[^>]*href=\"(?![a-z]+:)([^\"#?]+)", html) if file.name != "404.html" else []
+        assert not [link for link in linked if not (file.parent / link).exists()], file
     assert not list(site.rglob("*.py"))
     found = {entry["location"] for entry in json.loads(read(site / "search/search_index.json"))["docs"]}
     public = {f"reference/api.html#pydeper.{public}" for public in pydeper.__all__ if public != "__version__"}
