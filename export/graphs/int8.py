@@ -7,7 +7,12 @@ import onnx_ir as ir
 
 MIN_FEATURES = 192  # of a layer in int8; measured: a narrower one loses more to quantising than it wins
 _MIN_SIZE = 1024  # smaller tensors save nothing and may hold tables, such as rotary frequencies, that need all bits
-_LIMIT = 64  # of an int8 weight; see `quantize_linear_int8`
+_LIMIT = 127  # of an int8 weight
+# Of an int8 weight that is an input of its graph, or that several layers share. On x86 processors without VNNI, ONNX
+# Runtime adds two neighbouring products in 16 bits that saturate, and 2 · 255 · 64 is what fits there. It has exact
+# kernels for others (`pydeper.runtime.session.session_options`), but not for inputs, and it fails to load what layers
+# share. A uint8 input would be exact everywhere, but 2.4 times as slow with VNNI.
+_SAFE_LIMIT = 64
 _MICROSOFT = "com.microsoft"
 
 
@@ -84,8 +89,8 @@ def quantize_linear_int8(
     q = round(x / row scale) + 128 is uint8 and the row scale is max |x| / 127. Every row of x (..., K) has a scale of
     its own: no row depends on what else is in the batch, and an outlier costs no row but its own any precision.
 
-    Weights take ±64 of int8's ±127: on x86 processors without VNNI, ONNX Runtime adds two neighbouring products in 16
-    bits that saturate, and 2 · 255 · 64 is what fits there. So the numbers are the same everywhere.
+    On x86 processors without VNNI, ONNX Runtime's sums saturate if it is not told otherwise, see
+    `pydeper.runtime.session.session_options`; then the numbers are the same everywhere.
 
     Activations must be finite: a NaN becomes some number.
 
@@ -132,19 +137,20 @@ def linear_layers(model: ir.Model) -> list[ir.Node]:
 
 
 def quantized_weight(weight: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rounds a weight as `quantize_linear_int8` does.
+    """Rounds a weight that a graph takes as an input, such as that of a streamed layer.
 
     Args:
         weight: (K, N) of any float type.
         name: What errors call it.
 
     Returns:
-        (K, N) int8 within ±64, and (N,) float32 scales; their product is nearly the weight.
+        (K, N) int8 within ±64, so that no processor's sums saturate, and (N,) float32 scales; their product is nearly
+        the weight.
 
     Raises:
         ValueError: A number is not finite.
     """
-    return _quantized(weight, _LIMIT, name, axis=0)
+    return _quantized(weight, _SAFE_LIMIT, name, axis=0)
 
 
 def quantize_tables_int8(model: ir.Model) -> list[str]:
@@ -170,7 +176,7 @@ def quantize_tables_int8(model: ir.Model) -> list[str]:
             continue
         if tensor.size < _MIN_SIZE or not gathers:
             continue
-        integers, scale = _quantized(tensor.numpy(), 127, name, axis=1)
+        integers, scale = _quantized(tensor.numpy(), _LIMIT, name, axis=1)
         stored = _initializer(graph, f"{name}.int8", integers)
         scales = _initializer(graph, f"{name}.scale", scale)
         last = _initializer(graph, "int8.last_axis", np.array([-1]))
@@ -230,7 +236,8 @@ def _constant(value: ir.Value) -> np.ndarray | None:
 
 
 def _store_weight(graph: ir.Graph, value: ir.Value, weight: np.ndarray) -> tuple[ir.Value, ir.Value]:
-    integers, scale = quantized_weight(weight, str(value.name))
+    limit = _LIMIT if len(value.uses()) == 1 else _SAFE_LIMIT
+    integers, scale = _quantized(weight, limit, str(value.name), axis=0)
     return _initializer(graph, f"{value.name}.int8", integers), _initializer(graph, f"{value.name}.scale", scale)
 
 

@@ -10,6 +10,8 @@ import onnxruntime
 import torch
 from torch import Tensor
 
+from pydeper.runtime.session import session_options
+
 TOLERANCE = 1e-4  # of the largest absolute value compared
 
 Array = npt.NDArray[np.floating]
@@ -68,9 +70,9 @@ def compare(
 
 def cpu_session(path: str | os.PathLike[str]) -> Any:
     """Opens a file in ONNX Runtime, on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        os.fspath(path), session_options(onnxruntime), providers=["CPUExecutionProvider"]
+    )
 
 
 def relative_error(found: Array, expected: Array | Tensor) -> float:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from pydeper.errors import BundleError, InvalidArgumentError, RuntimeMissingError
 from pydeper.runtime.forks import ProcessBound
+from pydeper.runtime.integer_sums import sums_saturate
 from pydeper.runtime.onnx_file import check_model
 
 CPU = ("CPUExecutionProvider",)
@@ -57,10 +58,7 @@ def open_session(path: Path, *, providers: Sequence[str] = CPU, threads: int | N
     if not path.is_file():
         raise BundleError(f"{path}: no such file; the bundle is incomplete, fetch it again")
     check_model(path)
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3
-    # Idle threads would go on spinning for a while after a run, and take the cores from the next session's run.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options = session_options(runtime)
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
@@ -71,6 +69,18 @@ def open_session(path: Path, *, providers: Sequence[str] = CPU, threads: int | N
     except Exception as error:  # the runtime's own errors share no base class but this
         raise BundleError(f"{path}: ONNX Runtime {runtime.__version__} cannot load this model: {error}") from error
     return OnnxRuntimeSession(session)
+
+
+def session_options(runtime: Any) -> Any:
+    """`onnxruntime.SessionOptions` as every session of ours has them."""
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    # Idle threads would go on spinning for a while after a run, and take the cores from the next session's run.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if sums_saturate(runtime):
+        # Makes weights beyond ±64 unsigned: a slower kernel multiplies them, whose sums are exact.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
 
 
 def check_threads(threads: int | None) -> None:

@@ -7,6 +7,8 @@ import onnx_ir as ir
 import onnxruntime
 from onnx_ir import DataType
 
+from pydeper.runtime.session import session_options
+
 Array = np.ndarray
 
 
@@ -45,7 +47,7 @@ def lookup(table: Array) -> ir.Model:
 
 
 def run(model: ir.Model, x: Array) -> list[Any]:
-    options = onnxruntime.SessionOptions()
+    options = session_options(onnxruntime)
     options.intra_op_num_threads = 1
     data = ir.to_proto(model).SerializeToString()
     return list(onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run(None, {"x": x}))

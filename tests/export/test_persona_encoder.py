@@ -21,6 +21,7 @@ from export import persona_encoder
 from export.adapter import check_adapter, export_adapter
 from export.graphs.parity import ParityError, cosines
 from export.persona_encoder import PersonaEncoderGraph, check_persona_encoder, export_persona_encoder, random_inputs
+from pydeper.runtime.session import session_options
 from tests.support.paths import ROOT
 from training.network import Adapter, ImageEncoder, NetworkConfig, PersonaEncoder, TextTable
 
@@ -84,7 +85,7 @@ def session(exported: Path) -> onnxruntime.InferenceSession:
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
+    options = session_options(onnxruntime)
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 

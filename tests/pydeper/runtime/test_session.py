@@ -4,10 +4,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from pydeper.errors import InvalidArgumentError, RuntimeMissingError
-from pydeper.runtime.session import open_session
+from pydeper.runtime.session import open_session, session_options
 from tests.support.small_vlm import SmallVLM
 
 
@@ -34,3 +35,10 @@ def test_sessions_explain_themselves(small_vlm: SmallVLM, tmp_path: Path, monkey
 def test_opening_a_model_leaves_the_threads_arithmetic_alone(small_vlm: SmallVLM) -> None:
     open_session(small_vlm.folder / "vision_encoder.onnx")
     assert np.float32(1e-40) * np.float32(0.5) != 0
+
+
+def test_where_sums_of_integers_saturate_the_runtime_is_told_to_be_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What this does on such a processor is shown by an emulated one, in tests/export/graphs/test_int8.py.
+    monkeypatch.setattr("pydeper.runtime.session.sums_saturate", lambda _: True)
+    options = session_options(onnxruntime)
+    assert options.get_session_config_entry("session.x64quantprecision") == "1"
