@@ -10,14 +10,12 @@ from types import MappingProxyType
 
 import attrs
 
-from pydeper.errors import InvalidArgumentError
 from training.config import load_config
 from training.evaluation.predictions import Prediction
-from training.evaluation.report import check_reports
-from training.evaluation.scores import METRICS, check_metrics
+from training.evaluation.scores import METRICS
 from training.tiny import table
 from training.tiny.config import TinyConfig, ViewersConfig
-from training.tiny.table_scores import report_names, write_tables
+from training.tiny.table_scores import write_tables
 
 NAME = "tiny-recipe"
 RECIPE = "the recipe"
@@ -86,10 +84,7 @@ def run(
     Raises:
         PydeperError: Of the setting, folder or training that is at fault.
     """
-    if seeds < 1:
-        raise InvalidArgumentError(f"seeds is {seeds}; at least 1 is needed")
-    check_metrics(metrics)
-    check_reports(report, report_names(NAME))
+    table.check_request(report, NAME, seeds, metrics)
     config = load_config(TinyConfig, config_file, changes)
     whole = table.World.make(config, frozen)
     whole = attrs.evolve(whole, evaluated=[person for person in whole.evaluated if not person.seen])

@@ -142,10 +142,7 @@ def run(
     """
     if unknown := [system for system in systems if system not in SYSTEMS]:
         raise InvalidArgumentError(f"systems: {unknown[0]!r} is none of {', '.join(map(repr, SYSTEMS))}")
-    if seeds < 1:
-        raise InvalidArgumentError(f"seeds is {seeds}; at least 1 is needed")
-    check_metrics(metrics)
-    check_reports(report, report_names(NAME))
+    check_request(report, NAME, seeds, metrics)
     config = load_config(TinyConfig, config_file, changes)
     world = World.make(config, frozen)
     todo = [(seed, system) for seed in range(seeds) for system in systems if seed == 0 or system not in SEEDLESS]
@@ -166,6 +163,14 @@ def run(
     }
     unseeded = [system for system in systems if system in SEEDLESS]
     write_tables(report, NAME, answers, facts, metrics, reference=DEPER, unseeded=unseeded)
+
+
+def check_request(report: Path, name: str, seeds: int, metrics: Sequence[str]) -> None:
+    """Refuses, before anything is trained, what no tables can be made of; see `run`."""
+    if seeds < 1:
+        raise InvalidArgumentError(f"seeds is {seeds}; at least 1 is needed")
+    check_metrics(metrics)
+    check_reports(report, report_names(name))
 
 
 def answer(world: World, config: TinyConfig, system: str, seed: int, folder: Path) -> list[Prediction]:
