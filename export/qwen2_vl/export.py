@@ -55,9 +55,9 @@ class DecoderRounding:
 
 ROUNDING: dict[Precision, DecoderRounding] = {
     "int8": DecoderRounding(BlockRounding(8), BlockRounding(8)),
-    "int4": DecoderRounding(BlockRounding(4), BlockRounding(4)),
+    "int4": DecoderRounding(BlockRounding(4), BlockRounding(8)),
 }
-"""What the precisions with integers mean, unless an export is told otherwise."""
+"""What the precisions with integers mean, unless an export is told otherwise; `benchmarks.rounding` measures them."""
 
 
 @attrs.frozen
@@ -109,8 +109,9 @@ def export_vlm(
         source: A model in memory (not changed), a folder in the Hub's layout, or a Hub id.
         out_dir: The folder; several precisions may share one, and the embedding table is then that of the last.
         precision: "fp32"; "fp16" (weights, computation and cache in half precision, for GPUs); "int8" or "int4": the
-            decoder with 8- or 4-bit weights in blocks, the vision encoder in 8-bit integers (4 bits lose too much),
-            and the decoder's layers once more in 8-bit integers for long prompts.
+            decoder with 8- or 4-bit weights in blocks, and 8 bits for its output layer in both, the vision encoder in
+            8-bit integers (4 bits lose too much), and the decoder's layers once more in 8-bit integers for long
+            prompts.
         rounding: With "int8" and "int4" only: how the decoder's weights are rounded; None is `ROUNDING`'s.
         store_fp16: With fp32 only: store weights as float16 and compute in float32.
         rounding_tolerance: Of `store_fp16`: largest change of any one weight that is accepted. The default accepts
