@@ -279,13 +279,13 @@ def _seconds(work: Any) -> float:
 # What is measured
 
 
-def prepare(work: Path, precision: str) -> None:
-    """Makes what is missing: the stand-in, its export, and for int4 a bundle around it."""
+def prepare(work: Path, precision: str, *, bundle: bool = True) -> None:
+    """Makes what is missing: the stand-in, its export, and for int4 a bundle around it, unless none is wanted."""
     from concurrent.futures import ProcessPoolExecutor
 
     work.mkdir(parents=True, exist_ok=True)
     steps = [(work / "standin", _make_standin), (work / precision / "vlm.json", _make_vlm)]
-    if precision == "int4":
+    if precision == "int4" and bundle:
         steps.append((work / "bundle", _make_bundle))
     for made, make in steps:
         if not made.exists():

@@ -1,0 +1,29 @@
+"""The benchmark of other runtimes, with a small network and those sides that the tests have."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.peers import __main__ as peers
+from benchmarks.standin import write_standin
+
+pytestmark = pytest.mark.slow  # exports a network
+
+
+def test_each_side_describes_and_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_standin(tmp_path / "work" / "standin", "small")
+    sides = ["pydeper, ONNX Runtime", "transformers, bfloat16"]
+    report = tmp_path / "results"
+    command = ["peers", "--work", str(tmp_path / "work"), "--rounds", "2", "--tokens", "4", "--threads", "1"]
+    monkeypatch.setattr("sys.argv", [*command, "--sides", *sides, "--report", str(report)])
+    peers.main()
+    assert capsys.readouterr().out.count("transformers, bfloat16") == 2
+    written = json.loads((report / "peers.json").read_text())
+    assert list(written["results"]) == sides
+    for figures in written["results"].values():
+        assert all(figures[measure]["value"] > 0 for measure in peers.MEASURES)
+        parts = figures["image s"]["value"] + figures["prompt s"]["value"]
+        assert figures["first token s"]["value"] == pytest.approx(parts, rel=0.5)
