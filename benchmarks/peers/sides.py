@@ -86,21 +86,27 @@ class OpenVINOGenAI:
         )
 
 
-class PlainTransformers(Transformers):
-    """transformers in bfloat16."""
+class PlainTransformers:
+    """transformers in bfloat16.
+
+    Args:
+        work: The work folder.
+        threads: CPU threads.
+        tokens: How many tokens are written after the first one.
+    """
 
     def __init__(self, work: Path, threads: int, tokens: int) -> None:
-        super().__init__(work, threads, "bfloat16")
-        self._soft = soft_token(self.steered.config.hidden_size)
+        self._model = Transformers(work, threads, "bfloat16")
+        self._soft = soft_token(self._model.steered.config.hidden_size)
         self._tokens = tokens
 
-    def describe(self, image: Path) -> dict[str, float]:  # type: ignore[override]
+    def describe(self, image: Path) -> dict[str, float]:
         """Seconds for the image and for the prompt, and tokens a second after them."""
-        tokens = self.tokens(image, self._soft)
+        tokens = self._model.tokens(image, self._soft)
         first, _ = timed(lambda: next(tokens))
         more, _ = timed(lambda: [next(tokens) for _ in range(self._tokens)])
         picture = Image.open(image).convert("RGB")
-        vision, _ = timed(lambda: self.steered.image_features([picture]))
+        vision, _ = timed(lambda: self._model.steered.image_features([picture]))
         return {
             "first token s": first,
             "image s": vision,
