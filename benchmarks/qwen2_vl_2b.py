@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.measuring.sides import SPAWN, Side, peak_gib
+from benchmarks.measuring.timing import seconds, timed
 from pydeper.atomic import atomic_path
 from pydeper.speed.compare import LARGE_PAGES
 
@@ -111,9 +111,7 @@ class Ours:
     def __init__(self, bundle: Path, threads: int) -> None:
         from pydeper import DeperModel, Persona
 
-        began = time.perf_counter()
-        self.model = DeperModel.from_pretrained(bundle, device="cpu", threads=threads)
-        self.load_seconds = time.perf_counter() - began
+        self.load_seconds, self.model = timed(lambda: DeperModel.from_pretrained(bundle, device="cpu", threads=threads))
         rng = np.random.default_rng(0)
         encoder = self.model.config.persona_encoder
         self.personas = [
@@ -133,11 +131,11 @@ class Ours:
     def describe(self, image: Path, number: int) -> dict[str, float]:
         """From the file to the first token; again for somebody else; and TOKENS more of that."""
         one, other = self.personas[number % PERSONAS], self.personas[(number + 1) % PERSONAS]
-        first = _seconds(lambda: self.model.describe(image, one, max_new_tokens=1))
+        first = seconds(lambda: self.model.describe(image, one, max_new_tokens=1))
         seen = self.model.encode_image(image)
-        second = _seconds(lambda: self.model.describe(seen, other, max_new_tokens=1))
-        more = _seconds(lambda: self.model.describe(seen, other, max_new_tokens=1 + TOKENS))
-        vision = _seconds(lambda: self.model._vlm.encode_image(Image.open(image).convert("RGB")))
+        second = seconds(lambda: self.model.describe(seen, other, max_new_tokens=1))
+        more = seconds(lambda: self.model.describe(seen, other, max_new_tokens=1 + TOKENS))
+        vision = seconds(lambda: self.model._vlm.encode_image(Image.open(image).convert("RGB")))
         return {
             "first token s": first,
             "of which vision s": vision,
@@ -148,9 +146,9 @@ class Ours:
     def eight(self, image: Path) -> tuple[float, float]:
         """Seconds for one persona, and for PERSONAS; the image is read anew for both."""
         self.model.clear_image_cache()
-        one = _seconds(lambda: self.model.describe(image, self.personas[0], max_new_tokens=TOKENS))
+        one = seconds(lambda: self.model.describe(image, self.personas[0], max_new_tokens=TOKENS))
         self.model.clear_image_cache()
-        return one, _seconds(lambda: self.model.describe_each(image, self.personas, max_new_tokens=TOKENS))
+        return one, seconds(lambda: self.model.describe_each(image, self.personas, max_new_tokens=TOKENS))
 
     def bandwidth(self) -> float:
         """GB/s at which all threads together read memory that is in no cache."""
@@ -158,7 +156,7 @@ class Ours:
 
         parts = np.array_split(np.ones(1 << 27), self.threads)  # 1 GiB
         with ThreadPoolExecutor(self.threads) as pool:
-            took = min(_seconds(lambda: list(pool.map(np.sum, parts))) for _ in range(4))
+            took = min(seconds(lambda: list(pool.map(np.sum, parts))) for _ in range(4))
         return 8 * (1 << 27) / took / 1e9
 
     def bytes_per_token(self) -> float:
@@ -203,14 +201,12 @@ class Transformers:
         model.requires_grad_(True)
 
     def describe(self, image: Path, soft: np.ndarray) -> dict[str, float]:
-        began = time.perf_counter()
         tokens = self.tokens(image, soft)
-        next(tokens)
-        first = time.perf_counter() - began
+        first = seconds(lambda: next(tokens))
         count = TOKENS // 4  # as good a median, in less time
-        more = _seconds(lambda: [next(tokens) for _ in range(count)])
+        more = seconds(lambda: [next(tokens) for _ in range(count)])
         picture = Image.open(image).convert("RGB")
-        vision = _seconds(lambda: self.steered.image_features([picture]))
+        vision = seconds(lambda: self.steered.image_features([picture]))
         return {"first token s": first, "of which vision s": vision, "tokens/s": count / more}
 
     def peak(self) -> float:
@@ -268,12 +264,6 @@ def _in_a_process(work: Any, bundle: Path, options: argparse.Namespace) -> tuple
 
     with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
         return pool.submit(work, bundle, options.threads, photograph(options.work, 300)).result()
-
-
-def _seconds(work: Any) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 # What is measured

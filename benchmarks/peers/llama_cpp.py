@@ -1,7 +1,6 @@
 """llama.cpp with the stand-in's language model, in its own 4-bit formats. Its image encoder is not run."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.measuring.timing import seconds, timed
 from pydeper.atomic import atomic_path
 
 FORMATS = ("Q4_0", "Q4_K_M")
@@ -46,13 +46,13 @@ class LlamaCpp:
         """Seconds for the prompt, and tokens a second after it."""
         api = self._api
         api.llama_memory_clear(api.llama_get_memory(self._context), True)
-        began = time.perf_counter()
-        chosen = self._next(self._prompt)
-        prompt = time.perf_counter() - began
-        began = time.perf_counter()
+        prompt, chosen = timed(lambda: self._next(self._prompt))
+        more = seconds(lambda: self._write(chosen))
+        return {"prompt s": prompt, "tokens/s": self._tokens / more}
+
+    def _write(self, chosen: int) -> None:
         for _ in range(self._tokens):
             chosen = self._next([chosen])
-        return {"prompt s": prompt, "tokens/s": self._tokens / (time.perf_counter() - began)}
 
     def _next(self, tokens: list[int]) -> int:
         """The most probable token after some more."""

@@ -1,13 +1,12 @@
 """The sides that see an image: pydeper on both of its runtimes, OpenVINO GenAI, and transformers."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.measuring.timing import timed
 from benchmarks.qwen2_vl_2b import STYLE, Transformers, described
 from pydeper.runtime.target import Runtime
 
@@ -118,10 +117,3 @@ class PlainTransformers:
 def soft_token(size: int) -> np.ndarray:
     """A persona's, as far as time is concerned."""
     return (np.random.default_rng(0).standard_normal(size) * 0.6).astype(np.float32)
-
-
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what came of it."""
-    began = time.perf_counter()
-    found = work()
-    return time.perf_counter() - began, found
