@@ -44,7 +44,8 @@ from training.stages.stage1 import Stage1Task
 from training.stages.stage2 import Stage2Task
 from training.tiny import make
 from training.tiny.config import TinyConfig
-from training.tiny.world.people import draw_samples
+from training.tiny.vlm import build_vlm
+from training.tiny.world.people import draw_samples, simulate_people
 from training.vlm.steered_vlm import SteeredVLM
 
 _CONFIGS = Path(__file__).parents[1] / "training" / "configs"
@@ -188,14 +189,14 @@ class PlainDescriptionLoss:
 def tiny_parts(batch: int, folder: Path) -> Parts:
     """The built-in model's sizes with random weights, and its simulated people."""
     config = load_config(TinyConfig, _CONFIGS / "tiny.toml")
-    vlm = make.build_vlm(config)
+    vlm = build_vlm(config)
     sizes = config.image_encoder
     backbone = DINOv3ConvNextModel(
         DINOv3ConvNextConfig(
             hidden_sizes=list(sizes.hidden_sizes), depths=list(sizes.depths), image_size=sizes.image_size
         )
     )
-    viewers = make.simulate_people(attrs.evolve(config.viewers, groups=8), 0).seen
+    viewers = simulate_people(attrs.evolve(config.viewers, groups=8), 0).seen
     samples = [sample for i, viewer in enumerate(viewers) for sample in draw_samples(viewer, 2 + batch // 32, 0, i)]
     preprocessing = make.persona_config(config)
     return assemble(config.network, config.stage1, config.stage2, vlm, backbone, samples, preprocessing, batch, folder)

@@ -22,8 +22,9 @@ from training.network.image_encoder import ImageEncoder
 from training.network.persona_encoder import PersonaEncoder
 from training.network.text_table import TextTable
 from training.outputs import exists, output_folder
-from training.tiny import make
+from training.tiny import make, steps
 from training.tiny.config import TinyConfig
+from training.tiny.vlm import build_vlm, tokenizer_of
 from training.vlm.steered_vlm import SteeredVLM
 
 VLM, IMAGE_ENCODER = "vlm", "image-encoder"
@@ -33,7 +34,7 @@ def export_parts(config: TinyConfig, bundle: Path, out: Path) -> None:
     """Writes the frozen parts of the built-in model, each twice.
 
     In the layout of transformers, as `vlm` and `image_encoder` of a training's configuration name them: OUT/vlm and
-    OUT/image-encoder. And as the finished first three steps of `python -m training tiny`, so that with `--out OUT` that
+    OUT/image-encoder. And as the finished pre-trainings of `python -m training tiny`, so that with `--out OUT` that
     command, and `table`, `recipe` and `curve`, train on from them.
 
     Args:
@@ -46,7 +47,7 @@ def export_parts(config: TinyConfig, bundle: Path, out: Path) -> None:
     """
     if exists(out):
         raise BundleError(f"{out}: exists already; remove it, or choose another --out")
-    vlm = make.build_vlm(config)
+    vlm = build_vlm(config)
     encoder = make.build_image_encoder(config)
     try:
         restore(vlm.model, _vlm_arrays(bundle / "vlm"), lambda: _exported_vlm(vlm.model), _folded(vlm.model))
@@ -61,12 +62,16 @@ def export_parts(config: TinyConfig, bundle: Path, out: Path) -> None:
         folder = Path(temporary) / "parts"
         _save_vlm(vlm, folder / VLM)
         _save_image_encoder(encoder, folder / IMAGE_ENCODER)
-        for step, part, module, steps in (
-            (make.VISION, "encoder", vlm.model.model.visual, config.vision.steps),
-            (make.LANGUAGE, "language", vlm.model.model.language_model, config.language.steps),
-            (make.IMAGE_ENCODER, "encoder", encoder, config.encoder.steps),
+        tower = nn.ModuleDict({"encoder": vlm.model.model.visual})
+        language = nn.ModuleDict({"language": vlm.model.model.language_model})
+        for step, state, pretraining in (
+            (steps.VISION, tower, config.vision),
+            (steps.LANGUAGE, language, config.language),
+            (steps.LARGER_VISION, tower, config.larger_vision),
+            (steps.LARGER_LANGUAGE, language, config.larger_language),
+            (steps.IMAGE_ENCODER, nn.ModuleDict({"encoder": encoder}), config.encoder),
         ):
-            save_finished(folder / step, nn.ModuleDict({part: module}), steps, origin)
+            save_finished(folder / step, state, pretraining.steps, origin)
         folder.rename(out)
 
 
@@ -88,7 +93,7 @@ def _folded(model: Qwen2VLForConditionalGeneration) -> list[Tensor]:
 
 def _exported_encoder(config: TinyConfig, encoder: DINOv3ConvNextModel) -> dict[str, np.ndarray]:
     rest = PersonaEncoder(config.network).eval()
-    table = TextTable(torch.zeros(make.tokenizer_of(config).get_vocab_size(), config.network.text_channels))
+    table = TextTable(torch.zeros(tokenizer_of(config).get_vocab_size(), config.network.text_channels))
     with tempfile.TemporaryDirectory(prefix="pydeper-parts-") as temporary:
         path = Path(temporary) / PERSONA_ENCODER
         size = config.image_encoder.image_size

@@ -12,7 +12,9 @@ from pydeper.bundle.config import BundleConfig
 from pydeper.readers import write_samples
 from training.seeding import step_generator
 from training.tiny.config import TinyConfig
-from training.tiny.make import NAME, PROMPTS, Seeds, TrainedModel, persona_config, seed_of
+from training.tiny.make import TrainedModel, persona_config
+from training.tiny.steps import Seeds, seed_of
+from training.tiny.vlm import NAME, PROMPTS
 from training.tiny.world.people import SUPPORT, People, draw_samples
 from training.tiny.world.rendering import render
 from training.tiny.world.sampling import Layout, sample_scene

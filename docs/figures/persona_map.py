@@ -11,7 +11,7 @@ from docs.figures.drawing import Drawing
 from pydeper import DeperModel
 from training.config import load_config
 from training.tiny.config import TinyConfig
-from training.tiny.make import Seeds, seed_of
+from training.tiny.steps import Seeds, seed_of
 from training.tiny.world.people import simulate_people
 from training.tiny.world.viewers import ORDERS
 

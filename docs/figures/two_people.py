@@ -16,7 +16,7 @@ from pydeper.samples.overlay import draw_trajectory
 from training.config import load_config
 from training.seeding import step_generator
 from training.tiny.config import TinyConfig
-from training.tiny.make import Seeds, seed_of
+from training.tiny.steps import Seeds, seed_of
 from training.tiny.world.rendering import render
 from training.tiny.world.scenes import Scene
 from training.tiny.world.viewers import DWELLS, Viewer, sample_viewers

@@ -20,6 +20,7 @@ from training.network import Adapter
 from training.paths import CONFIGS
 from training.tiny import make
 from training.tiny.config import TinyConfig
+from training.tiny.vlm import build_vlm, pretrain_vlm
 from training.vlm.steered_vlm import SteeredVLM
 
 BUNDLE = BUILTIN / "tiny"
@@ -75,14 +76,14 @@ def test_the_parts_are_those_of_the_built_in_model(tmp_path: Path) -> None:
     config = load_config(TinyConfig, CONFIGS / "tiny.toml", steps[1:])
 
     # Exported again, the VLM's files are the bundle's to the last byte.
-    vlm = make.build_vlm(config)
+    vlm = build_vlm(config)
     loaded = type(vlm.model).from_pretrained(parts / "vlm")
     export_vlm(loaded, tmp_path / "vlm", store_fp16=True)
     for file in (BUNDLE / "vlm").iterdir():
         assert (tmp_path / "vlm" / file.name).read_bytes() == file.read_bytes(), file.name
 
     # And the recipe takes them for its own, rounded as it rounds.
-    trained: SteeredVLM = make.pretrain_vlm(config, parts)
+    trained: SteeredVLM = pretrain_vlm(config, parts)
     loaded_weights = dict(loaded.named_parameters())
     for name, weight in trained.model.named_parameters():
         assert torch.equal(weight, loaded_weights[name].half().float()), name

@@ -20,9 +20,10 @@ from training.evaluation.scores import METRICS
 from training.network.adapter import Adapter
 from training.network.deper import Deper
 from training.preparation.splits import TRAIN
-from training.tiny import make, table, table_scores
+from training.tiny import table, table_scores
 from training.tiny.config import TinyConfig
 from training.tiny.evaluation import MAX_NEW_TOKENS, STYLE, TOKENIZER
+from training.tiny.steps import Seeds, seed_of
 from training.tiny.world.people import simulate_people
 
 _FROZEN = ("seed", "vlm", "vision", "language", "viewers", "image_encoder", "encoder")
@@ -56,7 +57,7 @@ def support_curve(
     config = load_config(TinyConfig, config_file, changes)
     # As many for a curve of fewer points, so that its draws are the same.
     viewers = attrs.evolve(config.viewers, support=max(*support.COUNTS, *(settings.counts or ())), support_draws=1)
-    people = simulate_people(viewers, make.seed_of(config, make.Seeds.VIEWERS))
+    people = simulate_people(viewers, seed_of(config, Seeds.VIEWERS))
     unseen = [_in_dataset(person) for person in table.evaluated_people(people) if not person.seen]
     settings = attrs.evolve(settings, style=STYLE, max_new_tokens=MAX_NEW_TOKENS)
     identity = {"seed of the world": config.seed, "viewers": attrs.asdict(viewers)}

@@ -12,7 +12,8 @@ class VLMSizes:
     """Sizes of the tiny Qwen2-VL.
 
     `image_side` is the side in pixels of the square that has as many pixels as any picture is scaled to, whatever its
-    shape; `close_up_side` that of the small pictures at which the vision tower begins.
+    shape; `first_image_side` is the same while the first pre-trainings run, and `close_up_side` is the side of the
+    small pictures at which the vision tower begins.
     """
 
     hidden_size: int = 256
@@ -24,7 +25,8 @@ class VLMSizes:
     vision_depth: int = 6
     vision_heads: int = 4
     patch_size: int = 12
-    image_side: int = 168
+    image_side: int = 216
+    first_image_side: int = 168
     close_up_side: int = 96
     vocab_size: int = 700
 
@@ -47,6 +49,9 @@ class Pretraining:
         batch_size: Scenes or descriptions in a step.
         learning_rate: Peak rate of AdamW.
         muon_learning_rate: Peak rate of Muon, which trains the matrices of hidden layers.
+        heads_warmup: So many steps, the first ones, in which gradients stop at the heads that read what is learned.
+            These heads are new in every pre-training, and their first gradients would undo what an earlier one has
+            taught (cf. Kumar et al. 2022, "Fine-tuning can distort pretrained features").
         bfloat16: Whether matrices are multiplied in bfloat16: faster on processors with instructions for it (AVX-512
             BF16, AMX), more slowly on others.
     """
@@ -55,6 +60,7 @@ class Pretraining:
     batch_size: int = attrs.field(default=32, validator=positive)
     learning_rate: float = attrs.field(default=2e-3, validator=positive)
     muon_learning_rate: float = attrs.field(default=6e-3, validator=not_negative)
+    heads_warmup: int = attrs.field(default=0, validator=not_negative)
     bfloat16: bool = False
 
 
@@ -63,8 +69,8 @@ class VisionPretraining(Pretraining):
     """The pre-training of an image encoder on scenes that are drawn for every step.
 
     Attributes:
-        close_ups: So many steps, the first ones, look at small pictures of one or two objects. These cost less, so a
-            batch has four times as many of them.
+        close_ups: So many steps, the first ones, and then every fourth one look at small pictures of one or two
+            objects. These cost less, so a batch has four times as many of them. 0: no step does.
     """
 
     close_ups: int = attrs.field(default=0, validator=not_negative)
@@ -123,6 +129,8 @@ class TinyConfig:
     image_encoder: ImageEncoderSizes
     vision: VisionPretraining
     language: LanguagePretraining
+    larger_vision: VisionPretraining
+    larger_language: LanguagePretraining
     encoder: VisionPretraining
     viewers: ViewersConfig
     network: NetworkConfig

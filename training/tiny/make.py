@@ -4,198 +4,50 @@ Every step keeps its checkpoints in a folder of its own and is skipped when it i
 resumes from its last checkpoint. `python -m export tiny` makes the bundle.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
-import numpy as np
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
-from pydeper.bundle.config import ImageEncoderInfo, PersonaEncoderConfig, Prompts, PromptStyle, VisionConfig
+from pydeper.bundle.config import ImageEncoderInfo, PersonaEncoderConfig
 from pydeper.persona.preprocess import persona_pixels
-from pydeper.vlm.image_patches import image_patches, resized_shape
-from training.config import OptimisationConfig
 from training.data.encoded import encode_dataset
 from training.errors import TrainingError
 from training.loop.checkpoints import is_finished, load_state
-from training.loop.train import Task, train
+from training.loop.train import train
 from training.network.adapter import Adapter
 from training.network.image_encoder import ImageEncoder
 from training.network.persona_encoder import PersonaEncoder
 from training.network.text_table import TextTable
 from training.stages.stage1 import Stage1Task
 from training.stages.stage2 import Stage2Task
-from training.tiny.config import Pretraining, TinyConfig
-from training.tiny.pretraining.dense_targets import TARGETS, THINGS
-from training.tiny.pretraining.initialisation import initialise_linear_layers
-from training.tiny.pretraining.language import LanguageTask, see_scenes
-from training.tiny.pretraining.vision import (
-    DrawnScenes,
-    Level,
-    Preprocess,
-    VisionTask,
-    encoder_tokens,
-    initialise_tower,
-    tower_tokens,
+from training.tiny.config import TinyConfig
+from training.tiny.pretraining.dense_targets import THINGS
+from training.tiny.pretraining.vision import DrawnScenes, Level, VisionTask, encoder_tokens
+from training.tiny.steps import (
+    IMAGE_ENCODER,
+    LANGUAGE,
+    LARGER_LANGUAGE,
+    LARGER_VISION,
+    STAGE1,
+    STAGE2,
+    VISION,
+    Seeds,
+    pretrain,
+    round_to_half,
+    seed_of,
+    stack,
 )
-from training.tiny.tokenizer import build_tokenizer
+from training.tiny.vlm import pretrain_vlm
 from training.tiny.world.people import People, simulate_people
 from training.tiny.world.rendering import render
 from training.tiny.world.scenes import Scene
-from training.tiny.world.viewers import said_words
-from training.vlm.steered_vlm import SteeredVLM, vision_config, vlm_config
+from training.vlm.steered_vlm import SteeredVLM
 
-NAME = "tiny"
-# The folders of the steps, in their order.
-VISION, LANGUAGE, IMAGE_ENCODER, STAGE1, STAGE2 = "1-vision", "2-language", "3-image-encoder", "4-stage-1", "5-stage-2"
-PROMPTS = Prompts(
-    system="You describe drawings.",
-    styles={
-        "description": PromptStyle(
-            with_persona="Write a description of this photo in the style of <subj>",
-            without_persona="Write a description of this photo",
-        )
-    },
-)
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as DINOv3
-
-
-class Seeds:
-    """Offsets that keep the random streams of the steps apart."""
-
-    VISION_SCENES, LANGUAGE_SCENES, ENCODER_SCENES, VIEWERS, SAMPLES, TEST_SCENES, SUPPORT = range(1, 8)
-    VISION, LANGUAGE, ENCODER, STAGE1, STAGE2 = range(11, 16)
-
-
-def seed_of(config: TinyConfig, offset: int) -> int:
-    """The seed of one random stream."""
-    return config.seed * 1000 + offset
-
-
-# --- the VLM
-
-
-def tokenizer_of(config: TinyConfig) -> Tokenizer:
-    """The tiny tokenizer: words of the tiny world and of the prompts are single tokens."""
-    style = PROMPTS.styles["description"]
-    texts = [*said_words(), f"system\n{PROMPTS.system}", "user\n", "assistant\n", *style.with_persona.split("<subj>")]
-    return build_tokenizer(texts * 20, config.vlm.vocab_size)
-
-
-def build_vlm(config: TinyConfig) -> SteeredVLM:
-    """The tiny VLM with random weights."""
-    sizes, tokenizer = config.vlm, tokenizer_of(config)
-    torch.manual_seed(seed_of(config, Seeds.LANGUAGE))
-    model = Qwen2VLForConditionalGeneration(
-        Qwen2VLConfig(
-            text_config={
-                "vocab_size": tokenizer.get_vocab_size(),
-                "hidden_size": sizes.hidden_size,
-                "intermediate_size": sizes.intermediate_size,
-                "num_hidden_layers": sizes.layers,
-                "num_attention_heads": sizes.heads,
-                "num_key_value_heads": sizes.key_value_heads,
-                "max_position_embeddings": 1024,
-                "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [8, 12, 12]},
-                "bos_token_id": tokenizer.token_to_id("<|endoftext|>"),
-                "eos_token_id": tokenizer.token_to_id("<|im_end|>"),
-                "tie_word_embeddings": True,
-            },
-            vision_config={
-                "depth": sizes.vision_depth,
-                "embed_dim": sizes.vision_width,
-                "num_heads": sizes.vision_heads,
-                "hidden_size": sizes.hidden_size,
-                "patch_size": sizes.patch_size,
-            },
-            image_token_id=tokenizer.token_to_id("<|image_pad|>"),
-            vision_start_token_id=tokenizer.token_to_id("<|vision_start|>"),
-            vision_end_token_id=tokenizer.token_to_id("<|vision_end|>"),
-            tie_word_embeddings=True,
-        )
-    )
-    initialise_tower(model.model.visual)
-    language = model.model.language_model
-    initialise_linear_layers(language, sizes.layers, ("o_proj", "down_proj"))
-    # Attention in plain products: backwards, PyTorch's fused kernel takes about three times as long on a CPU.
-    language.set_attn_implementation("eager")
-    image = attrs.evolve(
-        vision_config(model.config, None),
-        # The shape of a picture is kept; a little room above the area lets a square have its whole side.
-        min_pixels=sizes.image_side**2 * 3 // 4,
-        max_pixels=(sizes.image_side + 2) ** 2,
-    )
-    described = vlm_config(model.config, tokenizer, image, base_model=f"{NAME} (drawn scenes only)")
-    return SteeredVLM(model, tokenizer, described, PROMPTS)
-
-
-def pretrain_vlm(config: TinyConfig, folder: Path) -> SteeredVLM:
-    """Steps 1 and 2: the vision tower, then the language side. Returns the frozen VLM, its weights exact in float16."""
-    vlm = build_vlm(config)
-    tower = vlm.model.model.visual.requires_grad_(True)
-    # The layers that begin locally find the objects; that leaves the others to compare them.
-    levels = (
-        Level(config.vlm.hidden_size, tuple(TARGETS)),
-        Level(config.vlm.vision_width, ("colour", "centre"), finer=vlm.config.vision.merge_size),
-    )
-    _pretrain(
-        config.vision,
-        folder / VISION,
-        seed_of(config, Seeds.VISION),
-        tower,
-        "encoder",
-        lambda: VisionTask(
-            name="vision tower",
-            encoder=tower,
-            features=tower_tokens,
-            scenes=DrawnScenes(
-                preprocess=_patches_of(vlm.config.vision, config.vlm.close_up_side),
-                levels=levels,
-                batch_size=config.vision.batch_size,
-                close_ups=config.vision.close_ups,
-                seed=seed_of(config, Seeds.VISION_SCENES),
-            ),
-            learning_rate=config.vision.learning_rate,
-            bfloat16=config.vision.bfloat16,
-        ),
-    )
-    tower.requires_grad_(False)
-    language = vlm.model.model.language_model
-    _pretrain(
-        config.language,
-        folder / LANGUAGE,
-        seed_of(config, Seeds.LANGUAGE),
-        language,
-        "language",
-        lambda: LanguageTask(
-            vlm=vlm,
-            seen=see_scenes(vlm, config.language.scenes, seed_of(config, Seeds.LANGUAGE_SCENES)),
-            batch_size=config.language.batch_size,
-            learning_rate=config.language.learning_rate,
-            seed=seed_of(config, Seeds.LANGUAGE),
-            bfloat16=config.language.bfloat16,
-        ),
-    )
-    round_to_half(vlm.model)
-    vlm.model.requires_grad_(False)
-    return vlm
-
-
-def _patches_of(config: VisionConfig, close_up_side: int) -> Preprocess:
-    """Scenes as patches: close-ups at a size of their own, others at that to which the VLM scales such pictures."""
-
-    def preprocess(scenes: Sequence[Scene], canvas: tuple[float, float], close: bool) -> tuple[Tensor, tuple[int, int]]:
-        width, height = canvas
-        # One size for all: drawn scenes of one shape may differ by a pixel.
-        size = (close_up_side,) * 2 if close else resized_shape(round(1000 * height), round(1000 * width), config)
-        fixed = attrs.evolve(config, image_size=size)
-        token = config.patch_size * config.merge_size
-        return _stack(image_patches(render(scene), fixed)[0] for scene in scenes), (size[0] // token, size[1] // token)
-
-    return preprocess
 
 
 def build_image_encoder(config: TinyConfig) -> DINOv3ConvNextModel:
@@ -213,14 +65,14 @@ def build_image_encoder(config: TinyConfig) -> DINOv3ConvNextModel:
 
 
 def pretrain_image_encoder(config: TinyConfig, folder: Path) -> DINOv3ConvNextModel:
-    """Step 3: the persona encoder's frozen image encoder. Returns it with weights exact in float16."""
+    """Step 5: the persona encoder's frozen image encoder. Returns it with weights exact in float16."""
     sizes, encoder = config.image_encoder, build_image_encoder(config)
     side = sizes.image_size // 32
 
     def pixels(scenes: Sequence[Scene], _canvas: tuple[float, float], _close: bool) -> tuple[Tensor, tuple[int, int]]:
-        return _stack(persona_pixels(render(scene), persona_config(config)) for scene in scenes), (side, side)
+        return stack(persona_pixels(render(scene), persona_config(config)) for scene in scenes), (side, side)
 
-    _pretrain(
+    pretrain(
         config.encoder,
         folder / IMAGE_ENCODER,
         seed_of(config, Seeds.ENCODER),
@@ -238,6 +90,7 @@ def pretrain_image_encoder(config: TinyConfig, folder: Path) -> DINOv3ConvNextMo
                 seed=seed_of(config, Seeds.ENCODER_SCENES),
             ),
             learning_rate=config.encoder.learning_rate,
+            heads_warmup=config.encoder.heads_warmup,
             bfloat16=config.encoder.bfloat16,
         ),
     )
@@ -306,6 +159,8 @@ def load_trained(config: TinyConfig, folder: Path) -> TrainedModel:
     steps = {
         VISION: config.vision.steps,
         LANGUAGE: config.language.steps,
+        LARGER_VISION: config.larger_vision.steps,
+        LARGER_LANGUAGE: config.larger_language.steps,
         IMAGE_ENCODER: config.encoder.steps,
         STAGE1: config.stage1.steps,
         STAGE2: config.stage2.steps,
@@ -334,38 +189,3 @@ def load_trained(config: TinyConfig, folder: Path) -> TrainedModel:
 def text_table_of(vlm: SteeredVLM) -> TextTable:
     """A copy of the VLM's input embeddings, which the persona encoder reads descriptions with."""
     return TextTable(vlm.model.get_input_embeddings().weight.detach().clone())
-
-
-# --- shared
-
-
-def _pretrain(
-    config: Pretraining,
-    folder: Path,
-    seed: int,
-    module: torch.nn.Module,
-    part: str,
-    task: Callable[[], Task],
-) -> None:
-    """Runs a pre-training; if it is finished, loads `module`, which is this part of its state, and draws nothing."""
-    if is_finished(folder, config.steps):
-        load_state(folder, module, part)
-        return
-    optimisation = OptimisationConfig(
-        steps=config.steps,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        muon_learning_rate=config.muon_learning_rate,
-    )
-    train(task(), optimisation, seed, folder)
-
-
-def round_to_half(module: torch.nn.Module) -> None:
-    """Rounds all weights to values that float16 holds exactly, so that storing them as float16 loses nothing."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(parameter.half().float())
-
-
-def _stack(arrays: Iterable[np.ndarray]) -> Tensor:
-    return torch.stack([torch.from_numpy(array) for array in arrays])

@@ -53,6 +53,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         "an eighth of the people, one of each group": Variant(people=_one_of_each_group),
         "sinusoids for kinematics": Variant(("network.kinematics=false",)),
         "AdamW for Muon": Variant(("stage1.muon_learning_rate=0",)),
+        "dropout of 0.1": Variant(("network.dropout=0.1",)),
         "no contrast": Variant(("stage1.contrastive_weight=0", "stage2.contrastive_weight=0")),
         "no modality dropout": Variant(("stage1.modality_dropout=0", "stage2.modality_dropout=0")),
     }

@@ -39,7 +39,9 @@ from training.tiny import make
 from training.tiny.config import TinyConfig
 from training.tiny.evaluation import MAX_NEW_TOKENS, STYLE, TOKENIZER
 from training.tiny.pretraining.language import trait_tokens
+from training.tiny.steps import Seeds, seed_of
 from training.tiny.table_scores import CLS_SCORERS, report_names, write_tables
+from training.tiny.vlm import pretrain_vlm
 from training.tiny.world.people import People, simulate_people, support_samples
 from training.tiny.world.viewers import Viewer
 from training.vlm.steered_vlm import SteeredVLM
@@ -90,9 +92,9 @@ class World:
     @classmethod
     def make(cls, config: TinyConfig, frozen: Path) -> "World":
         """Loads the frozen parts from the folder of a `python -m training tiny`, or makes there what it lacks."""
-        vlm = make.pretrain_vlm(config, frozen)
+        vlm = pretrain_vlm(config, frozen)
         image_encoder = ImageEncoder(make.pretrain_image_encoder(config, frozen))
-        people = simulate_people(config.viewers, make.seed_of(config, make.Seeds.VIEWERS))
+        people = simulate_people(config.viewers, seed_of(config, Seeds.VIEWERS))
         evaluated = evaluated_people(people)
 
         def encode(samples: Sequence[Sample]) -> EncodedDataset:
@@ -244,7 +246,7 @@ def _prompt_inputs(world: World, config: TinyConfig, seed: int, own: Path) -> Pr
 
 def train_deper(world: World, config: TinyConfig, seed: int, folder: Path) -> tuple[Deper, Adapter]:
     """Trains DEPER, both stages, or goes on where an interrupted run left off."""
-    first, second = (seed * 1000 + make.seed_of(config, stage) for stage in (make.Seeds.STAGE1, make.Seeds.STAGE2))
+    first, second = (seed * 1000 + seed_of(config, stage) for stage in (Seeds.STAGE1, Seeds.STAGE2))
     stage1 = Stage1Task(config.network, config.stage1, world.training, world.text_table, first)
     train(stage1, config.stage1, first, folder / "stage-1")
     stage2 = Stage2Task(stage1.deper, config.stage2, world.training, world.text_table, world.vlm, second)

@@ -10,7 +10,6 @@ from pydeper.vlm.prompt import rotary_positions
 from training.config import load_config
 from training.paths import CONFIGS
 from training.tiny.config import TinyConfig
-from training.tiny.make import build_vlm
 from training.tiny.pretraining.language import (
     STYLE,
     Answer,
@@ -20,6 +19,7 @@ from training.tiny.pretraining.language import (
     see_scenes,
     trait_tokens,
 )
+from training.tiny.vlm import build_vlm
 from training.tiny.world.sampling import CLEAR, Layout, sample_scene
 from training.tiny.world.scenes import Scene
 from training.tiny.world.viewers import PLAIN, sample_viewer
@@ -105,6 +105,27 @@ def test_the_pointer_learns_to_find_the_objects(vlm: SteeredVLM) -> None:
     moved = [(1 - x, 1 - y) for x, y in answers[0][0].centres]
     turned = [[attrs.evolve(answers[0][0], centres=tuple(moved))]]
     assert float(described_together_losses(vlm, pointer, seen, turned)["pointer right"].detach()) < 0.5
+
+
+def test_a_pointer_alone_teaches_the_language_side_nothing(vlm: SteeredVLM) -> None:
+    rng = np.random.default_rng(3)
+    scene = sample_scene(rng, CLEAR, (1.0, 1.0))
+    seen, answers = [torch.randn(5, 5, 128)], [answers_to(vlm, scene, rng)]
+    language = vlm.model.model.language_model.requires_grad_(True)
+
+    def gradient(seed: int, *, alone: bool) -> torch.Tensor:
+        torch.manual_seed(seed)
+        pointer = PointerHead(128)
+        vlm.model.zero_grad(set_to_none=True)
+        described_together_losses(vlm, pointer, seen, answers, pointer_alone=alone)["loss"].backward()
+        assert all(parameter.grad is not None for parameter in pointer.parameters())
+        gradient = language.layers[0].mlp.down_proj.weight.grad
+        assert gradient is not None
+        return gradient
+
+    # Which pointer it is makes no difference to the language side, unless it is taught by it.
+    torch.testing.assert_close(gradient(0, alone=True), gradient(1, alone=True))
+    assert not torch.allclose(gradient(0, alone=False), gradient(1, alone=False), rtol=0.1)
 
 
 def test_scenes_with_nothing_to_point_at(vlm: SteeredVLM) -> None:

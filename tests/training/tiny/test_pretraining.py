@@ -19,7 +19,13 @@ from training.tiny.pretraining.dense_targets import (
     dense_measures,
     dense_targets,
 )
-from training.tiny.pretraining.vision import initialise_tower, tower_tokens
+from training.tiny.pretraining.vision import (
+    DrawnScenes,
+    Level,
+    VisionTask,
+    initialise_tower,
+    tower_tokens,
+)
 from training.tiny.world.sampling import CLEAR, Layout, sample_scene
 from training.tiny.world.scenes import MAX_MENTIONED, ORDERS, SMALL
 
@@ -139,3 +145,20 @@ def test_heads_that_know_have_no_loss_and_heads_that_do_not_are_told_so() -> Non
     wrong = heads.losses(tokens.roll(17, dims=1), targets, measures)
     assert float(wrong["loss"]) > 10
     assert float(wrong["places in orders right"]) < 0.5
+
+
+def test_the_heads_gradients_stop_at_new_heads() -> None:
+    tower = _tower().requires_grad_(True)
+    scenes = DrawnScenes(
+        preprocess=lambda drawn, _canvas, _close: (_patches(len(drawn), (3, 4)), (3, 4)),
+        levels=(Level(48, ("shape", "centre")), Level(32, ("colour", "centre"), finer=2)),
+        batch_size=2,
+        close_ups=0,
+        seed=0,
+    )
+    task = VisionTask("tower", tower, tower_tokens, scenes, learning_rate=1e-3, heads_warmup=3)
+    for step, reached in ((2, False), (3, True)):
+        task.state.zero_grad(set_to_none=True)
+        task.losses(step, 0)["loss"].backward()
+        assert all(parameter.grad is not None for parameter in task.state["heads"].parameters())
+        assert any(parameter.grad is not None for parameter in tower.parameters()) is reached

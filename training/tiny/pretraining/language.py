@@ -78,6 +78,7 @@ class LanguageTask:
         batch_size: Pairs in a step.
         learning_rate: Peak rate of AdamW.
         seed: Seed of pairs and prompts.
+        heads_warmup: So many steps, the first ones, in which the pointer's gradients stop at the pointer.
         bfloat16: Whether matrices are multiplied in bfloat16.
         viewers: So many pairs share a scene.
     """
@@ -87,6 +88,7 @@ class LanguageTask:
     batch_size: int
     learning_rate: float
     seed: int
+    heads_warmup: int = 0
     bfloat16: bool = False
     viewers: int = 4
     name: str = "language"
@@ -121,7 +123,9 @@ class LanguageTask:
         ]
         features = [self.seen.features[scene] for scene in scenes]
         with torch.autocast(features[0].device.type, torch.bfloat16, enabled=self.bfloat16):
-            return described_together_losses(self.vlm, self.state["pointer"], features, answers)
+            return described_together_losses(
+                self.vlm, self.state["pointer"], features, answers, pointer_alone=step < self.heads_warmup
+            )
 
     def _answer(self, scene: Scene, viewer: Viewer, rng: np.random.Generator) -> "Answer":
         """What somebody says of a scene, and what they are asked.
@@ -183,7 +187,12 @@ class PointerHead(nn.Module):
 
 
 def described_together_losses(
-    vlm: SteeredVLM, pointer: PointerHead, features: Sequence[Tensor], answers: Sequence[Sequence[Answer]]
+    vlm: SteeredVLM,
+    pointer: PointerHead,
+    features: Sequence[Tensor],
+    answers: Sequence[Sequence[Answer]],
+    *,
+    pointer_alone: bool = False,
 ) -> dict[str, Tensor]:
     """The loss of several answers to each image, with the image in front of them only once.
 
@@ -195,6 +204,7 @@ def described_together_losses(
         pointer: Finds the next object by what the first half of the layers made of text and image.
         features: (rows, columns, hidden) of each image; all of one shape.
         answers: For each image, its prompts and answers.
+        pointer_alone: Whether the pointer's gradients stop at the pointer.
 
     Returns:
         "loss", a scalar in float32: the cross-entropies of the answers' tokens and of the pointer; and the latter's
@@ -248,14 +258,27 @@ def described_together_losses(
     if not pointed:
         return {"loss": said_loss}
     half = layers.hidden_states[(len(layers.hidden_states) - 1) // 2]
-    row, column, token = torch.tensor(pointed).T
     first = image.index(tokens.image)
-    scores = pointer(half[row, column], half[:, first : first + height * width][row]).float()
-    return {
-        "loss": said_loss + F.cross_entropy(scores, token),
-        "loss of answers": said_loss.detach(),
-        "pointer right": (scores.argmax(-1) == token).float().mean(),
-    }
+    pointer_loss, right = _pointer_loss(
+        pointer, half.detach() if pointer_alone else half, slice(first, first + height * width), pointed
+    )
+    return {"loss": said_loss + pointer_loss, "loss of answers": said_loss.detach(), "pointer right": right}
+
+
+def _pointer_loss(
+    pointer: PointerHead, hidden: Tensor, image: slice, pointed: Sequence[tuple[int, int, int]]
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of a pointer, and the fraction that is right.
+
+    Args:
+        pointer: The head.
+        hidden: (B, L, hidden) of a layer.
+        image: Where the image's tokens are in each row.
+        pointed: Row, column and the number of the image token that is wanted there.
+    """
+    row, column, token = torch.tensor(pointed).T
+    scores = pointer(hidden[row, column], hidden[:, image][row]).float()
+    return F.cross_entropy(scores, token), (scores.argmax(-1) == token).float().mean()
 
 
 def trait_ids(vlm: SteeredVLM, words: Sequence[str]) -> list[int]:

@@ -217,6 +217,7 @@ class VisionTask:
         features: Maps (encoder, pixels of a batch, its grid) to the (B, N, C) tokens of each level.
         scenes: What it is trained on.
         learning_rate: Peak rate of AdamW.
+        heads_warmup: So many steps, the first ones, in which gradients stop at the heads.
         bfloat16: Whether matrices are multiplied in bfloat16.
     """
 
@@ -225,6 +226,7 @@ class VisionTask:
     features: Callable[[Any, Tensor, tuple[int, int]], Sequence[Tensor]]
     scenes: DrawnScenes
     learning_rate: float
+    heads_warmup: int = 0
     bfloat16: bool = False
     state: nn.ModuleDict = attrs.field(init=False)
 
@@ -243,7 +245,8 @@ class VisionTask:
         """See `training.loop.train.Task`; what the last level tells is logged."""
         batch = self.scenes.batch(step, micro_batch)
         with torch.autocast(batch.pixels.device.type, torch.bfloat16, enabled=self.bfloat16):
-            tokens = self.features(self.encoder, batch.pixels, batch.grid)
+            with torch.set_grad_enabled(step >= self.heads_warmup):
+                tokens = self.features(self.encoder, batch.pixels, batch.grid)
             levels = [
                 heads.losses(*level)
                 for heads, *level in zip(self.state["heads"], tokens, batch.targets, batch.measures, strict=True)
