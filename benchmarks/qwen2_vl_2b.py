@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.measuring.limits import memory_bandwidth
 from benchmarks.measuring.sides import SPAWN, Side, peak_gib
 from benchmarks.measuring.timing import seconds, timed
 from pydeper.atomic import atomic_path
@@ -151,13 +152,7 @@ class Ours:
         return one, seconds(lambda: self.model.describe_each(image, self.personas, max_new_tokens=TOKENS))
 
     def bandwidth(self) -> float:
-        """GB/s at which all threads together read memory that is in no cache."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        parts = np.array_split(np.ones(1 << 27), self.threads)  # 1 GiB
-        with ThreadPoolExecutor(self.threads) as pool:
-            took = min(seconds(lambda: list(pool.map(np.sum, parts))) for _ in range(4))
-        return 8 * (1 << 27) / took / 1e9
+        return memory_bandwidth(self.threads)
 
     def bytes_per_token(self) -> float:
         """What a step reads: the decoder's weights, and keys and values of some 330 tokens."""

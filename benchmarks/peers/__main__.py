@@ -13,14 +13,16 @@ it. What is missing in the work folder, that of `benchmarks.qwen2_vl_2b`, is mad
 """
 
 import argparse
+import json
 import os
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from benchmarks.measuring.command import report_command
+from benchmarks.measuring.limits import image_operations, integer_throughput, memory_bandwidth, prompt_operations
 from benchmarks.measuring.sides import Side
 from benchmarks.peers.llama_cpp import FORMATS, LlamaCpp, write_model
 from benchmarks.peers.sides import OpenVINOGenAI, PlainTransformers, Pydeper
@@ -33,6 +35,7 @@ from pydeper.speed.machine import cpu
 from training.evaluation.report import check_reports, format_table, write_report
 
 NAME = "peers"
+IMAGE_TOKENS = 256
 PROMPT = 290  # tokens, those of the image among them
 MEASURES = ("first token s", "image s", "prompt s", "tokens/s")
 
@@ -55,7 +58,9 @@ def main() -> None:
     prepare(options.work, "int4", bundle=False)
     sides = {name: SIDES[name](options) for name in options.sides or SIDES}
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+    machine = []
     for number in range(options.rounds):
+        machine.append((integer_throughput(options.threads), memory_bandwidth(options.threads)))
         for name, start in sides.items():
             rounds[name].append(measured(start, options.work, number))
             print(format_table({name: medians(rounds[name])}), flush=True)
@@ -64,12 +69,14 @@ def main() -> None:
         "cpu": cpu(),
         "threads": options.threads,
         "model": "Qwen2-VL-2B, true sizes, random weights",
-        "picture": "448×448, 256 image tokens",
+        "picture": f"448×448, {IMAGE_TOKENS} image tokens",
+        "what the machine can do": limits(options.work, machine),
         "figures": f"medians of {options.rounds} rounds, each side alone in a new process",
         "command": report_command(
             "benchmarks.peers", parser, options, {"work": None, "threads": None, "optimum_python": None}
         ),
     }
+    print("; ".join(f"{key}: {value}" for key, value in facts.items()))
     if options.report is not None:
         write_report(options.report, NAME, rows, title="Qwen2-VL-2B in other runtimes, on one machine", facts=facts)
 
@@ -131,6 +138,20 @@ def measured(start: Start, work: Path, number: int) -> dict[str, float]:
         side.call("describe", photograph(work, 400 + number))
         figures: dict[str, float] = side.call("describe", photograph(work, 500 + number))
     return figures
+
+
+def limits(work: Path, rounds: Sequence[tuple[float, float]]) -> str:
+    """The machine's products and memory, beside what the picture, the prompt and a token of pydeper's take of them."""
+    products, bandwidth = (statistics.median(row) for row in zip(*rounds, strict=True))
+    config = json.loads((work / "standin" / "config.json").read_text(encoding="utf-8"))
+    image = image_operations(config["vision_config"], config["hidden_size"], IMAGE_TOKENS) / 1e12
+    prompt = prompt_operations(config, PROMPT) / 1e12
+    token = sum(file.stat().st_size for file in (work / "int4").glob("decoder_model_merged*_data")) / 1e9
+    return (
+        f"{products:.2f}·10¹² operations a second in one large product of 8-bit integers, and the picture takes "
+        f"{image:.2f}·10¹², the prompt {prompt:.2f}·10¹²; memory is read at {bandwidth:.1f} GB/s, and a token of "
+        f"pydeper's 4-bit decoder reads {token:.2f} GB"
+    )
 
 
 def medians(rounds: list[dict[str, float]]) -> dict[str, float | None]:
