@@ -41,7 +41,7 @@ class ModelReport:
         >>> from pydeper import DeperModel
         >>> report = DeperModel.from_pretrained("tiny").report()
         >>> report.base_model, report.context_length, report.image_tokens
-        ('tiny (drawn scenes only)', 1024, (37, 50))
+        ('tiny (drawn scenes only)', 1024, (61, 82))
     """
 
     model_id: str

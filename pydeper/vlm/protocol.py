@@ -40,7 +40,7 @@ class EncodedImage(abc.ABC):
         >>> from pydeper import DeperModel, demo_image
         >>> seen = DeperModel.from_pretrained("tiny").encode_image(demo_image())
         >>> seen.grid
-        (1, 14, 14)
+        (1, 18, 18)
     """
 
     grid: tuple[int, int, int]
@@ -71,7 +71,7 @@ class EncodedImage(abc.ABC):
         Examples:
             >>> from pydeper import DeperModel, demo_image
             >>> DeperModel.from_pretrained("tiny").encode_image(demo_image()).image_tokens
-            49
+            81
         """
 
     @property
@@ -82,7 +82,7 @@ class EncodedImage(abc.ABC):
         Examples:
             >>> from pydeper import DeperModel, demo_image
             >>> DeperModel.from_pretrained("tiny").encode_image(demo_image()).nbytes
-            50176
+            82944
         """
 
     def check_model(self, model: object) -> None:

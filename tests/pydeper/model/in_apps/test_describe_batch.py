@@ -130,7 +130,7 @@ def test_an_option_that_does_not_exist_is_named_with_those_that_do(tiny: DeperMo
 
 def test_an_encoded_image_shows_what_it_is_in_a_line(tiny: DeperModel, pictures: list[Path]) -> None:
     shown = repr(tiny.encode_image(pictures[0]))
-    assert re.fullmatch(r"EncodedImage\(49 image tokens, grid 1×14×14 patches, [\d.]+ (bytes|KiB|MiB)\)", shown), shown
+    assert re.fullmatch(r"EncodedImage\(81 image tokens, grid 1×18×18 patches, [\d.]+ (bytes|KiB|MiB)\)", shown), shown
 
 
 def test_an_image_that_goes_while_the_batch_runs_is_named(

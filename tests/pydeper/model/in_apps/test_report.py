@@ -19,12 +19,12 @@ def test_the_report_says_what_runs_where(tiny: DeperModel) -> None:
     assert (report.model_id, report.revision, report.device, report.threads) == ("tiny", None, "cpu", 1)
     assert report.provider == "CPU, as asked"
     assert report.vlm["precision"]
-    assert (report.image_size, report.image_tokens) == ("multiples of 24 pixels, 21168 to 28900 in all", (37, 50))
+    assert (report.image_size, report.image_tokens) == ("multiples of 24 pixels, 34992 to 47524 in all", (61, 82))
     assert report.context_length == tiny.config.vlm.max_positions
     assert onnxruntime.__version__ in report.runtime
     assert report.runtime.endswith(", the default where both runtimes are installed")
     told = str(report)
-    for fact in ("tiny", "cpu -> CPU, as asked", report.image_size, "37 to 50 tokens", "off", report.vlm["precision"]):
+    for fact in ("tiny", "cpu -> CPU, as asked", report.image_size, "61 to 82 tokens", "off", report.vlm["precision"]):
         assert fact in told
     assert len({line.index(line.split(":", 1)[1].lstrip()) for line in told.splitlines()}) == 1  # one column
     assert json.loads(json.dumps(attrs.asdict(report)))["context_length"] == report.context_length

@@ -92,8 +92,8 @@ def test_an_encoded_image_serves_all_and_is_of_its_model_alone(
 ) -> None:
     seen = served.encode_image(pictures[0])
     assert isinstance(seen, EncodedImage)
-    assert repr(seen).startswith("EncodedImage(49 image tokens, grid 1×14×14 patches, ")
-    assert (seen.grid, seen.image_tokens) == ((1, 14, 14), 49)
+    assert repr(seen).startswith("EncodedImage(81 image tokens, grid 1×18×18 patches, ")
+    assert (seen.grid, seen.image_tokens) == ((1, 18, 18), 81)
     assert served.describe(seen, people[0]) == local.describe(pictures[0], people[0])
     assert served.describe_batch([(seen, people[1]), (seen, None)]) == [
         local.describe(pictures[0], people[1]),
@@ -208,6 +208,6 @@ def test_wrong_settings_of_loading(server: VLLMServer) -> None:
 def test_a_picture_is_sent_as_the_model_reads_it(served: DeperModel, server: VLLMServer) -> None:
     """Transparency is laid over white, and the server finds nothing to resize."""
     served.describe(Image.new("RGBA", (300, 300), (255, 0, 0, 0)))
-    served.describe(Image.new("RGB", (168, 168), "white"))
+    served.describe(Image.new("RGB", (216, 216), "white"))
     first, second = (body["messages"][1]["content"][0] for body in server.completions)
     assert first == second

@@ -86,7 +86,7 @@ def test_a_name_that_is_not_served(server: VLLMServer, opened: Opened) -> None:
             {"opening": "<|im_start|>"},
             r"reads the prompt as other tokens .*\(they differ from token 2 on\).*chat templ",
         ),
-        ({"opening": "<|image_pad|>"}, "takes an image as 50 tokens, and the bundle's model as 49: .*max_pixels"),
+        ({"opening": "<|image_pad|>"}, "takes an image as 82 tokens, and the bundle's model as 81: .*max_pixels"),
     ],
 )
 def test_a_server_that_was_started_otherwise(
@@ -156,7 +156,7 @@ def test_refusals_are_explained(
 def test_a_context_that_is_too_short(
     server: VLLMServer, opened: Opened, local: DeperModel, people: list[Persona], pictures: list[Path]
 ) -> None:
-    server.models = [{"id": "served", "root": server.engine.base_model, "max_model_len": 88}]
+    server.models = [{"id": "served", "root": server.engine.base_model, "max_model_len": 120}]
     text = opened(server).describe(pictures[0], people[0])
     prompt = server.completions[0]["max_tokens"]
     assert local.describe(pictures[0], people[0], max_new_tokens=prompt) == text
