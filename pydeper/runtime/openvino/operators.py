@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pydeper.runtime.openvino.attention import grouped_attention, numbers
 from pydeper.runtime.openvino.library import import_openvino
 
 _ONNX, _MICROSOFT = "", "com.microsoft"
@@ -37,9 +38,9 @@ def _rotary_embedding(node: Any) -> list[Any]:
     from openvino import opset15 as op
 
     x, _, cos, sin = (node.get_input(i) for i in range(4))
-    pairs = op.concat([_numbers(-1, node.get_attribute("num_heads"), 2), _sizes(cos, 1, 2)], 0)
+    pairs = op.concat([numbers(-1, node.get_attribute("num_heads"), 2), _sizes(cos, 1, 2)], 0)
     first, second = op.split(op.reshape(x, pairs, special_zero=False), op.constant(2), 2).outputs()
-    cos, sin = (op.unsqueeze(table, _numbers(1, 2)) for table in (cos, sin))
+    cos, sin = (op.unsqueeze(table, numbers(1, 2)) for table in (cos, sin))
     turned = [
         op.subtract(op.multiply(first, cos), op.multiply(second, sin)),
         op.add(op.multiply(second, cos), op.multiply(first, sin)),
@@ -61,17 +62,16 @@ def _grouped_query_attention(node: Any) -> list[Any]:
     key = op.concat([past_key, _split_heads(k, kv_heads)], 2)
     value = op.concat([past_value, _split_heads(v, kv_heads)], 2)
     zero, one = (op.constant(np.array(number, np.int64)) for number in (0, 1))
-    length, total = (op.squeeze(size, _numbers(0)) for size in (_sizes(q, 1, 2), _sizes(key, 2, 3)))
-    columns = op.unsqueeze(op.range(zero, total, one, "i64"), _numbers(0))
-    own = op.unsqueeze(op.range(op.subtract(total, length), total, one, "i64"), _numbers(1))
-    start = op.unsqueeze(op.subtract(op.subtract(total, one), op.convert(last, "i64")), _numbers(1))
+    length, total = (op.squeeze(size, numbers(0)) for size in (_sizes(q, 1, 2), _sizes(key, 2, 3)))
+    columns = op.unsqueeze(op.range(zero, total, one, "i64"), numbers(0))
+    own = op.unsqueeze(op.range(op.subtract(total, length), total, one, "i64"), numbers(1))
+    start = op.unsqueeze(op.subtract(op.subtract(total, one), op.convert(last, "i64")), numbers(1))
     visible = op.logical_and(
-        op.unsqueeze(op.less_equal(columns, own), _numbers(0, 1)),
-        op.unsqueeze(op.greater_equal(columns, start), _numbers(1, 2)),
+        op.unsqueeze(op.less_equal(columns, own), numbers(0, 1)),
+        op.unsqueeze(op.greater_equal(columns, start), numbers(1, 2)),
     )
-    keys, values = (_repeat_heads(each, heads // kv_heads, heads) for each in (key, value))
-    attended = op.scaled_dot_product_attention(_split_heads(q, heads), keys, values, visible)
-    merged = op.reshape(op.transpose(attended, _numbers(0, 2, 1, 3)), _numbers(0, 0, -1), special_zero=True)
+    attended = grouped_attention(_split_heads(q, heads).output(0), key.output(0), value.output(0), visible)
+    merged = op.reshape(op.transpose(attended, numbers(0, 2, 1, 3)), numbers(0, 0, -1), special_zero=True)
     return [merged.output(0), key.output(0), value.output(0)]
 
 
@@ -84,7 +84,7 @@ def _quantize_linear(node: Any) -> list[Any]:
         rank = x.get_partial_shape().rank.get_length()
         sizes = [1] * rank
         sizes[node.get_attribute("axis", 1)] = -1
-        scale, middle = (op.reshape(each, _numbers(*sizes), special_zero=False) for each in (scale, middle))
+        scale, middle = (op.reshape(each, numbers(*sizes), special_zero=False) for each in (scale, middle))
     element = middle.get_element_type()
     lowest, highest = (0, 255) if element.to_string() == "u8" else (-128, 127)
     steps = op.add(op.round(op.divide(x, scale), "half_to_even"), op.convert(middle, "f32"))
@@ -95,26 +95,11 @@ def _split_heads(x: Any, heads: int) -> Any:
     """(B, S, heads · d) -> (B, heads, S, d)."""
     from openvino import opset15 as op
 
-    return op.transpose(op.reshape(x, _numbers(0, 0, heads, -1), special_zero=True), _numbers(0, 2, 1, 3))
-
-
-def _repeat_heads(x: Any, times: int, heads: int) -> Any:
-    """(B, kv_heads, T, d) -> (B, heads, T, d), every head as often as queries read it."""
-    from openvino import opset15 as op
-
-    repeated = op.broadcast(op.unsqueeze(x, _numbers(2)), _numbers(1, 1, times, 1, 1), broadcast_spec="BIDIRECTIONAL")
-    shape = op.concat([_sizes(x, 0, 1), _numbers(heads), _sizes(x, 2, 4)], 0)
-    return op.reshape(repeated, shape, special_zero=False)
+    return op.transpose(op.reshape(x, numbers(0, 0, heads, -1), special_zero=True), numbers(0, 2, 1, 3))
 
 
 def _sizes(x: Any, start: int, end: int) -> Any:
     """The lengths of some axes."""
     from openvino import opset15 as op
 
-    return op.slice(op.shape_of(x), _numbers(start), _numbers(end), _numbers(1))
-
-
-def _numbers(*numbers: int) -> Any:
-    from openvino import opset15 as op
-
-    return op.constant(np.array(numbers, np.int64))
+    return op.slice(op.shape_of(x), numbers(start), numbers(end), numbers(1))

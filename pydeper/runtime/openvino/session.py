@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pydeper.errors import BundleError, InvalidArgumentError
 from pydeper.runtime.forks import ProcessBound
 from pydeper.runtime.onnx_file import check_model
+from pydeper.runtime.openvino.attention import group_heads
 from pydeper.runtime.openvino.intermediate import check_intermediate, make_stateless, weights_precision
 from pydeper.runtime.openvino.library import import_openvino
 from pydeper.runtime.openvino.operators import conversions
@@ -25,8 +26,11 @@ DEVICES = {"auto": "CPU", "cpu": "CPU", "gpu": "GPU"}
 # Exact, as ONNX Runtime computes: OpenVINO's own choice on processors with bfloat16 is bfloat16, and activations
 # before 4- and 8-bit weights are rounded to 8 bits, each row in groups that have a scale of their own.
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
-# Of files of OpenVINO's own: where weights are rounded its own choice is right, which is twice as fast.
-_ROUNDED = ("int8", "int4")
+# Of files of OpenVINO's own with rounded weights: its own choice, which is twice as fast, but groups of 128 activations
+# share a scale in place of 32. Per token 4-bit layers take two thirds of the time, and a trained network's perplexity
+# stays as it is: .995 [.981, 1.010] of float32's, 1.002 [.990, 1.013] with groups of 32.
+_ROUNDED = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 128}
+_ROUNDED_PRECISIONS = ("int8", "int4")
 # A model is one of several in a process: left to the system, their threads do not meet on the same cores.
 _ON_CPU = {"NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
 
@@ -161,9 +165,9 @@ def open_openvino_session(
     try:
         model = core.read_model(path)
         precision = None if is_onnx else weights_precision(model)
-        if precision not in _ROUNDED:
-            settings |= _EXACT
+        settings |= _ROUNDED if precision in _ROUNDED_PRECISIONS else _EXACT
         make_stateless(model)
+        group_heads(model)
         prepare(model)
         compiled = core.compile_model(model, DEVICES[device], settings)
     except Exception as error:  # OpenVINO raises RuntimeError for everything
