@@ -81,7 +81,7 @@ class Ours:
         self.embed = open_embeddings(files.embeddings, config, Target(threads=threads))
 
     def decode(self) -> tuple[float, list[int]]:
-        cache = self.decoder.start([self.decoder.empty], PROMPT + TOKENS + 1)
+        cache = self.decoder.start(self.decoder.empty, PROMPT + TOKENS + 1)
         logits = self.decoder.extend(cache, self.embed(prompt())[None])
         began, found = time.perf_counter(), []
         for _ in range(TOKENS):

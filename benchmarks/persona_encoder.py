@@ -7,15 +7,16 @@ photograph, 40 words, 15 fixations), in turn, so that a slower machine slows all
 
 import argparse
 import json
+import shutil
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 from PIL import Image
 from tokenizers import Tokenizer
@@ -23,8 +24,11 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from benchmarks.measuring.sides import SPAWN, Side, peak_gib
+from benchmarks.measuring.timing import seconds, timed
 from pydeper import Sample, read_samples
+from pydeper.bundle.bundle import EncoderBundle, open_encoder_bundle
 from pydeper.bundle.config import ImageEncoderInfo, PersonaEncoderConfig
+from pydeper.bundle.layout import PERSONA_ENCODER, TOKENIZER
 from pydeper.persona.encoder import PersonaEncoder
 from pydeper.persona.preprocess import collate, encode_sample
 
@@ -92,7 +96,7 @@ def make_samples(folder: Path, width: int, height: int) -> None:
     words = [f"word{i}" for i in range(VOCABULARY)]
     tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token=words[0]))
     tokenizer.pre_tokenizer = WhitespaceSplit()
-    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(folder / TOKENIZER))
     lines = []
     for i in range(SAMPLES):
         photograph(width, height, rng).save(folder / f"{i}.jpg", quality=90)
@@ -148,16 +152,15 @@ class Onnx:
     """The exported persona encoder, as the SDK runs it."""
 
     def __init__(self, precision: str, folder: Path) -> None:
-        began = time.perf_counter()
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        providers = ["CPUExecutionProvider"]
-        self.encoder = PersonaEncoder(encoder_file(folder, precision), CONFIG, tokenizer, providers=providers)
-        self.loaded: Figures = {"load s": time.perf_counter() - began, "loaded MiB": peak_mib()}
+        bundle = bundle_of(folder, precision)
+        took, self.encoder = timed(lambda: PersonaEncoder(bundle, device="cpu"))
+        self.loaded: Figures = {"load s": took, "loaded MiB": peak_mib()}
         self.samples = read_samples(folder / "samples.jsonl")
 
     def embed(self, batch: bool) -> tuple[float, np.ndarray, float]:
         """Encodes the samples, as a batch or one by one: seconds, vectors, and the peak of memory so far."""
-        return timed(lambda: self.encoder.embed(self.samples, batch_size=SAMPLES if batch else 1))
+        took, vectors = timed(lambda: self.encoder.embed(self.samples, batch_size=SAMPLES if batch else 1))
+        return took, vectors, peak_mib()
 
     def loading(self) -> Figures:
         return self.loaded
@@ -178,7 +181,8 @@ class Torch:
     def embed(self, batch: bool) -> tuple[float, np.ndarray, float]:
         """As `Onnx.embed`."""
         groups = [self.samples] if batch else [[sample] for sample in self.samples]
-        return timed(lambda: np.concatenate([self.vectors(group) for group in groups]))
+        took, vectors = timed(lambda: np.concatenate([self.vectors(group) for group in groups]))
+        return took, vectors, peak_mib()
 
     def vectors(self, samples: list[Sample]) -> np.ndarray:
         import torch
@@ -195,12 +199,6 @@ class Torch:
         return {}  # it makes random weights, which takes time of its own
 
 
-def timed(work: Callable[[], np.ndarray]) -> tuple[float, np.ndarray, float]:
-    began = time.perf_counter()
-    vectors = work()
-    return time.perf_counter() - began, vectors, peak_mib()
-
-
 def peak_mib() -> float:
     return 1024 * peak_gib()
 
@@ -209,19 +207,24 @@ def export(precision: str, folder: Path) -> Figures:
     from export.persona_encoder import export_persona_encoder
 
     parts = random_parts()
-    began = time.perf_counter()
-    path = encoder_file(folder, precision)
-    differences = export_persona_encoder(path, *parts, image_size=CONFIG.image_size, precision=precision)  # type: ignore[arg-type]
+    path = bundle_of(folder, precision).folder / PERSONA_ENCODER
+    path.parent.mkdir()
+    shutil.copyfile(folder / TOKENIZER, path.parent / TOKENIZER)
+    took, differences = timed(
+        lambda: export_persona_encoder(path, *parts, image_size=CONFIG.image_size, precision=precision)  # type: ignore[arg-type]
+    )
     return {
-        "seconds": time.perf_counter() - began,
+        "seconds": took,
         "peak MiB": peak_mib(),
         "file MB": path.stat().st_size / 1e6,
         "difference from torch": max(differences.values()),
     }
 
 
-def encoder_file(folder: Path, precision: str) -> Path:
-    return folder / f"persona_encoder_{precision}.onnx"
+def bundle_of(folder: Path, precision: str) -> EncoderBundle:
+    """A bundle of which only the persona encoder's files are there."""
+    tiny = open_encoder_bundle("tiny")
+    return attrs.evolve(tiny, folder=folder / precision, config=attrs.evolve(tiny.config, persona_encoder=CONFIG))
 
 
 # Figures
@@ -235,10 +238,10 @@ def measure(sides: dict[str, Side], runs: int) -> dict[str, Figures]:
     for batch in (False, True):
         for run in range(runs + 1):
             for name, side in sides.items():
-                seconds, found, peaks[name, batch] = side.call("embed", batch)
+                took, found, peaks[name, batch] = side.call("embed", batch)
                 vectors.setdefault(name, found)
                 if run:  # the first is a warm-up
-                    times[name, batch].append(seconds)
+                    times[name, batch].append(took)
     medians = {key: statistics.median(values) for key, values in times.items()}
     best = {name: min(medians[name, batch] for batch in (False, True)) for name in sides}
     first = next(iter(sides))
@@ -272,12 +275,7 @@ def time_preparing(samples: list[Sample], runs: int) -> Figures:
     size = (CONFIG.image_size, CONFIG.image_size)
 
     def median(work: Callable[[], object]) -> float:
-        times = []
-        for _ in range(runs):
-            began = time.perf_counter()
-            work()
-            times.append(time.perf_counter() - began)
-        return statistics.median(times)
+        return statistics.median(seconds(work) for _ in range(runs))
 
     return {
         "decode s": median(lambda: [sample.open_image() for sample in samples]),

@@ -68,7 +68,7 @@ def speed(options: argparse.Namespace) -> dict[str, float]:
         median = {name: statistics.median(row[name] for row in rounds) for name in rounds[0]}
         eight = [ours.call("eight", photograph(options.work, 200 + number)) for number in range(3)]
         one_s, eight_s = (statistics.median(pair[i] for pair in eight) for i in (0, 1))
-        per_token, their_peak = ours.call("bytes_per_token"), theirs.ask("peak")
+        per_token, their_peak = ours.call("bytes_per_token"), theirs.call("peak")
     loads, peaks = zip(*(_in_a_process(_load_and_describe, bundle, options) for _ in range(3)), strict=True)
     roofline = median["bandwidth, GB/s"] * 1e9 / per_token
     return {

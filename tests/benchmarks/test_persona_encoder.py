@@ -1,11 +1,13 @@
-"""What the benchmark of the persona encoder works on, and how it judges; its timing is not run here."""
+"""What the benchmark of the persona encoder works on, and how it judges."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from benchmarks import persona_encoder
 from benchmarks.persona_encoder import CONFIG, FIXATIONS, SAMPLES, VOCABULARY, WORDS, agreement, make_samples
 from pydeper import read_samples
 from pydeper.persona.preprocess import encode_sample
@@ -36,3 +38,16 @@ def test_agreement_is_measured_by_what_tells_samples_apart() -> None:
     figures = agreement(found, exact)
     assert figures["cosine"] == pytest.approx(10 / 100.25**0.5)
     assert figures["error / distance of samples"] == pytest.approx(0.5 / ((2**0.5 + 1 + 1) / 3))
+
+
+@pytest.mark.slow  # exports the network of the true size
+@pytest.mark.timeout(300)
+def test_every_side_makes_the_same_personas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "figures.json"
+    command = ["persona_encoder", "--precision", "int8", "--photograph", "160", "120", "--runs", "1"]
+    monkeypatch.setattr("sys.argv", [*command, "--json", str(file)])
+    persona_encoder.main()
+    figures = json.loads(file.read_text())["persona"]
+    assert list(figures) == ["torch fp32", "torch bf16", "ONNX int8"]
+    assert figures["ONNX int8"]["cosine"] > 0.99
+    assert figures["ONNX int8"]["load s"] > 0
