@@ -38,6 +38,7 @@ NAME = "peers"
 IMAGE_TOKENS = 256
 PROMPT = 290  # tokens, those of the image among them
 MEASURES = ("first token s", "image s", "prompt s", "tokens/s")
+RELATIVE = ("first token s", "tokens/s")  # also given relative to the first side
 
 Start = tuple[Callable[..., Any], tuple[Any, ...]]
 """What is loaded in a side's process, and of what."""
@@ -64,7 +65,8 @@ def main() -> None:
         for name, start in sides.items():
             rounds[name].append(measured(start, options.work, number))
             print(format_table({name: medians(rounds[name])}), flush=True)
-    rows = {name: medians(found) for name, found in rounds.items()}
+    first = next(iter(rounds.values()))
+    rows = {name: medians(found) | relative(found, first) for name, found in rounds.items()}
     facts = {
         "cpu": cpu(),
         "threads": options.threads,
@@ -72,11 +74,12 @@ def main() -> None:
         "picture": f"448×448, {IMAGE_TOKENS} image tokens",
         "what the machine can do": limits(options.work, machine),
         "figures": f"medians of {options.rounds} rounds, each side alone in a new process",
+        "relative": "to the first row in the same round",
         "command": report_command(
             "benchmarks.peers", parser, options, {"work": None, "threads": None, "optimum_python": None}
         ),
     }
-    print("; ".join(f"{key}: {value}" for key, value in facts.items()))
+    print(format_table(rows), "; ".join(f"{key}: {value}" for key, value in facts.items()), sep="\n")
     if options.report is not None:
         write_report(options.report, NAME, rows, title="Qwen2-VL-2B in other runtimes, on one machine", facts=facts)
 
@@ -157,6 +160,18 @@ def limits(work: Path, rounds: Sequence[tuple[float, float]]) -> str:
 def medians(rounds: list[dict[str, float]]) -> dict[str, float | None]:
     """Of every measure; None of what a side does not tell."""
     return {name: statistics.median(row[name] for row in rounds) if name in rounds[0] else None for name in MEASURES}
+
+
+def relative(rounds: Sequence[Mapping[str, float]], first: Sequence[Mapping[str, float]]) -> dict[str, float | None]:
+    """Medians of what a side takes relative to the first one in the same round: a slower minute slows both."""
+    return {
+        f"{name.removesuffix(' s')}, relative": statistics.median(
+            own[name] / other[name] for own, other in zip(rounds, first, strict=True)
+        )
+        if name in rounds[0] and name in first[0]
+        else None
+        for name in RELATIVE
+    }
 
 
 if __name__ == "__main__":

@@ -20,9 +20,12 @@ def test_each_side_describes_and_is_reported(
     command = ["peers", "--work", str(tmp_path / "work"), "--rounds", "2", "--tokens", "4", "--threads", "1"]
     monkeypatch.setattr("sys.argv", [*command, "--sides", *sides, "--report", str(report)])
     peers.main()
-    assert capsys.readouterr().out.count("transformers, bfloat16") == 2
+    assert capsys.readouterr().out.count("| transformers, bfloat16") == 3
     written = json.loads((report / "peers.json").read_text())
     assert list(written["results"]) == sides
+    first, second = written["results"].values()
+    assert first["tokens/s, relative"]["value"] == first["first token, relative"]["value"] == 1
+    assert second["first token, relative"]["value"] > 0
     for figures in written["results"].values():
         assert all(figures[measure]["value"] > 0 for measure in peers.MEASURES)
         parts = figures["image s"]["value"] + figures["prompt s"]["value"]
