@@ -15,7 +15,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         help=does,
         description=does,
         epilog="OUT/vlm and OUT/image-encoder have the layout of transformers. OUT is also a folder in which "
-        "`python -m training tiny` has finished its first three steps.",
+        "`python -m training tiny` has finished its pre-trainings.",
     )
     parser.add_argument(
         "--config", type=Path, default=CONFIGS / "tiny.toml", help="the configuration that it was trained with"
