@@ -15,6 +15,7 @@ pytestmark = pytest.mark.browser
 
 PAGES = (
     "index", "quickstart", "results", "tutorials/first-persona", "guides/ship", "reference/api", "explanation/limits",
+    "benchmarks",
 )  # fmt: skip
 MODES = {
     "light desktop": ("light", 1280, 900),
