@@ -63,7 +63,7 @@ def speed(options: argparse.Namespace) -> dict[str, float]:
             rounds.append(
                 {f"ours, {name}": value for name, value in ours.call("describe", image, number).items()}
                 | {f"transformers, {name}": value for name, value in theirs.call("describe", image, soft).items()}
-                | {"bandwidth, GB/s": ours.call("bandwidth")}
+                | {"bandwidth, GB/s": memory_bandwidth(options.threads)}
             )
         median = {name: statistics.median(row[name] for row in rounds) for name in rounds[0]}
         eight = [ours.call("eight", photograph(options.work, 200 + number)) for number in range(3)]
@@ -124,7 +124,6 @@ class Ours:
             )
             for _ in range(PERSONAS)
         ]
-        self.threads = threads
 
     def soft_token(self, number: int) -> np.ndarray:
         return self.model._soft_tokens([self.personas[number % PERSONAS]])[0]
@@ -150,9 +149,6 @@ class Ours:
         one = seconds(lambda: self.model.describe(image, self.personas[0], max_new_tokens=TOKENS))
         self.model.clear_image_cache()
         return one, seconds(lambda: self.model.describe_each(image, self.personas, max_new_tokens=TOKENS))
-
-    def bandwidth(self) -> float:
-        return memory_bandwidth(self.threads)
 
     def bytes_per_token(self) -> float:
         """What a step reads: the decoder's weights, and keys and values of some 330 tokens."""
