@@ -23,10 +23,9 @@ from training.preparation.splits import TRAIN
 from training.tiny import table, table_scores
 from training.tiny.config import TinyConfig
 from training.tiny.evaluation import MAX_NEW_TOKENS, STYLE, TOKENIZER
-from training.tiny.steps import Seeds, seed_of
+from training.tiny.steps import WORLD, Seeds, seed_of
 from training.tiny.world.people import simulate_people
 
-_FROZEN = ("seed", "vlm", "vision", "language", "viewers", "image_encoder", "encoder")
 _BATCH = 64
 
 
@@ -135,7 +134,7 @@ def _answers(
         tokens = table.soft_tokens(own, deper, adapter, without)
         return by_prompts(SoftTokens(world.vlm, STYLE, people, tokens), MAX_NEW_TOKENS)
 
-    parts = (*_FROZEN, "network", "stage1", "stage2")
+    parts = (*WORLD, "image_encoder", "encoder", "network", "stage1", "stage2")
     settings = {part: shaping_settings_at(config, part) for part in parts}
     settings |= {"training seed": seed, "training samples": count, "max_new_tokens": MAX_NEW_TOKENS}
     answers = {}

@@ -16,6 +16,9 @@ from training.tiny.config import Pretraining, TinyConfig
 VISION, LANGUAGE, LARGER_VISION, LARGER_LANGUAGE = "1-vision", "2-language", "3-larger-vision", "4-larger-language"
 IMAGE_ENCODER, STAGE1, STAGE2 = "5-image-encoder", "6-stage-1", "7-stage-2"
 
+# The settings that the frozen VLM and the people come from: predictions made with others are another world's.
+WORLD = ("seed", "vlm", "vision", "language", "larger_vision", "larger_language", "viewers")
+
 
 class Seeds:
     """Offsets that keep the random streams of the steps apart."""

@@ -39,7 +39,7 @@ from training.tiny import make
 from training.tiny.config import TinyConfig
 from training.tiny.evaluation import MAX_NEW_TOKENS, STYLE, TOKENIZER
 from training.tiny.pretraining.language import trait_tokens
-from training.tiny.steps import Seeds, seed_of
+from training.tiny.steps import WORLD, Seeds, seed_of
 from training.tiny.table_scores import CLS_SCORERS, report_names, write_tables
 from training.tiny.vlm import pretrain_vlm
 from training.tiny.world.people import People, simulate_people, support_samples
@@ -187,7 +187,7 @@ def answer(world: World, config: TinyConfig, system: str, seed: int, folder: Pat
     """
     own = folder / system.replace(", ", "-").replace(" ", "-") / f"seed-{seed}"
     build, depends = _builder(world, config, system, seed, own)
-    frozen = {part: shaping_settings_at(config, part) for part in ("seed", "vlm", "vision", "language", "viewers")}
+    frozen = {part: shaping_settings_at(config, part) for part in WORLD}
     settings = {**frozen, "training seed": seed, "max_new_tokens": MAX_NEW_TOKENS}
     settings |= {part: shaping_settings_at(config, part) for part in depends}
     return read_predictions(predict(system, build, world.evaluated, own, settings, batch_size=_BATCH))

@@ -67,6 +67,9 @@ def test_every_system_and_seed_is_in_the_table_and_is_made_once(tmp_path, monkey
     # Other settings are another table.
     assert run(tmp_path, "--systems", "DEPER", "--seeds", "1", "--set", "stage1.steps=3") == 2
     assert "were made with stage1 {" in capsys.readouterr().err
+    other_vlm = ["--frozen", str(tmp_path / "other"), "--set", "larger_language.steps=2"]
+    assert run(tmp_path, "--systems", "zero-shot", "--seeds", "1", *other_vlm) == 2
+    assert "were made with larger_language {" in capsys.readouterr().err
     assert run(tmp_path, "--systems", "zero-shot", "--seeds", "1", "--set", "stage1.steps=3") == 0
     facts = json.loads((tmp_path / "report/tiny-table-seen.json").read_text())["facts"]
     words = f"table --seeds 1 --systems zero-shot --metrics {' '.join(METRICS)} --set {SMALL[0]}"
