@@ -37,6 +37,9 @@ def test_every_experiment_trains_as_the_paper_says(name):
         assert {learning_rate_factor(step, stage) for step in range(stage.steps)} == {1.0}
         # Some thirty and twenty evaluations, an epoch apart, on "val".
         assert stage.steps / stage.evaluate_every == pytest.approx(30 if stage is config.stage1 else 20, rel=0.06)
+    for baseline in (config.csmn, config.mitr):
+        assert baseline.steps / baseline.evaluate_every == pytest.approx(30, rel=0.06)
+    assert config.mitr.steps * config.mitr.batch_size == pytest.approx(config.csmn.steps * 128, rel=0.03)
     assert config.stage1.selection == {"accuracy": 1.0}
     assert config.stage2.selection == {"bleu1": 0.1, "bleu4": 0.2, "rouge_l": 0.1, "meteor": 0.2, "cider": 0.2}
     assert config.prompt_tuning is not None
@@ -55,7 +58,7 @@ def test_every_experiment_trains_as_the_paper_says(name):
 )
 def test_steps_are_the_papers_epochs(name, samples):
     config = read(name)
-    for stage, epochs in ((config.stage1, 30), (config.stage2, 20)):
+    for stage, epochs in ((config.stage1, 30), (config.stage2, 20), (config.csmn, 30), (config.mitr, 30)):
         assert stage.steps * stage.batch_size * stage.accumulation / samples == pytest.approx(epochs, rel=0.03)
 
 
