@@ -6,6 +6,8 @@ Here image features come from a cache on disk, and prefixes are computed without
 
 All sides take the same step (forward and backward pass, no optimiser) on the same samples, with the same weights and in
 turn, so that a slower machine slows all of them; medians are printed. That their losses agree is checked.
+
+With `--real`, the captioners CSMN and MITR are measured as well, at their authors' sizes. They have no plain way.
 """
 
 import argparse
@@ -31,7 +33,14 @@ from benchmarks.persona_encoder import photograph
 from pydeper import Sample, Trajectory
 from pydeper.bundle.config import ImageEncoderInfo, PersonaEncoderConfig
 from pydeper.console import write_any_text
-from training.config import Stage1Config, Stage2Config, TrainingConfig, load_config
+from training.baselines.csmn import training as csmn_training
+from training.baselines.csmn.network import CSMN
+from training.baselines.mitr import examples as mitr_examples
+from training.baselines.mitr import training as mitr_training
+from training.baselines.mitr.alignment import WHOLE_IMAGE
+from training.baselines.mitr.network import MITR
+from training.baselines.word_vocabulary import SPECIALS
+from training.config import CSMNConfig, MITRConfig, Stage1Config, Stage2Config, TrainingConfig, load_config
 from training.data.encoded import EncodedDataset, encode_dataset
 from training.data.feature_cache import MemoryStore
 from training.evaluation.report import format_table, write_report
@@ -93,12 +102,16 @@ def main() -> None:
             for stage, sides in ((1, stage1_sides), (2, stage2_sides))
             for name, row in measure(sides(parts), batch, options.runs).items()
         }
+        for name, captioner in (captioners(parts.data) if options.real else {}).items():
+            measured = measure({name: captioner}, CAPTIONER_BATCH, options.runs)[name]
+            figures[name] = {"samples/s": measured["samples/s"]}
     print(format_table(figures))
     if options.report:
         size = "real" if options.real else "tiny"
         facts = {
             "command": report_command("benchmarks.training_throughput", parser, options, {"vlm": "FOLDER"}),
             "batch": batch,
+            **({"batch of CSMN and MITR": CAPTIONER_BATCH} if options.real else {}),
             "threads": torch.get_num_threads(),
             "figures": f"medians of {options.runs} steps each, in turn",
         }
@@ -181,6 +194,35 @@ class PlainDescriptionLoss:
             is_image = (batch.input_ids == vlm.config.tokens.image)[..., None]
             embeds = torch.cat([embeds[:1], others]).masked_scatter(is_image, features.to(embeds))
             return language_loss(vlm.model, embeds, batch)
+
+
+CAPTIONER_BATCH = 16
+"""Samples in a step of a captioner; the authors have 128 and 30, which take more memory and little less time each."""
+
+_VOCABULARY = 10_000
+"""Words that a captioner can write, special ones included."""
+
+
+def captioners(data: EncodedDataset) -> dict[str, Task]:
+    """CSMN and MITR at their authors' sizes, with random weights and texts of 40 to 80 words of nonsense."""
+    csmn, mitr = CSMNConfig(batch_size=CAPTIONER_BATCH), MITRConfig(batch_size=CAPTIONER_BATCH)
+    rng, numbers = np.random.default_rng(0), range(CAPTIONER_BATCH)
+    texts = [rng.integers(len(SPECIALS), _VOCABULARY, rng.integers(40, 81)).tolist() for _ in numbers]
+    tokens = torch.stack(data.image_tokens.of([number % len(data.image_tokens) for number in numbers]))
+
+    contexts = torch.from_numpy(rng.integers(len(SPECIALS), _VOCABULARY, (CAPTIONER_BATCH, csmn.user_words)))
+    known = csmn_training.Examples(tokens.mean(dim=1), contexts, texts)
+    writer = CSMN(_VOCABULARY, tokens.shape[-1], max(map(len, texts)) + 1, csmn)
+
+    whole = np.array(WHOLE_IMAGE, dtype=np.float32)
+    boxes = [np.tile(whole, (len(text), 1)) for text in texts]
+    origins = list(data.origins[:1]) * CAPTIONER_BATCH
+    traced = mitr_examples.Examples(origins, texts, boxes, lambda some: tokens[: len(some)])
+    tracer = MITR(mitr, _VOCABULARY, tokens.shape[-1])
+    return {
+        "CSMN": csmn_training.CSMNTask(writer, csmn, known, known, seed=0),
+        "MITR": mitr_training.MITRTask("MITR", tracer, mitr, traced, traced, seed=0),
+    }
 
 
 # --- what is trained

@@ -26,7 +26,7 @@ from pydeper.errors import InvalidArgumentError
 from pydeper.samples.sample import Sample
 from training.baselines.ablations import ABLATIONS, settings_of
 from training.baselines.predict import predict
-from training.baselines.run import BASELINES, SECTIONS, DescriptionTask
+from training.baselines.run import BASELINES, DescriptionTask
 from training.baselines.run import run as run_baseline
 from training.baselines.system import Describe, SoftTokens, by_prompts
 from training.config import ConfigError, TrainingConfig, load_config, shaping_settings
@@ -40,9 +40,10 @@ from training.network.deper import Deper
 from training.paths import CONFIGS
 from training.preparation.splits import QUERY, SUPPORT, TEST, TRAIN
 from training.reproduction.checks import check_samples
-from training.reproduction.dry_run import GPU_SPEEDUP, THROUGHPUT, Throughput, estimate, planned_data
+from training.reproduction.dry_run import GPU_SPEEDUP, estimate, planned_data
 from training.reproduction.prepared import prepared
 from training.reproduction.sources import EXPERIMENTS, DataOptions, DataSource
+from training.reproduction.trainings import THROUGHPUT, Throughput
 from training.runs.folders import stage1_folder, stage2_folder
 from training.runs.train_stages import is_trained, train_stage1, train_stage2
 from training.stages.embedding import embed
@@ -146,16 +147,13 @@ def dry_run(
     out = out or Path("runs") / config_file.stem
     config = load_config(TrainingConfig, config_file, [f"samples={json.dumps(str(data))}", *changes])
     planned = planned_data(source, data, out / "data", options)
-    trainings = sum(system not in BASELINES for system in systems)
     splits = [(sample.subject, sample.split) for sample in planned.samples]
-    check_samples(config, splits, trains_deper=trainings > 0)
+    check_samples(config, splits, trains_deper=any(system not in BASELINES for system in systems))
     return estimate(
         config,
         planned,
         out,
-        trainings=trainings,
-        described=len(systems),
-        tuned=[system for system in systems if "prompt_tuning" in SECTIONS.get(system, ())],
+        systems=systems,
         max_new_tokens=max_new_tokens,
         throughput=rates,
         gpu_speedup=gpu_speedup,

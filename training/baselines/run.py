@@ -120,19 +120,16 @@ PROMPTS: Mapping[str, Callable[[PromptInputs], System]] = {
     LORA: _lora_prompt_tuning,
 }
 """Baselines that prompt the VLM, which is frozen but for LoRA."""
-CAPTIONERS: Mapping[str, Callable[[CaptionerInputs], Describe]] = {
-    "CSMN": csmn,
-    "MITR": mitr,
-    "MITR, fine-tuned per person": mitr_fine_tuned,
-}
+CSMN, MITR, FINE_TUNED = "CSMN", "MITR", "MITR, fine-tuned per person"
+CAPTIONERS: Mapping[str, Callable[[CaptionerInputs], Describe]] = {CSMN: csmn, MITR: mitr, FINE_TUNED: mitr_fine_tuned}
 """Baselines whose own network writes the texts."""
 BASELINES = (*PROMPTS, *CAPTIONERS)
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "prompt-tuning": ("prompt_tuning",),
     LORA: ("prompt_tuning", "prompt_tuning.lora"),
-    "CSMN": ("csmn",),
-    "MITR": ("mitr",),
-    "MITR, fine-tuned per person": ("mitr",),
+    CSMN: ("csmn",),
+    MITR: ("mitr",),
+    FINE_TUNED: ("mitr",),
 }
 """The tables of the configuration that a trained baseline has its settings in."""
 

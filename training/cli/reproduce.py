@@ -92,7 +92,8 @@ def run(options: argparse.Namespace) -> None:
     from training.evaluation.evaluate import ScoreSettings
     from training.evaluation.scores import METRICS
     from training.reproduce import SYSTEMS, dry_run, run
-    from training.reproduction.dry_run import GPU_SPEEDUP, THROUGHPUT
+    from training.reproduction.dry_run import GPU_SPEEDUP
+    from training.reproduction.trainings import THROUGHPUT
 
     if options.dry_run:
         told = dry_run(

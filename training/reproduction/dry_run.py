@@ -3,36 +3,26 @@
 The data are read as for the experiment, so what they lack is found; nothing is trained or written.
 """
 
-import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import attrs
 
 from pydeper import read_samples
-from training.baselines.run import LORA
-from training.config import ConfigError, OptimisationConfig, TrainingConfig
+from training.config import ConfigError, TrainingConfig
 from training.network.deper import Deper
-from training.paths import RESULTS
 from training.preparation.prepare import plan
 from training.preparation.prepared_folder import SAMPLES
 from training.preparation.splits import LEFT_OUT, QUERY, SPLITS, TEST, TRAIN
 from training.reproduction.prepared import find_prepared, opened
 from training.reproduction.sources import DataOptions, DataSource
-
-THROUGHPUT = RESULTS / "training-throughput-real.json"
-"""Measured by `python -m benchmarks.training_throughput --real --vlm FOLDER --report docs/results`."""
+from training.reproduction.trainings import SplitSample, Throughput, deper_trainings, trainings
 
 GPU_SPEEDUP = 100.0
-"""How many times as fast as the two cores of that report one GPU is taken to be. This is not measured: an A100 does
-some 100 TFLOP/s in such work, and two cores some 1."""
-
-_STAGE1, _STAGE2 = "stage 1, features from the cache", "stage 2, features cached, prefixes new"
-_WHOLE_PROMPTS = "stage 2, plain: all anew, all with gradients"
-"""The rows of that report."""
+"""How many times as fast as the two cores that the throughput was measured on one GPU is taken to be. This is not
+measured: an A100 does some 100 TFLOP/s in such work, and two cores some 1."""
 
 _STAGE2_FEATURES = 0.8e6
 """Bytes of an image's features in stage 2, with Qwen2-VL-2B at 448×448; see `TrainingConfig.feature_cache`."""
@@ -42,14 +32,6 @@ _CHECKPOINT, _WEIGHTS = 12, 4
 
 _PUBLISHED_WEIGHTS = {"Qwen/Qwen2-VL-2B-Instruct": 4.4e9, "facebook/dinov3-convnext-tiny-pretrain-lvd1689m": 0.11e9}
 """Bytes on disk of the frozen models."""
-
-
-class SplitSample(NamedTuple):
-    """A sample, as far as the splits go."""
-
-    subject: str
-    image: str
-    split: str
 
 
 @attrs.frozen(eq=False)
@@ -65,41 +47,6 @@ class PlannedData:
     samples: Sequence[SplitSample]
     size: int
     about: str
-
-
-@attrs.frozen
-class Throughput:
-    """Training samples a second.
-
-    Attributes:
-        stage1: In stage 1, with image features from the cache.
-        stage2: In stage 2, with image features from the cache.
-        whole_prompts: Through the VLM with gradients of whole prompts, as LoRA takes them.
-        measured: Where and how.
-    """
-
-    stage1: float
-    stage2: float
-    whole_prompts: float
-    measured: str
-
-    @classmethod
-    def read(cls, path: Path) -> "Throughput":
-        """Reads a report of `benchmarks.training_throughput`.
-
-        Raises:
-            ConfigError: It is none.
-        """
-        try:
-            report = json.loads(path.read_text(encoding="utf-8"))
-            rates = [float(report["results"][row]["samples/s"]["value"]) for row in (_STAGE1, _STAGE2, _WHOLE_PROMPTS)]
-            facts = {name: report["facts"][name] for name in ("command", "batch", "threads")}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{path}: is no report of the training throughput ({error!r}); write one by python -m "
-                "benchmarks.training_throughput --real --vlm FOLDER --report DIR"
-            ) from error
-        return cls(*rates, f"{facts['command']} with {facts['threads']} CPU threads, {facts['batch']} samples a batch")
 
 
 def planned_data(source: DataSource, data: Path, folder: Path, options: DataOptions) -> PlannedData:
@@ -120,9 +67,7 @@ def estimate(
     data: PlannedData,
     out: Path,
     *,
-    trainings: int,
-    described: int,
-    tuned: Sequence[str],
+    systems: Sequence[str],
     max_new_tokens: int,
     throughput: Throughput,
     gpu_speedup: float,
@@ -133,26 +78,20 @@ def estimate(
         config: The training.
         data: Its samples.
         out: The experiment's folder.
-        trainings: How often DEPER would be trained, whole and ablated.
-        described: How many systems would describe.
-        tuned: Those of them that tune prompts.
+        systems: What would be trained, and describe: baselines, DEPER, its ablations.
         max_new_tokens: The most tokens of a description.
         throughput: As measured.
         gpu_speedup: How many times as fast as there one GPU is taken to be.
     """
     if not gpu_speedup > 0:
         raise ConfigError(f"gpu_speedup: must be > 0, got {gpu_speedup!r}")
-    training = sum(sample.split == TRAIN for sample in data.samples)
     targets = sum(sample.split in (TEST, QUERY) for sample in data.samples)
     lines, hours = [], 0.0
-    for name, steps, stage, rate, times in _trainings(config, trainings, tuned, throughput):
-        batch = stage.batch_size * stage.accumulation
-        one = steps * batch / (rate * gpu_speedup) / 3600
-        hours += times * one
-        lines.append(
-            f"  {name}: {steps} steps of {batch} samples, {steps * batch / training:.1f} epochs of {training}: "
-            f"{one:.2f} GPU hours{f', {times} times' if times > 1 else ''}"
-        )
+    for training in trainings(config, data.samples, systems, throughput):
+        one = training.samples / (training.rate * gpu_speedup) / 3600
+        hours += training.times * one
+        times = f", {training.times} times" if training.times > 1 else ""
+        lines.append(f"  {training.name}: {training.about}: {one:.2f} GPU hours{times}")
     return "\n".join(
         [
             f"{config.name}: what it would take; nothing was trained or written.",
@@ -167,28 +106,13 @@ def estimate(
             f"  This assumes {throughput.stage1:.3g} samples/s in stage 1 and {throughput.stage2:.3g} in stage 2,",
             f"  as measured by {throughput.measured},",
             f"  and, not measured, one GPU {gpu_speedup:g} times as fast as that machine (--gpu-speedup).",
-            "  Encoding each image once, CSMN and MITR, evaluations on val and the descriptions are not in it.",
+            "  Encoding each image once, evaluations on val and the descriptions are not in it.",
             "",
-            f"Descriptions: {described * targets} of at most {max_new_tokens} tokens, {targets} by each system",
+            f"Descriptions: {len(systems) * targets} of at most {max_new_tokens} tokens, {targets} by each system",
             "",
-            *_disk(config, data, out, trainings),
+            *_disk(config, data, out, deper_trainings(systems)),
         ]
     )
-
-
-def _trainings(
-    config: TrainingConfig, trainings: int, tuned: Sequence[str], throughput: Throughput
-) -> Iterator[tuple[str, int, OptimisationConfig, float, int]]:
-    """What is trained: its name, steps, settings, samples a second, and how often."""
-    if trainings:
-        yield "stage 1", config.stage1.steps, config.stage1, throughput.stage1, trainings
-        if config.stage2 is not None:
-            yield "stage 2", config.stage2.steps, config.stage2, throughput.stage2, trainings
-    if config.prompt_tuning is not None:  # through the VLM, as stage 2
-        steps = config.prompt_tuning.steps + config.prompt_tuning.unseen_steps
-        for name in tuned:
-            rate = throughput.whole_prompts if name == LORA else throughput.stage2
-            yield name, steps, config.prompt_tuning, rate, 1
 
 
 def _limited(samples: Iterable[SplitSample], count: int | None) -> list[SplitSample]:

@@ -40,11 +40,15 @@ def test_what_an_experiment_takes_is_said_before_anything_is_written(
     assert table(printed) == counts
     assert "coco_val_localized_narratives.jsonl: 147 samples" in printed
     assert "Unseen people: 30, 82, " in printed
-    # 12,700 steps of 256 samples at 16.7 a second, and 8,470 at 0.605, on a GPU that is 100 times as fast.
-    assert "stage 1: 12700 steps of 256 samples, 325120.0 epochs of 10: 0.54 GPU hours" in printed
-    assert "stage 2: 8470 steps of 256 samples, 216832.0 epochs of 10: 9.96 GPU hours" in printed
+    # 12,700 steps of 256 samples at 15.8 a second, and 8,470 at 0.496, on a GPU that is 100 times as fast.
+    assert "stage 1: 12700 steps of 256 samples, 325120.0 epochs of 10: 0.57 GPU hours" in printed
+    assert "stage 2: 8470 steps of 256 samples, 216832.0 epochs of 10: 12.15 GPU hours" in printed
     assert "prompt-tuning: 4200 steps of 64 samples" in printed
-    assert re.search(r"prompt-tuning with LoRA: 4200 steps of 64 samples, .*: 3.59 GPU hours", printed)
+    assert re.search(r"prompt-tuning with LoRA: 4200 steps of 64 samples, .*: 4.84 GPU hours", printed)
+    assert re.search(r"CSMN: \d+ steps of 128 samples, .*: \d\.\d\d GPU hours\n", printed)
+    assert re.search(r"MITR, the base: 108400 steps of 30 samples, .*: 0\.55 GPU hours, 2 times\n", printed)
+    # Two seen people, 10 epochs of one step of their 5 samples each, and 19 unseen ones, 50 steps of 5 samples.
+    assert "MITR, fine-tuned per person: 970 steps for 21 people, 4850 samples: 0.00 GPU hours" in printed
     assert "one GPU 100 times as fast as that machine" in printed
     assert re.search(r"Descriptions: \d+ of at most 512 tokens, 21 by each system", printed)
     assert "checkpoints of 1 training: 0.59 GB" in printed
@@ -79,7 +83,7 @@ def test_fewer_training_samples_and_more_trainings(tmp_path: Path, capsys: pytes
     assert dry_run("flickr30k-ln-100", folder, *more, "--gpu-speedup", "1") == 0
     printed = capsys.readouterr().out
     assert table(printed)["train"][:2] == [2, 200]
-    assert re.search(r"stage 1: 316 steps of 256 samples, 404.5 epochs of 200: 1.35 GPU hours, 2 times", printed)
+    assert re.search(r"stage 1: 316 steps of 256 samples, 404.5 epochs of 200: 1.42 GPU hours, 2 times", printed)
     assert "checkpoints of 2 trainings: 1.18 GB" in printed
     assert re.search(r"cache: features of 1\d\d images: 0.1\d GB", printed)
 
@@ -118,14 +122,21 @@ def test_what_the_experiment_would_refuse_is_refused(
 def test_a_report_of_another_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     published.write_capgaze(tmp_path / "data")
     rows = {"stage 1, features from the cache": 100.0, "stage 2, features cached, prefixes new": 20.0}
-    rows["stage 2, plain: all anew, all with gradients"] = 5.0
+    rows |= {"stage 2, plain: all anew, all with gradients": 5.0, "CSMN": 50.0, "MITR": 200.0}
     report = {
         "facts": {"command": "python -m benchmarks.training_throughput", "threads": 64, "batch": 8},
         "results": {row: {"samples/s": {"value": value}} for row, value in rows.items()},
     }
     (tmp_path / "report.json").write_text(json.dumps(report))
-    more = ["--throughput", str(tmp_path / "report.json"), "--gpu-speedup", "2"]
+    more = ["--throughput", str(tmp_path / "report.json"), "--gpu-speedup", "2", "--systems", "CSMN", "MITR", "DEPER"]
     assert dry_run("he", tmp_path / "data", *more) == 0
     printed = capsys.readouterr().out
     assert "python -m benchmarks.training_throughput with 64 CPU threads, 8 samples a batch" in printed
     assert "stage 2: 312 steps of 256 samples, 4992.0 epochs of 16: 0.55 GPU hours" in printed
+    assert re.search(r"MITR, the base: .* GPU hours\n", printed)
+    assert "fine-tuned" not in printed
+    # An older report, without the captioners, says nothing about them.
+    del report["results"]["MITR"]
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    assert dry_run("he", tmp_path / "data", *more) == 2
+    assert "is no report of the training throughput (KeyError('MITR')); write one by" in capsys.readouterr().err
