@@ -18,7 +18,7 @@ from PIL import Image
 from benchmarks.measuring.limits import memory_bandwidth
 from benchmarks.measuring.sides import SPAWN, Side, peak_gib
 from benchmarks.measuring.timing import seconds, timed
-from pydeper.atomic import atomic_path
+from pydeper.files.atomic import atomic_path
 from pydeper.speed.compare import LARGE_PAGES
 
 STYLE = "description"

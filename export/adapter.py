@@ -8,7 +8,7 @@ import torch
 
 from export.graphs.parity import TOLERANCE, compare
 from export.graphs.trace import Precision, save, trace
-from pydeper.atomic import atomic_path
+from pydeper.files.atomic import atomic_path
 from training.network import Adapter
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from export.graphs.int8 import linear_layers, quantize_linear_int8, quantize_tables_int8
 from export.graphs.parity import TOLERANCE, Inputs, compare
 from export.graphs.trace import save, trace
-from pydeper.atomic import atomic_path
+from pydeper.files.atomic import atomic_path
 from training.network import ImageEncoder, PersonaEncoder, TextTable
 
 EncoderPrecision = Literal["fp32", "fp16", "int8"]

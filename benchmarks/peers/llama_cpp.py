@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.measuring.timing import seconds, timed
-from pydeper.atomic import atomic_path
+from pydeper.files.atomic import atomic_path
 
 FORMATS = ("Q4_0", "Q4_K_M")
 _CONTEXT = 512

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 from docs.figures.result_charts import CHARTS
-from pydeper.atomic import atomic_path
+from pydeper.files.atomic import atomic_path
 
 IMAGES = Path(__file__).parent.parent / "images"
 QUICK = ("data-flow", "drawings", "network", "prompt-layout", "packages", "request-sequence", "two-people", *CHARTS)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pydeper import DeperModel, InvalidArgumentError, InvalidImageError, Persona
-from pydeper.atomic import atomic_path, check_output
 from pydeper.console import run_command
+from pydeper.files.atomic import atomic_path, check_output
 
 SUFFIXES = {".avif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import attrs
 
 from export.bundle.card import LICENCE, card_of
-from pydeper.atomic import atomic_path
 from pydeper.bundle.bundle import open_bundle
 from pydeper.bundle.checksums import sha256
 from pydeper.bundle.config import BundleConfig, Precision
@@ -20,6 +19,7 @@ from pydeper.bundle.manifest import MANIFEST_FORMAT_VERSION, ManifestEntry, list
 from pydeper.bundle.openvino_files import LANGUAGE_MODEL, named_precisions
 from pydeper.bundle.vlm_files import precisions_of
 from pydeper.errors import BundleError
+from pydeper.files.atomic import atomic_path
 from pydeper.model.model import DeperModel
 from pydeper.runtime.target import Runtime
 from training.outputs import exists, output_folder

@@ -8,11 +8,11 @@ from typing import Any
 import attrs
 
 from pydeper import hub
-from pydeper.atomic import atomic_path
 from pydeper.bundle.bundle import read_config
 from pydeper.bundle.config import BundleConfig
 from pydeper.bundle.layout import CONFIG
 from pydeper.errors import BundleError
+from pydeper.files.atomic import atomic_path
 from pydeper.publish import IMAGE_ENCODER_LICENCE
 from pydeper.untrusted import parse_json
 from training.evaluation.bootstrap import Interval

@@ -11,12 +11,12 @@ from transformers import AutoConfig
 from export.qwen2_vl.export import DecoderRounding, VLMExport, export_vlm
 from export.qwen2_vl.tokenizer import bundle_tokenizer, vision_config
 from pydeper import hub
-from pydeper.atomic import atomic_path
 from pydeper.bundle.config import Precision, VLMConfig
 from pydeper.bundle.layout import TOKENIZER
 from pydeper.bundle.openvino_files import FOLDERS
 from pydeper.bundle.vlm_files import DECODER, EMBEDDING_TABLE, PREFILL_LAYERS, VISION_ENCODER
 from pydeper.errors import BundleError
+from pydeper.files.atomic import atomic_path
 from training.outputs import OutputError, exists, refuse
 from training.vlm.steered_vlm import vlm_config
 

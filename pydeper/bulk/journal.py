@@ -1,21 +1,14 @@
 """Descriptions as lines of JSON in a file that only grows: what a batch has added is on the disk before the next."""
 
-import errno
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import attrs
 
 from pydeper.errors import InvalidArgumentError
+from pydeper.files.append_only import AppendOnlyFile
 from pydeper.untrusted import parse_json, shown
-
-try:
-    import fcntl
-except ImportError:  # Windows, where nothing keeps two runs from writing into one file
-    fcntl = None  # type: ignore[assignment]
 
 
 @attrs.frozen
@@ -47,17 +40,22 @@ class Journal:
             OSError: It cannot be opened.
         """
         self.path = path
-        self._file: BinaryIO = path.open("a+b", buffering=0)
         try:
-            self._lock()
-            self.size = 0
-            for line, _ in self._lines():
-                self.size += len(line)
-            if self.size < path.stat().st_size:
-                self._file.truncate(self.size)
+            self._file = AppendOnlyFile(path)
+        except BlockingIOError as error:
+            raise InvalidArgumentError(
+                f"{path}: another process is writing descriptions there; wait for it, or name another output"
+            ) from error
+        try:
+            self._file.cut(sum(len(line) for line, _ in self._lines()))
         except BaseException:
             self._file.close()
             raise
+
+    @property
+    def size(self) -> int:
+        """The file's bytes."""
+        return self._file.size
 
     def descriptions(self) -> Iterator[Description]:
         """Yields what the file holds, in its order."""
@@ -71,15 +69,7 @@ class Journal:
             OSError: They could not all be written, because the disk is full for one; names the file.
         """
         lines = [{"image": new.image, "persona": new.persona, "description": new.text} for new in descriptions]
-        data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[self._file.write(rest) :]
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
-        self.size += len(data)
+        self._file.append("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
 
     def remove(self) -> None:
         """Removes the file, and closes it."""
@@ -89,24 +79,6 @@ class Journal:
     def close(self) -> None:
         """Closes the file, and lets other processes add to it."""
         self._file.close()
-
-    def _lock(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                return  # a file system without locks
-            raise self._in_use() from error
-        # A process that has just finished may have removed the file between the opening and the lock.
-        if not self.path.exists() or not os.path.samestat(self.path.stat(), os.fstat(self._file.fileno())):
-            raise self._in_use()
-
-    def _in_use(self) -> InvalidArgumentError:
-        return InvalidArgumentError(
-            f"{self.path}: another process is writing descriptions there; wait for it, or name another output"
-        )
 
     def _lines(self) -> Iterator[tuple[bytes, Description]]:
         """Yields every whole line with what it says; what follows the last of them was never finished."""

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
-from pydeper.atomic import is_stream
 from pydeper.bulk.journal import Description, Journal
 from pydeper.bulk.parquet import check_installed, read_parquet, write_parquet
 from pydeper.bulk.settings import RunSettings
 from pydeper.errors import InvalidArgumentError
+from pydeper.files.atomic import is_stream
 
 SUFFIXES = (".jsonl", ".parquet")
 

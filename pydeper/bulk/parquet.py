@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydeper.atomic import atomic_path
 from pydeper.bulk.journal import Description
 from pydeper.errors import InvalidArgumentError
+from pydeper.files.atomic import atomic_path
 
 _ROWS = 65_536
 """Rows of a row group: some 20 MB of text, which is all that is in memory at once."""

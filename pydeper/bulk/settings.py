@@ -8,10 +8,10 @@ from typing import Any
 
 import attrs
 
-from pydeper.atomic import atomic_path
 from pydeper.bundle.layout import CARD
 from pydeper.bundle.manifest import read_manifest
 from pydeper.errors import InvalidArgumentError
+from pydeper.files.atomic import atomic_path
 from pydeper.model.model import DeperModel
 from pydeper.model.options import DescribeOptions, split_options
 from pydeper.persona.persona import Persona

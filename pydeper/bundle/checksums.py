@@ -28,7 +28,7 @@ from pathlib import Path
 
 import attrs
 
-from pydeper.atomic import atomic_path
+from pydeper.files.atomic import atomic_path
 
 CACHE_VARIABLE = "PYDEPER_CACHE"
 LARGE = 16 * 1024 * 1024  # bytes; anything smaller is read in a few milliseconds

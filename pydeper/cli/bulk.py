@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from pydeper.atomic import is_stream
 from pydeper.cli.progress import progress_bar
 from pydeper.errors import InvalidArgumentError
+from pydeper.files.atomic import is_stream
 from pydeper.untrusted import legible
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pydeper
-from pydeper.atomic import atomic_path, check_output
 from pydeper.cli import bulk
 from pydeper.cli.command import add_command, add_model, add_runtime, add_servers, written
 from pydeper.cli.progress import progress_bar
 from pydeper.errors import InvalidArgumentError
+from pydeper.files.atomic import atomic_path, check_output
 
 _STDIN = "-"
 

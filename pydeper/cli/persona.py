@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pydeper
-from pydeper.atomic import check_output, is_stream
 from pydeper.cli.command import add_command, add_model
 from pydeper.cli.progress import progress_bar
+from pydeper.files.atomic import check_output, is_stream
 from pydeper.persona.file import check_replaceable
 
 

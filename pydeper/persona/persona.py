@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pydeper import hub
-from pydeper.atomic import atomic_path
 from pydeper.errors import IncompatiblePersonaError, InvalidArgumentError, PersonaError
+from pydeper.files.atomic import atomic_path
 from pydeper.persona import repository
 from pydeper.persona.encoder import HasPersonaEncoder, PersonaEncoder, default_encoder, short_fingerprint
 from pydeper.persona.fields import check_created, check_num_samples, check_text, embedding, optional_text

@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydeper.atomic import atomic_path, check_output
 from pydeper.errors import InvalidSampleError
+from pydeper.files.atomic import atomic_path, check_output
 from pydeper.images import why_no_path
 from pydeper.readers.image_folder import FileNames, canonical, relative_path
 from pydeper.readers.records import json_lines, kind, parse_object

@@ -8,8 +8,8 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidArgumentError
+from pydeper.files.atomic import atomic_path
 from pydeper.samples.boxes import Box
 from pydeper.samples.trajectory import Trajectory
 

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from pydeper import images
-from pydeper.atomic import check_output
 from pydeper.errors import InvalidArgumentError, InvalidImageError, InvalidSampleError
+from pydeper.files.atomic import check_output
 from pydeper.images import ImageLike
 from pydeper.samples import overlay
 from pydeper.samples.trajectory import Trajectory

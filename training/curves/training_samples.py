@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from pydeper import read_samples
-from pydeper.atomic import atomic_path
+from pydeper.files.atomic import atomic_path
 from pydeper.readers.jsonl import sample_line
 from pydeper.samples.sample import Sample
 from training.baselines.run import DescriptionTask

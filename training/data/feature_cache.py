@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pydeper.atomic import atomic_path
 from pydeper.errors import PydeperError
+from pydeper.files.atomic import atomic_path
 from training.outputs import output_folder
 
 _TENSOR, _CHECKSUM = "features", "crc32"

@@ -28,8 +28,8 @@ import numpy as np
 from PIL import Image
 
 from pydeper import readers
-from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidImageError, InvalidSampleError, PydeperError
+from pydeper.files.atomic import atomic_path
 from pydeper.images import image_format, open_image
 from pydeper.samples.sample import Sample
 from pydeper.samples.trajectory import Fixation, Trajectory

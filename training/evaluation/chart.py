@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidArgumentError
+from pydeper.files.atomic import atomic_path
 from training.evaluation.bootstrap import Interval
 from training.evaluation.report import Figure
 from training.metrics.requirements import MissingRequirementError

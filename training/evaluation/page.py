@@ -10,8 +10,8 @@ import json
 import re
 from pathlib import Path
 
-from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidArgumentError
+from pydeper.files.atomic import atomic_path
 from training.evaluation.report import figure_from_json, format_table
 
 _BLOCK = re.compile(

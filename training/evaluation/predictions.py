@@ -18,8 +18,8 @@ from pathlib import Path
 
 import attrs
 
-from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidArgumentError, InvalidSampleError
+from pydeper.files.atomic import atomic_path
 from pydeper.samples.sample import Sample
 from training.outputs import exists, refuse
 from training.preparation.splits import SEEN_SPLITS, UNSEEN_SPLITS

@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from pydeper.atomic import atomic_path
+from pydeper.files.atomic import atomic_path
 from training.config import OptimisationConfig, shaping_settings
 from training.distributed.collectives import all_reduce_sum
 from training.distributed.process_group import open_accelerator

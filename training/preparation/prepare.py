@@ -21,8 +21,8 @@ from typing import Any, BinaryIO
 
 import attrs
 
-from pydeper.atomic import atomic_path
 from pydeper.errors import PydeperError
+from pydeper.files.atomic import atomic_path
 from pydeper.readers import ReadReport, SampleStream
 from pydeper.readers.image_folder import canonical
 from pydeper.readers.jsonl import sample_line

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from pydeper.atomic import atomic_path
 from pydeper.errors import PydeperError
+from pydeper.files.atomic import atomic_path
 
 TRAIN = "train"
 VAL = "val"

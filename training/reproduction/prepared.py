@@ -8,8 +8,8 @@ from typing import Any
 
 import attrs
 
-from pydeper.atomic import atomic_path
 from pydeper.errors import InvalidArgumentError
+from pydeper.files.atomic import atomic_path
 from training.preparation.prepare import prepare, summary
 from training.preparation.prepared_folder import SAMPLES
 from training.preparation.splits import TRAIN, SplitsError, hash_order

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pydeper.atomic import atomic_path
+from pydeper.files.atomic import atomic_path
 from pydeper.samples.overlay import draw_trajectory
 from pydeper.samples.trajectory import Trajectory
 from training.config import TrainingConfig, structure_config

@@ -6,7 +6,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from pydeper.atomic import atomic_path
+from pydeper.files.atomic import atomic_path
 from training.config import (
     ConfigError,
     OptimisationConfig,

@@ -7,8 +7,8 @@ from typing import Any
 
 import attrs
 
-from pydeper.atomic import check_output
 from pydeper.errors import InvalidArgumentError
+from pydeper.files.atomic import check_output
 from pydeper.gaze import MIN_BOX, FixationMethod, FixedWindows
 from pydeper.readers import (
     SampleStream,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pydeper.atomic import atomic_path
+from pydeper.files.atomic import atomic_path
 
 
 def write(path: Path, text: str) -> None:
