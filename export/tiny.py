@@ -23,7 +23,7 @@ from training.tiny.world.viewers import TRAITS, Viewer
 
 DEMO_NAMES = ("ana", "ben")
 DEMO_PIXELS = 480  # of the shorter side of the demo's pictures
-_DEMO_SCENE = 3
+_DEMO_SCENE = 20
 DESCRIPTION = (
     "A demonstration model. It knows one small world, drawings of coloured shapes, and simulated people who look at "
     "them and describe them each in their own way. It shows what a persona does, offline and in an instant; it says "

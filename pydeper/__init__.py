@@ -3,7 +3,7 @@
     >>> import pydeper
     >>> persona = pydeper.Persona.from_samples(pydeper.demo_samples("ana"))
     >>> pydeper.describe(pydeper.demo_image(), persona)
-    'I can see a red heart, together with a brown circle, together with a purple oval.'
+    'I can see a green cross, together with a black circle, together with a blue rectangle.'
 
 Importing pydeper is cheap: every name is loaded when it is first used.
 """
@@ -135,7 +135,7 @@ def describe(
         >>> from pydeper import Persona, demo_image, demo_samples, describe
         >>> ana = Persona.from_samples(demo_samples("ana"))
         >>> describe(demo_image(), ana)
-        'I can see a red heart, together with a brown circle, together with a purple oval.'
+        'I can see a green cross, together with a black circle, together with a blue rectangle.'
     """
     from pydeper.model.default import default_model
 
@@ -151,7 +151,7 @@ def stream(
         >>> from pydeper import demo_image, stream
         >>> for piece in stream(demo_image()):
         ...     print(piece, end="")
-        I can see a red heart and a grey star and a purple oval and a black square and a brown circle.
+        I can see a black circle and a brown ring and a green cross and a blue rectangle and a red diamond.
     """
     from pydeper.model.default import default_model
 

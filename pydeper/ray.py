@@ -58,7 +58,7 @@ class Describer:
         >>> describer = Describer({"ana": Persona.from_samples(demo_samples("ana"), model="tiny")}, model="tiny")
         >>> described = describer({"image": np.array([str(demo_image())], object)})
         >>> described["description"][0]
-        'I can see a red heart, together with a brown circle, together with a purple oval.'
+        'I can see a green cross, together with a black circle, together with a blue rectangle.'
     """
 
     def __init__(

@@ -64,8 +64,8 @@ def draw() -> str:
     longest = max(map(len, lines))
     d = Drawing(
         "One picture, two people",
-        "The same drawing twice: a red heart at the upper left, a brown circle at the right, a purple oval in the "
-        "middle, a grey star below it and a black square at the lower right, with numbered fixations of two people. "
+        "The same drawing twice: a green cross at the top, a black circle below it, a blue rectangle at the "
+        "right, a brown ring below it and a red diamond at the lower right, with numbered fixations of two people. "
         + " ".join(f"{p.name} {_way(p.viewer)}; pydeper writes for {p.name}: “{p.description}”" for p in pair)
         + " The model knows both from five samples of other pictures, and does not see this gaze.",
         404 + 20 * longest,

@@ -44,7 +44,7 @@ class DeperModel(ModelParts):
         >>> from pydeper import DeperModel, demo_image
         >>> model = DeperModel.from_pretrained("tiny")
         >>> model.describe(demo_image())
-        'I can see a red heart and a grey star and a purple oval and a black square and a brown circle.'
+        'I can see a black circle and a brown ring and a green cross and a blue rectangle and a red diamond.'
     """
 
     @classmethod
@@ -143,7 +143,7 @@ class DeperModel(ModelParts):
             >>> model = DeperModel.from_pretrained("tiny")
             >>> seen = model.encode_image(demo_image())
             >>> model.describe(seen, max_new_tokens=6)
-            'I can see a red heart'
+            'I can see a black circle'
         """
         if isinstance(image, EncodedImage):
             return image
@@ -223,9 +223,9 @@ class DeperModel(ModelParts):
             >>> model = DeperModel.from_pretrained("tiny")
             >>> ana = Persona.from_samples(demo_samples("ana"), model=model)
             >>> model.describe(demo_image(), ana)
-            'I can see a red heart, together with a brown circle, together with a purple oval.'
+            'I can see a green cross, together with a black circle, together with a blue rectangle.'
             >>> model.describe(demo_image(), ana, max_new_tokens=6)
-            'I can see a red heart'
+            'I can see a green cross'
         """
         options: DescribeOptions = {"style": style, "max_new_tokens": max_new_tokens, "temperature": temperature}
         options |= {"top_p": top_p, "repetition_penalty": repetition_penalty, "seed": seed, "strength": strength}
@@ -247,7 +247,7 @@ class DeperModel(ModelParts):
             >>> model = DeperModel.from_pretrained("tiny")
             >>> for piece in model.stream(demo_image(), max_new_tokens=6):
             ...     print(piece, end="")
-            I can see a red heart
+            I can see a black circle
         """
         style, decoding = self._asked(options)
         soft_token = self._soft_token(persona)
@@ -273,7 +273,7 @@ class DeperModel(ModelParts):
             >>> async def pieces():
             ...     return [piece async for piece in model.astream(demo_image(), max_new_tokens=6)]
             >>> asyncio.run(pieces())
-            ['I', ' can', ' see', ' a', ' red', ' heart']
+            ['I', ' can', ' see', ' a', ' black', ' circle']
         """
         style, decoding = self._asked(options)
         soft_token = self._soft_token(persona)
@@ -302,7 +302,7 @@ class DeperModel(ModelParts):
             >>> model = DeperModel.from_pretrained("tiny")
             >>> people = [Persona.from_samples(demo_samples(name), model=model) for name in ("ana", "ben")]
             >>> model.describe_each(demo_image(), people, max_new_tokens=6)
-            ['I can see a red heart', 'Here we have a black box']
+            ['I can see a green cross', 'Here we have a red rhombus']
         """
         style, decoding = self._asked(options)
         if not (personas := read_personas(personas)):
@@ -342,7 +342,7 @@ class DeperModel(ModelParts):
             >>> ana = Persona.from_samples(demo_samples("ana"), model=model)
             >>> other = demo_samples("ben")[0].image
             >>> model.describe_batch([(demo_image(), ana), (other, ana)], max_new_tokens=6)
-            ['I can see a red heart', 'I can see a red square']
+            ['I can see a green cross', 'I can see a red square']
         """
         style, decoding = self._asked(options)
         batch = read_pairs(pairs, self.check_persona)

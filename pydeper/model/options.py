@@ -14,7 +14,7 @@ class DescribeOptions(TypedDict, total=False):
         >>> from pydeper import DeperModel, DescribeOptions, demo_image
         >>> options: DescribeOptions = {"max_new_tokens": 6, "repetition_penalty": 1.1}
         >>> DeperModel.from_pretrained("tiny").describe(demo_image(), **options)
-        'I can see a red heart'
+        'I can see a black circle'
     """
 
     style: str

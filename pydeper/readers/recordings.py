@@ -139,7 +139,7 @@ def sample_from_recording(
         >>> from pydeper import demo_image
         >>> from pydeper.readers import sample_from_recording
         >>> recording = {
-        ...     "description": "A red heart.", "points": [[0.4, 0.5, 0.0], [0.4, 0.5, 0.3]], "mode": "trace",
+        ...     "description": "A green cross.", "points": [[0.4, 0.5, 0.0], [0.4, 0.5, 0.3]], "mode": "trace",
         ...     "input": "mouse", "image_size": [336, 336], "shown_size": [336, 336], "screen": [1920, 1080],
         ...     "device_pixel_ratio": 1, "started": "2026-11-22T10:00:05Z", "duration": 9.5, "blur": None,
         ...     "radius": None, "attempt": "a1",

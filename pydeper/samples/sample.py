@@ -105,7 +105,7 @@ class Sample:
     Examples:
         >>> from pydeper import Fixation, Sample, Trajectory, demo_image
         >>> looked = Trajectory([Fixation.at(0.3, 0.4, duration=0.25), Fixation.at(0.7, 0.6, duration=0.4)])
-        >>> sample = Sample(demo_image(), "I can see a red heart.", looked, subject="ana")
+        >>> sample = Sample(demo_image(), "I can see a green cross.", looked, subject="ana")
         >>> len(sample.trajectory)
         2
     """

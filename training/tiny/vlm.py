@@ -109,8 +109,8 @@ def _scaled_to(config: VisionConfig, side: int) -> VisionConfig:
 def pretrain_vlm(config: TinyConfig, folder: Path) -> SteeredVLM:
     """Steps 1 to 4: the vision tower and the language side, first at a smaller size of pictures, then at the final one.
 
-    Most is learned at the smaller size, which costs about half; the larger one is for small objects (cf. Beyer et al.
-    2024, "PaliGemma").
+    The smaller size is where most is learned, at half the cost of a step; the larger one is for small objects (cf.
+    Beyer et al. 2024, "PaliGemma").
 
     Returns:
         The frozen VLM, its weights exact in float16.
