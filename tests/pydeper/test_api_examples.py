@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import pydeper
 from pydeper import DemonstrationModelWarning, DeperModel
 from pydeper.persona.encoder import PersonaEncoder
 from tests.support.docs.pages import DOCS, read
@@ -49,7 +50,8 @@ def documented() -> Iterator[tuple[str, str]]:
 
 
 DOCSTRINGS = dict(documented())
-EXAMPLES = {name: doctest.DocTestParser().get_examples(text, name) for name, text in DOCSTRINGS.items()}
+TEXTS = {"pydeper": inspect.getdoc(pydeper) or "", **DOCSTRINGS}
+EXAMPLES = {name: doctest.DocTestParser().get_examples(text, name) for name, text in TEXTS.items()}
 
 
 class HubsAddress(doctest.OutputChecker):
@@ -87,9 +89,9 @@ def test_the_example_prints_what_it_shows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Starting and stopping the servers takes longer than most examples, so only those of repositories have them.
-    hub: HubServer | None = request.getfixturevalue("hub_server") if '"org/' in DOCSTRINGS[name] else None
+    hub: HubServer | None = request.getfixturevalue("hub_server") if '"org/' in TEXTS[name] else None
     monkeypatch.chdir(tmp_path_factory.mktemp("examples"))
-    example = doctest.DocTest(EXAMPLES[name], {"__name__": "__main__"}, name, None, None, DOCSTRINGS[name])
+    example = doctest.DocTest(EXAMPLES[name], {"__name__": "__main__"}, name, None, None, TEXTS[name])
     checker = HubsAddress(hub.url) if hub else doctest.OutputChecker()
     report: list[str] = []
     failed, _ = doctest.DocTestRunner(checker, False, doctest.ELLIPSIS).run(example, out=report.append)
