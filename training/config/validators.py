@@ -18,6 +18,16 @@ def positive(_: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
         raise ConfigError(f"{attribute.name}: must be > 0, got {value!r}")
 
 
+def at_least(least: int) -> Callable[[Any, "attrs.Attribute[Any]", int], None]:
+    """Attrs validator: the value is no less."""
+
+    def validate(_: Any, attribute: "attrs.Attribute[Any]", value: int) -> None:
+        if not value >= least:
+            raise ConfigError(f"{attribute.name}: must be >= {least}, got {value!r}")
+
+    return validate
+
+
 def fraction(_: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
     """Attrs validator: the value is in [0, 1)."""
     if not 0 <= value < 1:

@@ -3,7 +3,7 @@
 import attrs
 
 from training.config import CSMNConfig, MITRConfig, PromptTuningConfig, Stage1Config, Stage2Config, positive
-from training.config.validators import not_negative
+from training.config.validators import at_least, not_negative
 from training.network.config import NetworkConfig
 
 
@@ -120,11 +120,12 @@ class ViewersConfig:
 class TinyConfig:
     """All settings of `python -m training tiny`, and those of the baselines that are trained, for the table.
 
-    `drawings` is how many drawings by other programs the evaluation describes, and how many pairs of changed ones.
+    `drawings` is how many drawings by other programs the evaluation describes, and how many pairs of changed ones: at
+    least 6, because there are three kinds of each, and an interval takes two.
     """
 
     seed: int = 0
-    drawings: int = attrs.field(default=200, validator=positive)
+    drawings: int = attrs.field(default=200, validator=at_least(6))
     vlm: VLMSizes
     image_encoder: ImageEncoderSizes
     vision: VisionPretraining
