@@ -197,7 +197,7 @@ class PlainDescriptionLoss:
 
 
 CAPTIONER_BATCH = 16
-"""Samples in a step of a captioner; the authors have 128 and 30, which take more memory and little less time each."""
+"""Samples in a step of a captioner: fewer than the 128 and 30 of the authors, which take more memory."""
 
 _VOCABULARY = 10_000
 """Words that a captioner can write, special ones included."""
