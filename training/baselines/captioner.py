@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import attrs
+import torch
 
 from pydeper.readers.utterances import Utterance
 from pydeper.samples.sample import Sample
@@ -11,6 +12,7 @@ from training.baselines.targets import Person
 from training.config import CSMNConfig, MITRConfig
 from training.data.image_features import ImageFeatures
 from training.data.images import Images
+from training.distributed.device import CPU
 
 
 @attrs.frozen(eq=False)
@@ -27,6 +29,7 @@ class CaptionerInputs:
         csmn: Settings of CSMN.
         mitr: Settings of MITR.
         utterances_of: What was said when in a sample's description; nothing where that is not known.
+        device: Where networks are trained and write.
     """
 
     people: Sequence[Person]
@@ -38,3 +41,4 @@ class CaptionerInputs:
     csmn: CSMNConfig = attrs.Factory(CSMNConfig)
     mitr: MITRConfig = attrs.Factory(MITRConfig)
     utterances_of: Callable[[Sample], Sequence[Utterance]] = lambda _: ()
+    device: torch.device = CPU

@@ -21,6 +21,7 @@ from training.baselines.targets import Person, descriptions, people_of
 from training.baselines.text_statistics import TextStatistics
 from training.baselines.zero_shot import ZeroShot
 from training.config import ConfigError, PromptTuningConfig, Stage2Config, TrainingConfig, shaping_settings_at
+from training.distributed.process_group import training_device
 from training.evaluation.predictions import References
 from training.preparation.splits import TRAIN, VAL
 from training.preparation.word_times import WordTimes
@@ -173,7 +174,7 @@ class DescriptionTask:
     @property
     def device(self) -> torch.device:
         """Where networks are to run."""
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return training_device()
 
     @property
     def stage2(self) -> Stage2Config:
@@ -259,6 +260,7 @@ def _captioner_inputs(task: DescriptionTask, folder: Path) -> CaptionerInputs:
         csmn=task.config.csmn,
         mitr=task.config.mitr,
         utterances_of=WordTimes.beside(Path(task.config.samples)).of,
+        device=task.device,
     )
 
 

@@ -5,6 +5,8 @@ from itertools import chain
 import torch
 from torch import nn
 
+CPU = torch.device("cpu")
+
 
 def device_of(module: nn.Module) -> torch.device:
     """The device of a module's first parameter or buffer."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import attrs
 import numpy as np
+import torch
 from accelerate import Accelerator
 from accelerate.utils import (
     DistributedDataParallelKwargs,
@@ -54,6 +55,12 @@ def open_accelerator(*, cpu: bool = False) -> Accelerator:
     if accelerator.mixed_precision not in ("no", "bf16"):
         raise TrainingError(f"accelerate is configured for {accelerator.mixed_precision}; choose bf16 or no")
     return accelerator
+
+
+def training_device() -> torch.device:
+    """Where this process trains: on its GPU, or on the CPU where there is none or ACCELERATE_USE_CPU is true."""
+    device: torch.device = open_accelerator().device
+    return device
 
 
 def main_process_first(accelerator: Accelerator, feature_cache: str | None) -> AbstractContextManager[None]:

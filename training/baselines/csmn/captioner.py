@@ -64,11 +64,12 @@ def csmn(inputs: CaptionerInputs) -> Describe:
     training, validation = examples(inputs.training), examples(inputs.validation)
     torch.manual_seed(inputs.seed)
     max_words = config.max_words or _usual_length(training.texts)
-    network = CSMN(len(vocabulary), training.images.shape[1], max_words, config)
+    network = CSMN(len(vocabulary), training.images.shape[1], max_words, config).to(inputs.device)
     task = CSMNTask(network, config, training, validation, inputs.seed)
     folder, evaluate = inputs.folder / "training", task.evaluate if len(validation) else None
     samples = samples_digest(inputs.training)
-    train(task, config, inputs.seed, folder, accelerator=open_accelerator(), evaluate=evaluate, samples=samples)
+    accelerator = open_accelerator(cpu=inputs.device.type == "cpu")
+    train(task, config, inputs.seed, folder, accelerator=accelerator, evaluate=evaluate, samples=samples)
     load_state(folder, network)
     network.eval()
 

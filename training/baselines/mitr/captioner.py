@@ -109,7 +109,7 @@ class _Prepared:
         inputs, config = self._inputs, self._inputs.mitr
         torch.manual_seed(inputs.seed)
         channels = self._image_tokens_of(inputs.training[:1]).shape[-1]
-        network = MITR(config, len(self._vocabulary), channels)
+        network = MITR(config, len(self._vocabulary), channels).to(inputs.device)
         folder = inputs.folder / "base" if config.base is None else Path(config.base)
         training, validation = self.examples(inputs.training), self.examples(inputs.validation)
         samples = samples_digest(inputs.training) if config.base is None else None

@@ -86,7 +86,7 @@ def fit(
 
     Args:
         name: What is trained, for logs and messages.
-        network: Is changed in place, and left in eval mode.
+        network: Is changed in place where it is, and left in eval mode.
         config: Settings of the optimiser.
         training: At least one example.
         validation: Examples to choose the step by; where there are none, the last step is kept.
@@ -99,6 +99,7 @@ def fit(
     """
     task = MITRTask(name, network, config, training, validation, seed)
     evaluate = task.evaluate if len(validation) else None
-    train(task, config, seed, folder, accelerator=open_accelerator(), evaluate=evaluate, samples=samples)
+    accelerator = open_accelerator(cpu=device_of(network).type == "cpu")
+    train(task, config, seed, folder, accelerator=accelerator, evaluate=evaluate, samples=samples)
     load_state(folder, network)
     network.eval()
