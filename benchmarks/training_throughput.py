@@ -8,6 +8,9 @@ All sides take the same step (forward and backward pass, no optimiser) on the sa
 turn, so that a slower machine slows all of them; medians are printed. That their losses agree is checked.
 
 With `--real`, the captioners CSMN and MITR are measured as well, at their authors' sizes. They have no plain way.
+
+Networks and batches are on the device that Accelerate chooses: a GPU if there is one, unless
+ACCELERATE_USE_CPU is true.
 """
 
 import argparse
@@ -24,7 +27,7 @@ from typing import Any, Protocol
 import attrs
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
@@ -43,6 +46,7 @@ from training.baselines.word_vocabulary import SPECIALS
 from training.config import CSMNConfig, MITRConfig, Stage1Config, Stage2Config, TrainingConfig, load_config
 from training.data.encoded import EncodedDataset, encode_dataset
 from training.data.feature_cache import MemoryStore
+from training.distributed.process_group import training_device
 from training.evaluation.report import format_table, write_report
 from training.losses.description import language_loss
 from training.network.config import NetworkConfig
@@ -63,6 +67,8 @@ Figures = dict[str, dict[str, float]]
 
 class Task(Protocol):
     """A stage, as the training loop sees it."""
+
+    state: nn.Module
 
     def losses(self, step: int, part: int) -> dict[str, Tensor]: ...
 
@@ -115,20 +121,28 @@ def main() -> None:
             "threads": torch.get_num_threads(),
             "figures": f"medians of {options.runs} steps each, in turn",
         }
-        name = f"training-throughput-{size}"
+        device = training_device()
+        if device.type == "cuda":
+            facts["device"] = f"one {torch.cuda.get_device_name(device)}"
+        name = f"training-throughput-{size}" + ("" if device.type == "cpu" else f"-{device.type}")
         write_report(options.report, name, figures, title=f"Training steps, {size} sizes", facts=facts)
 
 
 def measure(sides: dict[str, Task], batch: int, runs: int) -> Figures:
     """Takes steps in turn. The first step of every side is a warm-up, and shows that the losses agree."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
+    device = training_device()
+    for task in sides.values():
+        task.state.to(device)
     for run in range(runs + 1):
         losses = {}
         for name, task in sides.items():
             torch.manual_seed(run)  # one dropout for all
+            wait_for(device)
             began = time.perf_counter()
             loss = task.losses(0, 0)["loss"]
             loss.backward()
+            wait_for(device)
             if run:
                 seconds[name].append(time.perf_counter() - began)
             losses[name] = float(loss.detach())
@@ -137,6 +151,12 @@ def measure(sides: dict[str, Task], batch: int, runs: int) -> Figures:
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     plain = next(iter(medians.values()))
     return {name: {"samples/s": batch / median, "times": plain / median} for name, median in medians.items()}
+
+
+def wait_for(device: torch.device) -> None:
+    """Waits until a GPU has done all that it was asked; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 # --- the sides
@@ -183,7 +203,7 @@ class PlainDescriptionLoss:
         pictures = [self.data.images.open(int(image)) for image in images]
         prompts = [vlm.steered_prompt(self.config.style)] * len(pictures)
         batch = vlm.prompt_batch(prompts, descriptions, vlm.grids(pictures))
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bf16):
+        with torch.autocast(vlm.model.device.type, torch.bfloat16, enabled=self.config.bf16):
             features = torch.cat(vlm.image_features(pictures))
             table = vlm.model.get_input_embeddings().weight.clone()
             table[vlm.config.tokens.subject] = soft_tokens[0].to(table)
@@ -287,8 +307,10 @@ def assemble(
     batch: int,
     folder: Path,
 ) -> Parts:
-    cache = folder / "cache"
-    data = encode_dataset(samples, vlm.tokenizer, ImageEncoder(backbone), preprocessing, feature_cache=cache)
+    cache, device = folder / "cache", training_device()
+    vlm.to(device)
+    encoder = ImageEncoder(backbone).to(device)
+    data = encode_dataset(samples, vlm.tokenizer, encoder, preprocessing, feature_cache=cache)
     table = TextTable(vlm.model.get_input_embeddings().weight.detach())
     changes: dict[str, Any] = {"batch_size": batch, "accumulation": 1}
     stage1, stage2 = attrs.evolve(stage1, **changes), attrs.evolve(stage2, **changes)

@@ -40,7 +40,7 @@ from training.network.deper import Deper
 from training.paths import CONFIGS
 from training.preparation.splits import QUERY, SUPPORT, TEST, TRAIN
 from training.reproduction.checks import check_samples
-from training.reproduction.dry_run import GPU_SPEEDUP, estimate, planned_data
+from training.reproduction.dry_run import estimate, planned_data
 from training.reproduction.prepared import prepared
 from training.reproduction.sources import EXPERIMENTS, DataOptions, DataSource
 from training.reproduction.trainings import THROUGHPUT, Throughput
@@ -123,7 +123,7 @@ def dry_run(
     options: DataOptions = DataOptions(),  # noqa: B008 - frozen
     max_new_tokens: int = 512,
     throughput: Path = THROUGHPUT,
-    gpu_speedup: float = GPU_SPEEDUP,
+    gpu_speedup: float | None = None,
 ) -> str:
     """Says what `run` would read, train and take, and does nothing of it.
 
@@ -136,7 +136,8 @@ def dry_run(
         options: See `run`.
         max_new_tokens: See `run`.
         throughput: A report of `python -m benchmarks.training_throughput --real`.
-        gpu_speedup: How many times as fast as there one GPU is taken to be.
+        gpu_speedup: How many times as fast as there one GPU is taken to be; None: as fast, where it was a GPU, and
+            `GPU_SPEEDUP` times as fast as a CPU.
 
     Raises:
         PydeperError: What `run` would refuse before it trains.

@@ -46,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gpu-speedup",
         type=float,
         metavar="X",
-        help="for --dry-run: how many times as fast as the machine of that report a GPU is taken to be (default: 100)",
+        help="for --dry-run: how many times as fast as the machine of that report a GPU is taken to be "
+        "(default: 100, or 1 if that was a GPU)",
     )
     _add_splits(parser.add_argument_group("splits, where the data set is not prepared yet"))
     tables = parser.add_argument_group("tables of fixations and captions (kollenda)")
@@ -92,7 +93,6 @@ def run(options: argparse.Namespace) -> None:
     from training.evaluation.evaluate import ScoreSettings
     from training.evaluation.scores import METRICS
     from training.reproduce import SYSTEMS, dry_run, run
-    from training.reproduction.dry_run import GPU_SPEEDUP
     from training.reproduction.trainings import THROUGHPUT
 
     if options.dry_run:
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> None:
             options=_data_options(options),
             max_new_tokens=options.max_new_tokens,
             throughput=options.throughput or THROUGHPUT,
-            gpu_speedup=GPU_SPEEDUP if options.gpu_speedup is None else options.gpu_speedup,
+            gpu_speedup=options.gpu_speedup,
         )
         print(told)
         return

@@ -21,8 +21,8 @@ from training.reproduction.sources import DataOptions, DataSource
 from training.reproduction.trainings import SplitSample, Throughput, deper_trainings, trainings
 
 GPU_SPEEDUP = 100.0
-"""How many times as fast as the two cores that the throughput was measured on one GPU is taken to be. This is not
-measured: an A100 does some 100 TFLOP/s in such work, and two cores some 1."""
+"""How many times as fast as two CPU cores one GPU is taken to be, unless it is said. This is not measured: an A100 does
+some 100 TFLOP/s in such work, and two cores some 1."""
 
 _STAGE2_FEATURES = 0.8e6
 """Bytes of an image's features in stage 2, with Qwen2-VL-2B at 448×448; see `TrainingConfig.feature_cache`."""
@@ -70,7 +70,7 @@ def estimate(
     systems: Sequence[str],
     max_new_tokens: int,
     throughput: Throughput,
-    gpu_speedup: float,
+    gpu_speedup: float | None,
 ) -> str:
     """Says what an experiment would do and take.
 
@@ -81,8 +81,10 @@ def estimate(
         systems: What would be trained, and describe: baselines, DEPER, its ablations.
         max_new_tokens: The most tokens of a description.
         throughput: As measured.
-        gpu_speedup: How many times as fast as there one GPU is taken to be.
+        gpu_speedup: How many times as fast as there one GPU is taken to be; None: as fast, where it was a GPU.
     """
+    if gpu_speedup is None:
+        gpu_speedup = 1.0 if throughput.on_gpu else GPU_SPEEDUP
     if not gpu_speedup > 0:
         raise ConfigError(f"gpu_speedup: must be > 0, got {gpu_speedup!r}")
     targets = sum(sample.split in (TEST, QUERY) for sample in data.samples)
@@ -104,8 +106,7 @@ def estimate(
             *lines,
             f"  in all {hours:.1f} GPU hours",
             f"  This assumes {throughput.stage1:.3g} samples/s in stage 1 and {throughput.stage2:.3g} in stage 2,",
-            f"  as measured by {throughput.measured},",
-            f"  and, not measured, one GPU {gpu_speedup:g} times as fast as that machine (--gpu-speedup).",
+            *_assumptions(throughput, gpu_speedup),
             "  Encoding each image once, evaluations on val and the descriptions are not in it.",
             "",
             f"Descriptions: {len(systems) * targets} of at most {max_new_tokens} tokens, {targets} by each system",
@@ -113,6 +114,17 @@ def estimate(
             *_disk(config, data, out, deper_trainings(systems)),
         ]
     )
+
+
+def _assumptions(throughput: Throughput, gpu_speedup: float) -> list[str]:
+    measured = f"  as measured by {throughput.measured}"
+    if throughput.on_gpu and gpu_speedup == 1:
+        return [f"{measured}."]
+    machine = "GPU" if throughput.on_gpu else "machine"
+    return [
+        f"{measured},",
+        f"  and, not measured, one GPU {gpu_speedup:g} times as fast as that {machine} (--gpu-speedup).",
+    ]
 
 
 def _limited(samples: Iterable[SplitSample], count: int | None) -> list[SplitSample]:

@@ -41,6 +41,7 @@ class Throughput:
         csmn: Of CSMN.
         mitr: Of MITR, the base as well as one person's.
         measured: Where and how.
+        on_gpu: Whether on a GPU.
     """
 
     stage1: float
@@ -49,6 +50,7 @@ class Throughput:
     csmn: float
     mitr: float
     measured: str
+    on_gpu: bool
 
     @classmethod
     def read(cls, path: Path) -> "Throughput":
@@ -62,12 +64,15 @@ class Throughput:
             rows = (_STAGE1, _STAGE2, _WHOLE_PROMPTS, CSMN, MITR)
             rates = [float(report["results"][row]["samples/s"]["value"]) for row in rows]
             facts = {name: report["facts"][name] for name in ("command", "batch", "threads")}
+            device = report["facts"].get("device")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{path}: is no report of the training throughput ({error!r}); write one by python -m "
                 "benchmarks.training_throughput --real --vlm FOLDER --report DIR"
             ) from error
-        return cls(*rates, f"{facts['command']} with {facts['threads']} CPU threads, {facts['batch']} samples a batch")
+        where = f"with {facts['threads']} CPU threads" if device is None else f"on {device}"
+        measured = f"{facts['command']} {where}, {facts['batch']} samples a batch"
+        return cls(*rates, measured, on_gpu=device is not None)
 
 
 @attrs.frozen

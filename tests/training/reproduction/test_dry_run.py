@@ -135,6 +135,15 @@ def test_a_report_of_another_machine(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "stage 2: 312 steps of 256 samples, 4992.0 epochs of 16: 0.55 GPU hours" in printed
     assert re.search(r"MITR, the base: .* GPU hours\n", printed)
     assert "fine-tuned" not in printed
+    # A GPU's rates are taken as they are.
+    report["facts"]["device"] = "one NVIDIA A100"
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    on_gpu = [argument for argument in more if argument not in ("--gpu-speedup", "2")]
+    assert dry_run("he", tmp_path / "data", *on_gpu) == 0
+    printed = capsys.readouterr().out
+    assert "python -m benchmarks.training_throughput on one NVIDIA A100, 8 samples a batch.\n" in printed
+    assert "not measured" not in printed
+    assert "stage 2: 312 steps of 256 samples, 4992.0 epochs of 16: 1.11 GPU hours" in printed
     # An older report, without the captioners, says nothing about them.
     del report["results"]["MITR"]
     (tmp_path / "report.json").write_text(json.dumps(report))
