@@ -43,7 +43,7 @@ from training.reproduction.checks import check_samples
 from training.reproduction.dry_run import estimate, planned_data
 from training.reproduction.prepared import prepared
 from training.reproduction.sources import EXPERIMENTS, DataOptions, DataSource
-from training.reproduction.trainings import THROUGHPUT, Throughput
+from training.reproduction.trainings import THROUGHPUT, Throughput, epochs
 from training.runs.folders import stage1_folder, stage2_folder
 from training.runs.train_stages import is_trained, train_stage1, train_stage2
 from training.stages.embedding import embed
@@ -319,5 +319,4 @@ def _print_epochs(config: TrainingConfig, samples: Sequence[Sample]) -> None:
     stages = {"stage 1": config.stage1, "stage 2": config.stage2}
     for name, stage in stages.items():
         if stage is not None:
-            epochs = stage.steps * stage.batch_size * stage.accumulation / training
-            print(f"{name}: {stage.steps} steps are {epochs:.1f} epochs of {training} samples on one device")
+            print(f"{name}: {epochs(stage, training)} on one device")

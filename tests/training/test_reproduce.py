@@ -55,7 +55,7 @@ def test_an_experiment_runs_from_data_to_table_and_only_once(config_file, data, 
     systems = ["zero-shot", "few-shot", "text-statistics", *tuned, *mitr, "DEPER", "DEPER, no FiLM"]
     assert run(config_file, data, tmp_path, "--systems", *systems) == 0
     printed = capsys.readouterr().out
-    assert "stage 1: 6 steps are 6.0 epochs of 8 samples" in printed
+    assert "stage 1: 6 steps of 8 samples, 6.0 epochs of 8 on one device" in printed
     assert "held fewer samples" not in printed
     for people in ("seen", "unseen"):
         table = json.loads((tmp_path / f"results/small-{people}-beside-paper.json").read_text())["results"]

@@ -105,9 +105,15 @@ class Training:
         times: int = 1,
     ) -> "Training":
         """A training on so many samples, with the steps of its settings or others."""
-        steps, batch = steps or stage.steps, stage.batch_size * stage.accumulation
-        about = f"{steps} steps of {batch} samples, {steps * batch / samples:.1f} epochs of {samples}"
-        return cls(name, about, steps * batch, rate, times)
+        steps = steps or stage.steps
+        about = epochs(stage, samples, steps)
+        return cls(name, about, steps * stage.batch_size * stage.accumulation, rate, times)
+
+
+def epochs(stage: OptimisationConfig, samples: int, steps: int | None = None) -> str:
+    """Says how many epochs of so many samples a training is on one device, with its own steps or others."""
+    steps, batch = steps or stage.steps, stage.batch_size * stage.accumulation
+    return f"{steps} steps of {batch} samples, {steps * batch / samples:.1f} epochs of {samples}"
 
 
 def trainings(
