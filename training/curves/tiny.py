@@ -26,6 +26,9 @@ from training.tiny.evaluation import MAX_NEW_TOKENS, STYLE, TOKENIZER
 from training.tiny.steps import WORLD, Seeds, seed_of
 from training.tiny.world.people import simulate_people
 
+TRAINING_COUNTS = (1, 2, 4)
+"""Training samples of each person, of whom a real data set has more than 100."""
+
 _BATCH = 64
 
 
@@ -83,7 +86,7 @@ def training_curve(
         frozen: Folder of the tiny model's frozen parts, see `training.tiny.table.World.make`.
         out: Keeps a folder for each point: both stages, and the predictions with each kind of persona.
         report: Gets the JSON files, tables and charts.
-        counts: See `training.curves.training_samples.run`.
+        counts: See `training.curves.training_samples.run`; None: those of `TRAINING_COUNTS` that there are.
         seed: Of the trainings.
         metrics: Some of `METRICS`, beside what is looked at and in which order.
 
@@ -93,7 +96,7 @@ def training_curve(
     config = load_config(TinyConfig, config_file, changes)
     curve, datasets = training_samples.CURVE, ["tiny, seen", "tiny, unseen"]
     curve.check(report, datasets, metrics)
-    labels = training_samples.labelled_counts(config.viewers.samples, counts)
+    labels = training_samples.labelled_counts(config.viewers.samples, counts, TRAINING_COUNTS)
     world = table.World.make(config, frozen)
     points: dict[str, list[Point]] = {name: [] for name in datasets}
     for label, count in labels:

@@ -128,18 +128,21 @@ def _keep_samples(folder: Path, samples: Sequence[Sample]) -> None:
         temporary.write_bytes(lines)
 
 
-def labelled_counts(most: int, asked: Sequence[int] | None) -> list[tuple[str, int | None]]:
+def labelled_counts(
+    most: int, asked: Sequence[int] | None, default: Sequence[int] = COUNTS
+) -> list[tuple[str, int | None]]:
     """The points, by their names: so many training samples of each person, and last all of them (None).
 
     Args:
         most: Training samples of the person with the most.
         asked: See `run`.
+        default: The points where none is asked for.
 
     Raises:
         InvalidArgumentError: See `chosen_counts`.
     """
     why = f"nobody has more than {most} training samples, and all of them are a point of their own"
-    return [*((str(count), count) for count in chosen_counts(asked, COUNTS, most - 1, why)), (ALL, None)]
+    return [*((str(count), count) for count in chosen_counts(asked, default, most - 1, why)), (ALL, None)]
 
 
 def first_training_samples(samples: Sequence[Sample], count: int | None) -> list[Sample]:

@@ -154,14 +154,14 @@ def test_the_tiny_world_is_not_made_for_points_that_cannot_be(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_the_curve_in_the_tiny_world(tmp_path, monkeypatch):
-    assert tiny(tmp_path, "--counts", "2") == 0
+    assert tiny(tmp_path) == 0
     for people in ("seen", "unseen"):
         report = json.loads((tmp_path / f"curve/results/tiny-{people}-training-curve.json").read_text())
-        assert list(report["results"]) == [f"{name}, {n} samples" for name in INPUTS for n in ("2", "all")]
+        assert list(report["results"]) == [f"{name}, {n} samples" for name in INPUTS for n in ("1", "2", "all")]
         assert list(report["results"]["text only, 2 samples"]) == ["BLEU-4", "first object", "pairwise order"]
 
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("trained already")
 
     monkeypatch.setattr(table, "train", fail)
-    assert tiny(tmp_path, "--counts", "2") == 0
+    assert tiny(tmp_path) == 0
