@@ -8,6 +8,7 @@ import attrs
 import numpy as np
 
 from training.config import NoiseConfig, TrainingConfig
+from training.distributed.process_group import open_accelerator
 from training.evaluation.bootstrap import Interval
 from training.evaluation.report import check_reports, format_table, write_report
 from training.people import new_people, seen_people
@@ -78,7 +79,7 @@ def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols
         "command": _command(protocols, changes),
         "people": len(experiment.data.subjects),
         "intervals": "95 %, bootstrap over people",
-        "DEPER": summary(experiment.config, protocols.trainings),
+        "DEPER": _summary(experiment.config, protocols.trainings, open_accelerator(cpu=True).mixed_precision),
     }
 
     def write(suffix: str, protocol: str, others: Sequence[str], facts: dict[str, object], rows: Table) -> None:
@@ -149,7 +150,7 @@ def _command(protocols: Protocols, changes: Sequence[str]) -> str:
     return " ".join(filter(None, words))
 
 
-def summary(config: TrainingConfig, trainings: int) -> str:
+def _summary(config: TrainingConfig, trainings: int, mixed_precision: str) -> str:
     """The settings that matter most, in one line."""
     network, stage = config.network, config.stage1
     virtual = stage.virtual_people
@@ -162,6 +163,8 @@ def summary(config: TrainingConfig, trainings: int) -> str:
         extras.append(f"noise {stage.noise.words} / {stage.noise.boxes} / {stage.noise.durations}")
     if virtual.weight:
         extras.append(f"{virtual.people} virtual people of {virtual.samples} samples, weight {virtual.weight}")
+    if mixed_precision != "no":
+        extras.append(f"mixed precision {mixed_precision}")
     return (
         f"{config.image_encoder} at {config.image_size} pixels, {config.vlm}, D {network.hidden_size}, "
         f"z_s {network.subject_embedding_size}, layers {network.encoder_layers} + {network.decoder_layers}, dropout "
