@@ -80,7 +80,7 @@ outputs: $(VENV)/.dev       ## writes what the pages' commands print today into 
 notebook: $(VENV)/.dev      ## runs examples/personas.ipynb and keeps what it prints and draws
 	$(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False examples/personas.ipynb
 
-tiny: $(VENV)/.dev          ## makes the built-in model from nothing, in about three hours
+tiny: $(VENV)/.dev          ## makes the built-in model from nothing, in three to four hours
 	$(RUN) -m training tiny
 	$(RUN) -m export tiny --bundle pydeper/builtin/tiny --report docs/results
 
