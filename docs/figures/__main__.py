@@ -4,9 +4,10 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
-from docs.figures.result_charts import CHARTS
+from docs.figures.charts import bars, lines
 from pydeper.files.atomic import atomic_path
 
+CHARTS = {**bars.CHARTS, **lines.CHARTS}
 IMAGES = Path(__file__).parent.parent / "images"
 QUICK = ("data-flow", "drawings", "network", "prompt-layout", "packages", "request-sequence", "two-people", *CHARTS)
 SLOW = ("persona-map",)  # minutes: it makes some hundred personas

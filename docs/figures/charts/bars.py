@@ -1,16 +1,13 @@
 """Bar charts of docs/results: one for each question that the results page answers first."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import attrs
 
+from docs.figures.charts.results import Figure, results
 from docs.figures.drawing import Drawing, Kind
 
-RESULTS = Path(__file__).parent.parent / "results"
 _LEFT, _RIGHT, _ROW = 196, 492, 34  # where 0 and 1 stand, and the height of a bar's row
 
 
@@ -69,20 +66,13 @@ def _x(share: float) -> float:
     return _LEFT + (_RIGHT - _LEFT) * share
 
 
-def _results(name: str) -> Mapping[str, Mapping[str, Any]]:
-    results: Mapping[str, Mapping[str, Any]] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))[
-        "results"
-    ]
-    return results
-
-
-def _bar(label: str, figure: Mapping[str, float], kind: Kind = "learned") -> Bar:
+def _bar(label: str, figure: Figure, kind: Kind = "learned") -> Bar:
     return Bar(label, figure["value"], figure["low"], figure["high"], kind)
 
 
 def unseen_people() -> str:
     """How far five samples bring people whom training has not seen, by metric."""
-    shares = _results("tiny-unseen-way")["DEPER, 5 samples"]
+    shares = results("tiny-unseen-way")["DEPER, 5 samples"]
     return bar_chart(
         "How well a persona imitates somebody whom training has not seen",
         "One bar a metric, from 0, the model without a persona, to 1, the model that is told the person's true traits. "
@@ -93,7 +83,7 @@ def unseen_people() -> str:
 
 def looking() -> str:
     """Telling apart people who differ in their scanning order alone, by what the persona was made from."""
-    rows = _results("tiny-looking")
+    rows = results("tiny-looking")
     bars = [_bar(row, own["5 samples"], "frozen" if row == "text only" else "learned") for row, own in rows.items()]
     return bar_chart(
         "What looking adds",
@@ -115,7 +105,7 @@ def real_people() -> str:
             "fitted anew",
         ),
     ):
-        rows = _results(name)
+        rows = results(name)
         bars = [
             _bar("DEPER, text + gaze", rows["DEPER, text + gaze"]["1 sample"]),
             _bar("DEPER, text", rows["DEPER, text"]["1 sample"]),
