@@ -78,7 +78,7 @@ outputs: $(VENV)/.dev       ## writes what the pages' commands print today into 
 	$(RUN) -m tests.support.docs.outputs
 
 notebook: $(VENV)/.dev      ## runs examples/personas.ipynb and keeps what it prints and draws
-	$(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False examples/personas.ipynb
+	$(RUN) -m tests.support.docs.notebook
 
 tiny: $(VENV)/.dev          ## makes the built-in model from nothing, in three to four hours
 	$(RUN) -m training tiny

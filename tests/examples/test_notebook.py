@@ -4,31 +4,26 @@ import copy
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
 import pydeper
 from pydeper import DeperModel, Persona
-from tests.support.paths import ROOT
-
-NOTEBOOK = ROOT / "examples" / "personas.ipynb"
+from tests.support.docs.notebook import execute, read_notebook
 
 
 @pytest.fixture(scope="module")
 def kept() -> nbformat.NotebookNode:
-    return nbformat.read(NOTEBOOK, as_version=4)
+    return read_notebook()
 
 
 @pytest.fixture(scope="module")
 def executed(kept, tmp_path_factory) -> nbformat.NotebookNode:
-    """The notebook, run anew in a kernel of this Python."""
+    """The notebook, run anew."""
     notebook = copy.deepcopy(kept)
-    for cell in notebook.cells:
-        cell.pop("outputs", None)
     folder = tmp_path_factory.mktemp("notebook")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("MPLCONFIGDIR", str(folder))
-        NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
+        execute(notebook, folder)
     return notebook
 
 
@@ -52,6 +47,10 @@ def drawn(notebook: nbformat.NotebookNode) -> list[int]:
 
 def test_it_prints_what_it_is_kept_with(kept, executed):
     assert printed(executed) == printed(kept), "run `make notebook`"
+
+
+def test_it_is_kept_without_the_times_of_its_run(kept):
+    assert not [cell.id for cell in kept.cells if "execution" in cell.metadata]
 
 
 def test_its_blends_end_in_what_each_of_the_two_would_say(executed):
