@@ -122,9 +122,10 @@ def main() -> None:
             "figures": f"medians of {options.runs} steps each, in turn",
         }
         device = training_device()
-        if device.type == "cuda":
-            facts["device"] = f"one {torch.cuda.get_device_name(device)}"
-        name = f"training-throughput-{size}" + ("" if device.type == "cpu" else f"-{device.type}")
+        name = f"training-throughput-{size}"
+        if device.type != "cpu":
+            facts["device"] = f"one {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+            name += f"-{device.type}"
         write_report(options.report, name, figures, title=f"Training steps, {size} sizes", facts=facts)
 
 
@@ -138,7 +139,6 @@ def measure(sides: dict[str, Task], batch: int, runs: int) -> Figures:
         losses = {}
         for name, task in sides.items():
             torch.manual_seed(run)  # one dropout for all
-            wait_for(device)
             began = time.perf_counter()
             loss = task.losses(0, 0)["loss"]
             loss.backward()
@@ -155,8 +155,8 @@ def measure(sides: dict[str, Task], batch: int, runs: int) -> Figures:
 
 def wait_for(device: torch.device) -> None:
     """Waits until a GPU has done all that it was asked; a CPU has."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 # --- the sides

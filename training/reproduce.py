@@ -136,8 +136,7 @@ def dry_run(
         options: See `run`.
         max_new_tokens: See `run`.
         throughput: A report of `python -m benchmarks.training_throughput --real`.
-        gpu_speedup: How many times as fast as there one GPU is taken to be; None: as fast, where it was a GPU, and
-            `GPU_SPEEDUP` times as fast as a CPU.
+        gpu_speedup: See `training.reproduction.dry_run.estimate`.
 
     Raises:
         PydeperError: What `run` would refuse before it trains.

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 Kind = Literal["plain", "frozen", "learned", "persona", "loss", "quiet"]
+Stroke = Literal["", "soft", "dashed"]
 Point = tuple[float, float]
 
 WIDTH = 560
@@ -72,7 +73,7 @@ class Drawing:
         named = f' class="{style}"' if style else ""
         self._parts.append(f'<text x="{_n(x)}" y="{_n(y)}"{anchor}{named}>{_subscripts(text)}</text>')
 
-    def arrow(self, *points: Point, kind: Literal["", "soft", "dashed"] = "", head: bool = True) -> None:
+    def arrow(self, *points: Point, kind: Stroke = "", head: bool = True) -> None:
         """Draws a line through points, with a head at its end."""
         path = "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in points)
         marker = f' marker-end="url(#{"soft" if kind == "soft" else ""}head)"' if head else ""

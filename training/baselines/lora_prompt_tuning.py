@@ -26,7 +26,7 @@ from training.baselines.system import SoftTokens
 from training.baselines.targets import Person, known_digest
 from training.config import LoRAConfig, PromptTuningConfig
 from training.distributed.device import device_of
-from training.distributed.process_group import open_accelerator
+from training.distributed.process_group import accelerator_at
 from training.errors import TrainingError
 from training.loop.train import train
 from training.losses.description import language_loss
@@ -168,7 +168,7 @@ def tune_with_lora(
     adapted, layers = with_lora(vlm, config.lora, seed)
     options: dict[str, Any] = {"bf16": bf16, "feature_cache": feature_cache}
     task = LoRATask(adapted, layers, style, seen, config, seed, **options)
-    accelerator = open_accelerator(cpu=vlm.model.device.type == "cpu")
+    accelerator = accelerator_at(vlm.model.device)
     train(task, config, seed, folder / "seen", accelerator=accelerator, samples=known_digest(seen))
     adapted.requires_grad_(False)
     soft_tokens = task.state.get_submodule("soft_tokens").state_dict()["weight"]

@@ -15,7 +15,7 @@ from training.data.image_features import ImageFeatures
 from training.data.images import SampleImages, distinct_images
 from training.data.sampling import batch_rows
 from training.distributed.device import device_of
-from training.distributed.process_group import open_accelerator
+from training.distributed.process_group import accelerator_at
 from training.loop.train import train
 from training.losses.description import DescriptionLoss
 from training.vlm.steered_vlm import SteeredVLM
@@ -143,7 +143,7 @@ def tune(
         TrainingError: The folder holds another training, or the loss is not finite.
     """
     task = PromptTuningTask(vlm, style, people, config, seed, bf16=bf16, feature_cache=feature_cache)
-    accelerator = open_accelerator(cpu=vlm.model.device.type == "cpu")
+    accelerator = accelerator_at(vlm.model.device)
     train(task, config, seed, folder, accelerator=accelerator, samples=known_digest(people))
     soft_tokens: Tensor = task.state.state_dict()["weight"]
     return soft_tokens

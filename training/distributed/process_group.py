@@ -57,6 +57,11 @@ def open_accelerator(*, cpu: bool = False) -> Accelerator:
     return accelerator
 
 
+def accelerator_at(device: torch.device) -> Accelerator:
+    """An accelerator that trains a network where it is: on the CPU, or on this process's GPU."""
+    return open_accelerator(cpu=device.type == "cpu")
+
+
 def training_device() -> torch.device:
     """Where this process trains: on its GPU, or on the CPU where there is none or ACCELERATE_USE_CPU is true."""
     device: torch.device = open_accelerator().device

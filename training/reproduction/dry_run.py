@@ -81,7 +81,8 @@ def estimate(
         systems: What would be trained, and describe: baselines, DEPER, its ablations.
         max_new_tokens: The most tokens of a description.
         throughput: As measured.
-        gpu_speedup: How many times as fast as there one GPU is taken to be; None: as fast, where it was a GPU.
+        gpu_speedup: How many times as fast as there one GPU is taken to be; None: as fast, where it was a GPU, and
+            `GPU_SPEEDUP` times as fast as a CPU.
     """
     if gpu_speedup is None:
         gpu_speedup = 1.0 if throughput.on_gpu else GPU_SPEEDUP

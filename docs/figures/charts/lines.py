@@ -3,12 +3,11 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal
 
 import attrs
 
 from docs.figures.charts.results import Figure, results
-from docs.figures.drawing import Drawing
+from docs.figures.drawing import Drawing, Stroke
 
 _LEFT, _RIGHT, _HEIGHT = 56, 404, 176  # where the first and the last point stand, and how high 1 stands above 0
 _LINE_OF_TEXT = 18
@@ -26,7 +25,7 @@ class Line:
 
     label: str
     figures: Sequence[Figure]
-    kind: Literal["", "soft", "dashed"]
+    kind: Stroke
 
 
 @attrs.frozen
@@ -37,13 +36,13 @@ class Panel:
     lines: Sequence[Line]
 
 
-def line_chart(title: str, description: str, samples: Mapping[str, int], x_label: str, panels: Sequence[Panel]) -> str:
+def line_chart(title: str, description: str, samples: Sequence[int], x_label: str, panels: Sequence[Panel]) -> str:
     """Draws panels below each other, with a logarithmic axis of samples; the description ends with the last figures.
 
     Args:
         title: The picture's name.
         description: What it shows.
-        samples: The name of each point -> how many samples it stands for, ascending.
+        samples: How many each point stands for, ascending.
         x_label: What there are so many of.
         panels: The panels.
     """
@@ -60,8 +59,8 @@ def line_chart(title: str, description: str, samples: Mapping[str, int], x_label
     return d.svg()
 
 
-def _draw_panel(d: Drawing, panel: Panel, samples: Mapping[str, int], x_label: str, top: float) -> None:
-    logs = [math.log(count) for count in samples.values()]
+def _draw_panel(d: Drawing, panel: Panel, samples: Sequence[int], x_label: str, top: float) -> None:
+    logs = [math.log(count) for count in samples]
     x = [_LEFT + (_RIGHT - _LEFT) * (log - logs[0]) / (logs[-1] - logs[0]) for log in logs]
 
     def y(figure: float) -> float:
@@ -69,8 +68,8 @@ def _draw_panel(d: Drawing, panel: Panel, samples: Mapping[str, int], x_label: s
 
     for share in (0.0, 0.5, 1.0):
         d.text(_LEFT - 16, y(share) + 5, f"{share:g}", style="small aside", align="end")
-    for place, name in zip(x, samples, strict=True):
-        d.text(place, top + _HEIGHT + 22, name, style="small aside", align="middle")
+    for place, count in zip(x, samples, strict=True):
+        d.text(place, top + _HEIGHT + 22, str(count), style="small aside", align="middle")
     d.text(_RIGHT + 16, top + _HEIGHT + 22, x_label, style="small aside")
     for line in panel.lines:
         values = [y(figure["value"]) for figure in line.figures]
@@ -90,47 +89,47 @@ def _apart(labels: Sequence[tuple[Line, float]]) -> list[tuple[Line, float]]:
     return placed
 
 
-_INPUTS: Mapping[str, Literal["", "soft", "dashed"]] = MappingProxyType(
-    {"text + gaze": "soft", "text only": "", "gaze only": "dashed"}
-)
+_INPUTS: Mapping[str, Stroke] = MappingProxyType({"text + gaze": "soft", "text only": "", "gaze only": "dashed"})
 _METRICS = ("OSS", "CLS")
 
 
-def _panels(name: str, points: Sequence[str]) -> list[Panel]:
+def _curve(name: str, title: str, description: str, x_label: str, all_samples: int = 0) -> str:
+    """Draws a report of `python -m training curve`; `all_samples` is how many its point "all" stands for."""
     rows = results(name)
-    return [
+    first = f"{next(iter(_INPUTS))}, "
+    points = [row.removeprefix(first) for row in rows if row.startswith(first)]
+    counts = [all_samples if point == "all samples" else int(point.split()[0]) for point in points]
+    panels = [
         Panel(
             metric,
             [Line(label, [rows[f"{label}, {p}"][metric] for p in points], kind) for label, kind in _INPUTS.items()],
         )
         for metric in _METRICS
     ]
+    return line_chart(title, description, counts, x_label, panels)
 
 
 def support_curve() -> str:
     """What a persona's samples bring, for people whom training has not seen."""
-    counts = (1, 2, 3, 5, 10, 20)
-    points = ["1 sample", *(f"{count} samples" for count in counts[1:])]
-    return line_chart(
+    return _curve(
+        "tiny-unseen-support-curve",
         "How many samples a persona needs",
         "OSS and CLS of descriptions for people whom training has not seen, over the number of samples that their "
         "personas are made from, with 95 % intervals over people: from text and gaze, from text only, from gaze only.",
-        {str(count): count for count in counts},
         "samples",
-        _panels("tiny-unseen-support-curve", points),
     )
 
 
 def training_curve() -> str:
     """What training samples bring, for people whom training has not seen."""
-    return line_chart(
+    return _curve(
+        "tiny-unseen-training-curve",
         "How many training samples of each person DEPER needs",
         "OSS and CLS of descriptions for people whom training has not seen, over the number of training samples of "
         "each of 1,200 other people, with 95 % intervals over people: personas from text and gaze, from text only, "
         "from gaze only.",
-        {"1": 1, "2": 2, "4": 4, "8": 8},
         "samples each",
-        _panels("tiny-unseen-training-curve", ["1 sample", "2 samples", "4 samples", "all samples"]),
+        all_samples=8,
     )
 
 

@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
-RESULTS = Path(__file__).parents[2] / "results"
+from training.paths import RESULTS
 
 Figure = Mapping[str, float]
 """A figure: its "value" and, where it has an interval, "low" and "high"."""

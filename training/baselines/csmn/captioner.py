@@ -20,7 +20,7 @@ from training.data.digest import samples_digest
 from training.data.encoded import open_images
 from training.data.images import distinct_images, image_identity
 from training.distributed.device import device_of
-from training.distributed.process_group import open_accelerator
+from training.distributed.process_group import accelerator_at
 from training.errors import TrainingError
 from training.loop.checkpoints import load_state
 from training.loop.train import train
@@ -68,7 +68,7 @@ def csmn(inputs: CaptionerInputs) -> Describe:
     task = CSMNTask(network, config, training, validation, inputs.seed)
     folder, evaluate = inputs.folder / "training", task.evaluate if len(validation) else None
     samples = samples_digest(inputs.training)
-    accelerator = open_accelerator(cpu=inputs.device.type == "cpu")
+    accelerator = accelerator_at(inputs.device)
     train(task, config, inputs.seed, folder, accelerator=accelerator, evaluate=evaluate, samples=samples)
     load_state(folder, network)
     network.eval()

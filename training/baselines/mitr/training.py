@@ -18,7 +18,7 @@ from training.config import MITRConfig
 from training.data.sampling import batch_rows
 from training.distributed.device import device_of
 from training.distributed.means import Mean, all_reduce_means
-from training.distributed.process_group import open_accelerator
+from training.distributed.process_group import accelerator_at
 from training.loop.checkpoints import load_state
 from training.loop.train import train
 
@@ -99,7 +99,7 @@ def fit(
     """
     task = MITRTask(name, network, config, training, validation, seed)
     evaluate = task.evaluate if len(validation) else None
-    accelerator = open_accelerator(cpu=device_of(network).type == "cpu")
+    accelerator = accelerator_at(device_of(network))
     train(task, config, seed, folder, accelerator=accelerator, evaluate=evaluate, samples=samples)
     load_state(folder, network)
     network.eval()
