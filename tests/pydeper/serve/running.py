@@ -1,7 +1,11 @@
 """A gateway as its clients meet it: a real server on a loopback port, with the built-in model."""
 
 import contextlib
+import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,8 +21,10 @@ from pydeper.serve.access import create_key
 from pydeper.serve.app import make_app
 from pydeper.serve.settings import Settings
 from pydeper.serve.store.store import Store
+from tests.support.paths import ROOT
 
 SCENE = demo_image().read_bytes()
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 @attrs.define
@@ -59,6 +65,25 @@ def running_gateway(
         finally:
             server.should_exit = True
             thread.join()
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *arguments: str) -> Iterator[tuple["subprocess.Popen[str]", str, list[str]]]:
+    """`pydeper serve` on a free port: the process, its address, and its log, which is whole when it has ended."""
+    command = [sys.executable, "-m", "pydeper", "serve", "--model", "tiny", "--port", "0", "--threads", "1", *arguments]
+    log: list[str] = []
+    process = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    with process.stderr:
+        reading = threading.Thread(target=log.extend, args=[process.stderr])
+        try:
+            line = next(line for line in process.stderr if "running on" in line)
+            reading.start()
+            yield process, json.loads(line)["event"].split()[3], log
+        finally:
+            process.kill()
+            process.wait()
+            reading.join()
 
 
 def make_personas(model: DeperModel) -> dict[str, Persona]:

@@ -1,14 +1,11 @@
 """`pydeper serve` as a process: its keys, how it ends, and how it stands a fork."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
@@ -16,29 +13,7 @@ import pytest
 
 from pydeper import DeperModel
 from pydeper.cli.main import main
-from tests.pydeper.serve.running import SCENE, running_gateway
-from tests.support.paths import ROOT
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-
-
-@contextmanager
-def serving(folder: Path, *arguments: str) -> Iterator[tuple["subprocess.Popen[str]", str, list[str]]]:
-    """`pydeper serve` on a free port: the process, its address, and its log, which is whole when it has ended."""
-    command = [sys.executable, "-m", "pydeper", "serve", "--model", "tiny", "--port", "0", "--threads", "1", *arguments]
-    log: list[str] = []
-    process = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    with process.stderr:
-        reading = threading.Thread(target=log.extend, args=[process.stderr])
-        try:
-            line = next(line for line in process.stderr if "running on" in line)
-            reading.start()
-            yield process, json.loads(line)["event"].split()[3], log
-        finally:
-            process.kill()
-            process.wait()
-            reading.join()
+from tests.pydeper.serve.running import ENVIRONMENT, SCENE, running_gateway, serving
 
 
 def test_keys_are_made_listed_and_revoked(tiny: DeperModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

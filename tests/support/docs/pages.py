@@ -240,7 +240,7 @@ class Reader:
             self.compare(block.output, self._python(block.text, place), place)
         else:
             for command, output in commands(block):
-                self.compare(output, self._shell(command, f"{place}: {command}"), f"{place}: {command}")
+                self.compare(output, self.shell(command, f"{place}: {command}"), f"{place}: {command}")
 
     def compare(self, shown: str | None, printed: str, place: str) -> None:
         """Holds what a page shows against what was printed."""
@@ -260,7 +260,8 @@ class Reader:
         assert not answer["failed"], f"{place}\n{answer['output']}"
         return str(answer["output"])
 
-    def _shell(self, command: str, place: str) -> str:
+    def shell(self, command: str, place: str) -> str:
+        """What a command prints, run where the commands before it left off."""
         # What a command exports, and where it goes, is there for the next one.
         state = self._folder / ".home" / "state"
         remember = f"{{ export -p; echo cd \"'$PWD'\"; }} > '{state}'"
