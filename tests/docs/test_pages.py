@@ -107,6 +107,14 @@ def test_three_dots_stand_for_anything() -> None:
     assert not matches("one", "one\ntwo")
 
 
+def test_a_tables_columns_may_be_of_other_widths() -> None:
+    shown = "| a   |  …b |\n| --- | --: |\n| DEPER | 0.… |"
+    printed = "| a     |       1 b |\n| ----- | --------: |\n| DEPER |      0.25 |"
+    assert matches(shown, printed)
+    assert not matches(shown, printed.replace("0.25", "1.25"))
+    assert not matches("a  b", "a b")
+
+
 def test_what_a_page_shows_can_be_renewed(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("tests.support.docs.pages.ROOT", tmp_path)
     page = tmp_path / "page.md"
