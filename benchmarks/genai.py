@@ -93,7 +93,8 @@ class Ours:
 
 
 def prompt() -> list[int]:
-    return np.random.default_rng(0).integers(0, 150_000, PROMPT).tolist()
+    ids: list[int] = np.random.default_rng(0).integers(0, 150_000, PROMPT).tolist()
+    return ids
 
 
 def text_model(source: Path, folder: Path, threads: int) -> Path:

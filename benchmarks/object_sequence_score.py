@@ -172,7 +172,8 @@ class FastSide:
         def align(nouns: dict[str, list[str]]) -> list[float]:
             candidates, references = zip(*pairs, strict=True)
             sides = ([nouns[text] for text in side] for side in (candidates, references))
-            return score_sequences(*sides, lemmas=self.lemmas).tolist()
+            scores: list[float] = score_sequences(*sides, lemmas=self.lemmas).tolist()
+            return scores
 
         return timed(parse, align)
 

@@ -126,7 +126,8 @@ class Ours:
         ]
 
     def soft_token(self, number: int) -> np.ndarray:
-        return self.model._soft_tokens([self.personas[number % PERSONAS]])[0]
+        token: np.ndarray = self.model._soft_tokens([self.personas[number % PERSONAS]])[0]
+        return token
 
     def describe(self, image: Path, number: int) -> dict[str, float]:
         """From the file to the first token; again for somebody else; and TOKENS more of that."""
@@ -155,7 +156,7 @@ class Ours:
         vlm = self.model.config.vlm
         cache = 2 * vlm.num_layers * vlm.num_key_value_heads * vlm.head_dim * 4 * 330
         files = self.model._vlm._files.decoder  # type: ignore[attr-defined]
-        return sum(file.stat().st_size for file in files.parent.glob(f"{files.name}_data*")) + float(cache)
+        return float(cache + sum(file.stat().st_size for file in files.parent.glob(f"{files.name}_data*")))
 
 
 class Float32:
@@ -254,7 +255,10 @@ def _in_a_process(work: Any, bundle: Path, options: argparse.Namespace) -> tuple
     from concurrent.futures import ProcessPoolExecutor
 
     with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
-        return pool.submit(work, bundle, options.threads, photograph(options.work, 300)).result()
+        figures: tuple[float, float] = pool.submit(
+            work, bundle, options.threads, photograph(options.work, 300)
+        ).result()
+        return figures
 
 
 # What is measured

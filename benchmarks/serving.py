@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import attrs
@@ -143,7 +144,7 @@ def plain_endpoint(threads: int | None) -> Iterator[str]:
     process.join()
 
 
-def serve_plainly(port: object, threads: int | None) -> None:
+def serve_plainly(port: Connection, threads: int | None) -> None:
     model, one_at_a_time = DeperModel.from_pretrained("tiny", threads=threads, image_cache=16), threading.Lock()
     app = FastAPI()
 
@@ -285,7 +286,7 @@ def overload(address: str, work: Work) -> str:
     """Fills the queue from another process, and times the refusals."""
     crowd = SPAWN.Process(target=crowd_of_clients, args=(address, work), daemon=True)
     crowd.start()
-    times = []
+    times: list[float] = []
     with httpx2.Client(timeout=300) as client:
         files = {"image": ("picture.png", work.pictures[0])}
         until = time.monotonic() + 60

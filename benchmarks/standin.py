@@ -84,7 +84,7 @@ _PUBLISHED: dict[str, Any] = {
     "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
     "vocab_size": 151936,
 }
-_SMALL = {
+_SMALL: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 256,
     "num_attention_heads": 4,
@@ -200,7 +200,7 @@ def _write_tokenizer(folder: Path) -> None:
         return "".join(letters[byte] for byte in token)
 
     vocab = {spelled(token): rank for token, rank in ranks.items()}
-    merges = [tuple(map(spelled, _halves(token, ranks))) for token in ranks if len(token) > 1]
+    merges: Any = [tuple(map(spelled, _halves(token, ranks))) for token in ranks if len(token) > 1]
     special = [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
     tokenizer = Qwen2Tokenizer(vocab=vocab, merges=merges).backend_tokenizer
     tokenizer.add_special_tokens(special)

@@ -68,7 +68,8 @@ Figures = dict[str, dict[str, float]]
 class Task(Protocol):
     """A stage, as the training loop sees it."""
 
-    state: nn.Module
+    @property
+    def state(self) -> nn.Module: ...
 
     def losses(self, step: int, part: int) -> dict[str, Tensor]: ...
 
@@ -113,7 +114,7 @@ def main() -> None:
             figures[name] = {"samples/s": measured["samples/s"]}
     print(format_table(figures))
     if options.report:
-        size = "real" if options.real else "tiny"
+        which = "real" if options.real else "tiny"
         facts = {
             "command": report_command("benchmarks.training_throughput", parser, options, {"vlm": "FOLDER"}),
             "batch": batch,
@@ -122,11 +123,11 @@ def main() -> None:
             "figures": f"medians of {options.runs} steps each, in turn",
         }
         device = training_device()
-        name = f"training-throughput-{size}"
+        name = f"training-throughput-{which}"
         if device.type != "cpu":
             facts["device"] = f"one {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
             name += f"-{device.type}"
-        write_report(options.report, name, figures, title=f"Training steps, {size} sizes", facts=facts)
+        write_report(options.report, name, figures, title=f"Training steps, {which} sizes", facts=facts)
 
 
 def measure(sides: dict[str, Task], batch: int, runs: int) -> Figures:

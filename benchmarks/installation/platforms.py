@@ -25,9 +25,10 @@ PYTHON = "3.11"
 RUNTIMES = {"ONNX Runtime": "cpu", "OpenVINO": "openvino"}
 # Tags from the newest on: pip takes a wheel for any of them.
 PLATFORMS: dict[str, Sequence[str]] = {
-    f"Linux {machine}": [f"manylinux_2_{minor}_{machine}" for minor in range(34, 16, -1)]
-    for machine in ("x86_64", "aarch64")
-} | {
+    **{
+        f"Linux {machine}": [f"manylinux_2_{minor}_{machine}" for minor in range(34, 16, -1)]
+        for machine in ("x86_64", "aarch64")
+    },
     "macOS 14 arm64": ["macosx_14_0_arm64"],
     "macOS 14 x86_64": ["macosx_14_0_x86_64"],
     "Windows x86_64": ["win_amd64"],

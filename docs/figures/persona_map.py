@@ -13,7 +13,7 @@ from training.config import load_config
 from training.tiny.config import TinyConfig
 from training.tiny.steps import Seeds, seed_of
 from training.tiny.world.people import simulate_people
-from training.tiny.world.viewers import ORDERS
+from training.tiny.world.scenes import ORDERS
 
 CONFIG = Path(__file__).parents[2] / "training" / "configs" / "tiny.toml"
 DIRECTIONS = ("rightward", "leftward", "downward", "upward")
@@ -61,7 +61,8 @@ def widest(unseen: Personas) -> Vectors:
     centred = unseen.vectors - unseen.vectors.mean(0)
     directions = np.linalg.svd(centred, full_matrices=False)[2][:2]
     directions *= np.sign(directions[np.arange(2), np.abs(directions).argmax(1)])[:, None]
-    return centred @ directions.T
+    projected: Vectors = centred @ directions.T
+    return projected
 
 
 def by_looking(seen: Personas, unseen: Personas) -> Vectors:

@@ -27,7 +27,7 @@ def draw() -> str:
     for x, name, what, kind in HEADS:
         d.arrow((x, TOP), (x, BOTTOM), kind="dashed", head=False)
         d.box(x - 64, 14, 128, TOP - 14, [name, what], kind=kind)
-    y = TOP + 34
+    y: float = TOP + 34
     y = message(d, y, CLIENT, GATEWAY, "POST /v1/describe")
     y = message(d, y, GATEWAY, STORE, "whose key is it?")
     y = aside(d, y, GATEWAY, ["is the queue full?", "then 429, Retry-After"])

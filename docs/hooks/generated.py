@@ -147,7 +147,8 @@ def _type(kind: Any) -> str:
 def _default(field: "attrs.Attribute[Any]") -> str:
     if field.default is attrs.NOTHING:
         return "required"
-    value = field.default.factory() if isinstance(field.default, attrs.Factory) else field.default  # type: ignore[arg-type]
+    default: Any = field.default
+    value = default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]
     if value is None:
         return "none"
     if attrs.has(type(value)):

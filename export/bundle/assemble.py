@@ -200,9 +200,10 @@ def write_manifest(folder: Path) -> dict[str, ManifestEntry]:
 
 def _is_manifest(path: Path) -> bool:
     try:
-        return {"format_version", "files"} <= json.loads(path.read_text(encoding="utf-8")).keys()
-    except (OSError, ValueError, AttributeError):
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return False
+    return isinstance(manifest, dict) and {"format_version", "files"} <= manifest.keys()
 
 
 def write_card(folder: Path) -> Path:

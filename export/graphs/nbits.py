@@ -111,7 +111,8 @@ def _unpacked(packed: np.ndarray, scales: np.ndarray, offsets: np.ndarray | None
     if offsets is not None:
         middle = _halves(offsets.reshape(count, -1), bits)[:, :blocks, None].astype(np.float32)
     centred = _halves(packed, bits).astype(np.float32) - middle
-    return (centred * scales.reshape(count, blocks, 1)).reshape(count, -1)
+    values: np.ndarray = (centred * scales.reshape(count, blocks, 1)).reshape(count, -1)
+    return values
 
 
 def _halves(packed: np.ndarray, bits: int) -> np.ndarray:

@@ -100,6 +100,7 @@ def _strip(model: ir.Model) -> None:
     graph = model.graph
     nodes = list(graph.all_nodes())
     values = [*graph.inputs, *graph.initializers.values(), *(output for node in nodes for output in node.outputs)]
-    for noted in (model, graph, *nodes, *values):
+    described: list[Any] = [model, graph, *nodes, *values]
+    for noted in described:
         noted.metadata_props.clear()
         noted.doc_string = None

@@ -45,7 +45,7 @@ class Decoder(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         """Continues P tokens by S; P may be 0."""
         dtype = self.norm.weight.dtype
-        turns = tuple(turn.to(dtype) for turn in self.turns(position_ids))
+        cos, sin = (turn.to(dtype) for turn in self.turns(position_ids))
         last = (attention_mask.sum(dim=1) - 1).to(torch.int32)
         total = shape_of(attention_mask, 1)
         x = inputs_embeds.to(dtype)
@@ -56,7 +56,7 @@ class Decoder(nn.Module):
         for i, (layer, following) in enumerate(zip(self.layers, norms, strict=True)):
             attention = layer.self_attn
             q, k, v = attention.q_proj(normed), attention.k_proj(normed), attention.v_proj(normed)
-            q, k = rotary_embedding(q, *turns, self.heads), rotary_embedding(k, *turns, self.kv_heads)
+            q, k = rotary_embedding(q, cos, sin, self.heads), rotary_embedding(k, cos, sin, self.kv_heads)
             past_key, past_value = past_key_values[2 * i : 2 * i + 2]
             attended, key, value = grouped_query_attention(
                 q, k, v, past_key, past_value, last, total, self.heads, self.kv_heads
@@ -122,15 +122,15 @@ class StreamedLayer(nn.Module):
         down: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden states, mask, positions and cache as in `Decoder`; weights as `layer_weights` gives them."""
-        turns = self.turns(position_ids)
+        cos, sin = self.turns(position_ids)
         last = (attention_mask.sum(dim=1) - 1).to(torch.int32)
         normed = rms_norm(hidden, input_norm, self.epsilon)
         width = o.shape[0]
         kv_width = (qkv.shape[1] - width) // 2
         q, k, v = (integer_linear(normed, qkv, qkv_scale) + qkv_bias).split([width, kv_width, kv_width], dim=-1)
         attended, key, value = grouped_query_attention(
-            rotary_embedding(q, *turns, self.heads),
-            rotary_embedding(k, *turns, self.kv_heads),
+            rotary_embedding(q, cos, sin, self.heads),
+            rotary_embedding(k, cos, sin, self.kv_heads),
             v,
             past_key,
             past_value,

@@ -140,7 +140,7 @@ def export_vlm(
         largest = max(figures.pop(f"{name}_rounding") for name in ("vision", "decoder", "table"))
         for file in sorted(work.glob("*/*")):
             file.replace(out_dir / file.name)
-    return VLMExport(rounding=largest, **{"prefill_cosine": None} | figures)
+    return VLMExport(rounding=largest, prefill_cosine=figures.pop("prefill_cosine", None), **figures)
 
 
 class _Exporter:
@@ -248,12 +248,11 @@ class _Exporter:
         return source_key(self.source, settings)
 
     def _save(self, model: ir.Model, path: Path) -> float:
-        storage = "fp16" if self.store_fp16 else "fp32"
-        return save(model, path, storage, self.rounding_tolerance, _SINGLE_FILE)
+        return save(model, path, "fp16" if self.store_fp16 else "fp32", self.rounding_tolerance, _SINGLE_FILE)
 
     def _loaded(self) -> Any:
         """The model in its own precision, loaded when a step first needs it."""
-        if self._model is None:
+        if self._model is None and isinstance(self.source, str | Path):
             self._model = load_model(self.source, self.revision)
         return self._model
 

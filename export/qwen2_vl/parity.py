@@ -142,7 +142,8 @@ def compare_streamed_layers(model: Any, path: Path) -> tuple[float, float]:
         "past_value": empty,
     }
     layers = np.load(path.with_suffix(".npy"), mmap_mode="r")
-    smallest, typical = [], []
+    smallest: list[float] = []
+    typical: list[float] = []
 
     def compare(layer: Any, inputs: Any, options: dict[str, Any], output: Any) -> None:
         i = layer.self_attn.layer_idx

@@ -15,11 +15,12 @@ def load_model(source: str | Path, revision: str | None) -> Any:
         OSError: A file is missing, or the Hub cannot be reached.
     """
     try:
-        model, found = Qwen2VLForConditionalGeneration.from_pretrained(
-            source, revision=revision, dtype="auto", output_loading_info=True
+        loaded: Any = Qwen2VLForConditionalGeneration.from_pretrained(
+            source, revision=revision or "main", dtype="auto", output_loading_info=True
         )
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{source}: its weights cannot be read: {error}") from error
+    model, found = loaded
     # transformers draws missing weights at random, and drops those that are left over.
     for problem in ("missing", "unexpected"):
         if keys := sorted(found[f"{problem}_keys"]):

@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from pydeper import hub
 from pydeper.bundle.config import SUBJECT_TOKEN, VisionConfig
+from pydeper.bundle.tokenizer import token_id
 from pydeper.errors import BundleError
 
 _PREPROCESSOR = "preprocessor_config.json"
@@ -79,7 +80,7 @@ def vision_config(
     for key, value in _ALWAYS.items():
         if (found := settings.get(key)) not in (None, value):
             raise BundleError(f"{path}: {key}: is {found!r}, but pydeper always prepares images with {value!r}")
-    values = {
+    values: dict[str, Any] = {
         **{key: _integer(settings, key, path) for key in ("patch_size", "temporal_patch_size", "merge_size")},
         **{key: _channels(settings, key, path) for key in ("image_mean", "image_std")},
         "min_pixels": _limit(settings, "min_pixels", "shortest_edge", path),
@@ -140,7 +141,7 @@ def _add_subject(tokenizer: Tokenizer, source: str | Path, vocab_size: int) -> N
             f"the tokenizer of {source} has {SUBJECT_TOKEN} already, as the ordinary token {present}: a text could "
             "contain it, so it cannot be the persona's slot"
         )
-    subject = tokenizer.token_to_id(SUBJECT_TOKEN)
+    subject = token_id(tokenizer, SUBJECT_TOKEN)
     ids = tokenizer.get_vocab().values()
     if len(ids) != len(set(ids)):
         raise ValueError(

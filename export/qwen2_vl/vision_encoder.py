@@ -42,7 +42,8 @@ class VisionEncoder(nn.Module):
         for block in self.blocks:
             x = block(x, turns, image_grid_thw)
         x = self.merger.ln_q(x)
-        return self.merger.mlp(x.reshape(1, -1, x.shape[-1] * self.merge**2)).squeeze(0).float()
+        tokens: Tensor = self.merger.mlp(x.reshape(1, -1, x.shape[-1] * self.merge**2)).squeeze(0).float()
+        return tokens
 
     def coordinates(self, patches: int, grid: Tensor) -> tuple[Tensor, Tensor]:
         """(N,) the row and the column of every patch in its frame."""
@@ -82,7 +83,8 @@ class VisionBlock(nn.Module):
         k = rotary_embedding(k + self.k_bias, *turns, self.heads)
         attended = attention_within_images(q, k, v, image_grid_thw, self.heads)
         x = x + (attended @ self.proj + self.proj_bias)
-        return x + self.mlp(self.norm2(x))
+        mixed: Tensor = x + self.mlp(self.norm2(x))
+        return mixed
 
 
 def trace_vision_encoder(visual: Any) -> ir.Model:

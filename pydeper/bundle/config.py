@@ -7,7 +7,7 @@ key's path, as in `vlm.vision.patch_size`. Every key is written out in the file,
 import json
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import attrs
@@ -39,6 +39,10 @@ def _check(holds: Callable[[Any], bool], demand: str) -> Callable[[Any, "attrs.A
 def _size(most: int) -> Callable[[Any, "attrs.Attribute[Any]", Any], None]:
     """What is allocated by a config's word must have a bound; these lie far above any model that there is."""
     return _check(lambda n: 0 < n <= most, f"a size from 1 to {most}")
+
+
+def _as_tuple(values: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(values)
 
 
 def _distinct(values: tuple[Any, ...]) -> bool:
@@ -96,12 +100,13 @@ class PersonaEncoderConfig:
     subject_embedding_size: int = attrs.field(default=384, validator=_size(2**16))
     image_encoder: ImageEncoderInfo
     image_size: int = attrs.field(validator=_size(2**12))
-    image_mean: tuple[float, float, float] = attrs.field(converter=tuple, validator=_floats)
-    image_std: tuple[float, float, float] = attrs.field(converter=tuple, validator=_positive_floats)
+    image_mean: tuple[float, float, float] = attrs.field(converter=_as_tuple, validator=_floats)
+    image_std: tuple[float, float, float] = attrs.field(converter=_as_tuple, validator=_positive_floats)
     max_fixations: int = attrs.field(validator=_size(2**16))
     max_description_tokens: int = attrs.field(validator=_size(2**16))
     modalities: tuple[Modality, ...] = attrs.field(
-        converter=tuple, validator=_check(lambda ms: bool(ms) and _distinct(ms), "at least one modality, none twice")
+        converter=_as_tuple,
+        validator=_check(lambda ms: bool(ms) and _distinct(ms), "at least one modality, none twice"),
     )
 
 
@@ -123,9 +128,9 @@ class VisionConfig:
     patch_size: int = attrs.field(validator=_size(2**8))
     temporal_patch_size: int = attrs.field(validator=_size(2**4))
     merge_size: int = attrs.field(validator=_size(2**4))
-    image_mean: tuple[float, float, float] = attrs.field(converter=tuple, validator=_floats)
-    image_std: tuple[float, float, float] = attrs.field(converter=tuple, validator=_positive_floats)
-    image_size: tuple[int, int] | None = attrs.field(converter=attrs.converters.optional(tuple))
+    image_mean: tuple[float, float, float] = attrs.field(converter=_as_tuple, validator=_floats)
+    image_std: tuple[float, float, float] = attrs.field(converter=_as_tuple, validator=_positive_floats)
+    image_size: tuple[int, int] | None = attrs.field(converter=attrs.converters.optional(_as_tuple))
     min_pixels: int = attrs.field(validator=_size(2**25))
     max_pixels: int = attrs.field(validator=_size(2**25))
 
@@ -157,8 +162,10 @@ class SpecialTokens:
     image: int = attrs.field(validator=_token_id)
     vision_start: int = attrs.field(validator=_token_id)
     vision_end: int = attrs.field(validator=_token_id)
-    end: tuple[int, ...] = attrs.field(converter=tuple, validator=[_token_ids, _check(bool, "at least one token id")])
-    suppressed: tuple[int, ...] = attrs.field(converter=tuple, validator=_token_ids)
+    end: tuple[int, ...] = attrs.field(
+        converter=_as_tuple, validator=[_token_ids, _check(bool, "at least one token id")]
+    )
+    suppressed: tuple[int, ...] = attrs.field(converter=_as_tuple, validator=_token_ids)
 
     def __attrs_post_init__(self) -> None:
         if not _distinct((self.subject, self.image, self.vision_start, self.vision_end)):

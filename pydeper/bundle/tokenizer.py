@@ -38,6 +38,18 @@ def open_tokenizer(path: Path) -> "Tokenizer":
     return tokenizer
 
 
+def token_id(tokenizer: "Tokenizer", token: str) -> int:
+    """The id of a token.
+
+    Raises:
+        ValueError: The tokenizer has no such token.
+    """
+    found: int | None = tokenizer.token_to_id(token)
+    if found is None:
+        raise ValueError(f"the tokenizer has no token {token}")
+    return found
+
+
 def literal_tokenizer(tokenizer: "Tokenizer") -> "Tokenizer":
     """Returns a tokenizer that never reads special tokens out of a text: itself, or a copy where it does.
 

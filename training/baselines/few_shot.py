@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from pydeper.bundle.tokenizer import token_id
 from training.baselines.targets import Person
 from training.preparation.splits import SUPPORT_SAMPLES
 from training.seeding import step_generator
@@ -62,7 +63,7 @@ class FewShot:
         if first:
             return [*image_ids(self.vlm, image), *self._prompt]
         tokens = self.vlm.config.tokens
-        start: int = self.vlm.tokenizer.token_to_id("<|im_start|>")  # type: ignore[assignment]  # its template has it
+        start = token_id(self.vlm.tokenizer, "<|im_start|>")
         slots = [tokens.vision_start, *[tokens.image] * len(image.features), tokens.vision_end]
         return [*self.vlm.text_ids("\n"), start, *self.vlm.text_ids("user\n"), *slots, *self._prompt]
 

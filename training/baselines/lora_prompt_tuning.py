@@ -53,9 +53,12 @@ def with_lora(vlm: SteeredVLM, config: LoRAConfig, seed: int) -> tuple[SteeredVL
     adapted = vlm.sharing_weights()
     language = adapted.model.model.language_model
     torch.manual_seed(seed)
-    inject_adapter_in_model(
-        LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=list(PROJECTIONS)), language
+    settings = LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # said to be an int, and divided by r
+        target_modules=list(PROJECTIONS),
     )
+    inject_adapter_in_model(settings, language)
     found = [module for module in language.modules() if isinstance(module, LoraLayer)]
     pairs = [nn.ModuleDict({"A": layer.lora_A["default"], "B": layer.lora_B["default"]}) for layer in found]
     return adapted, nn.ModuleList(pairs).float()

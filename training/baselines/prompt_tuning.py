@@ -64,10 +64,11 @@ class KnownSamples:
 
 def new_soft_tokens(vlm: SteeredVLM, count: int, seed: int) -> nn.Embedding:
     """Random rows of the size that the VLM's own embeddings have: (count, hidden) float32."""
-    table = vlm.model.get_input_embeddings().weight
+    words = vlm.model.get_input_embeddings().weight
     torch.manual_seed(seed)
-    rows = torch.randn(count, table.shape[1]) * float(table.float().std())
-    return nn.Embedding.from_pretrained(rows, freeze=False)
+    rows = torch.randn(count, words.shape[1]) * float(words.float().std())
+    table: nn.Embedding = nn.Embedding.from_pretrained(rows, freeze=False)
+    return table
 
 
 class PromptTuningTask:

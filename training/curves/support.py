@@ -122,14 +122,14 @@ class Describer:
         asked = [(target.sample.image, person, name) for person, target in targets for name in self.inputs]
         pending = [attrs.evolve(target.pending, system=name) for _, target in targets for name in self.inputs]
         file = PredictionsFile(folder, {**self.identity, "samples of a persona": count, "draw": draw}, pending)
-        options = {"style": self.settings.style, "max_new_tokens": self.settings.max_new_tokens}
+        style, most = self.settings.style, self.settings.max_new_tokens
         with (
             output_folder(folder),
             tqdm(total=len(asked), initial=len(file.done), desc=folder.name, mininterval=1.0, disable=None) as bar,
         ):
             while rest := asked[len(file.done) :][:BATCH_SIZE]:
                 pairs = [(image, self.persona(person, name, draw, count)) for image, person, name in rest]
-                file.append(self.model.describe_batch(pairs, **options))
+                file.append(self.model.describe_batch(pairs, style=style, max_new_tokens=most))
                 bar.update(len(rest))
             file.finish()
         return {name: [row for row in file.done if row.system == name] for name in self.inputs}

@@ -84,7 +84,9 @@ class Batches(ABC):
     def __getitem__(self, number: int) -> Batch:
         step, micro_batch = divmod(number, self.config.accumulation)
         draws = self.draws(step)
-        own = Draw(*(self.group.slice_of(items) for items in draws[micro_batch]))
+        rows, dropped, targets = draws[micro_batch]
+        slice_of = self.group.slice_of
+        own = Draw(slice_of(rows), slice_of(dropped), slice_of(targets))
         return self.collate(own, draws, self._change(number, self.group.rank * len(own.rows)))
 
     def draws(self, step: int) -> list[Draw]:
@@ -189,7 +191,8 @@ class Stage2Batches(Batches):
 
     def _draw(self, number: int) -> Draw:
         first = number - number % self.config.bucket
-        return self._bucket(first)[number - first]
+        draw: Draw = self._bucket(first)[number - first]
+        return draw
 
     def _counts(self, draw: Draw) -> dict[str, int]:
         samples = dict.fromkeys(("contrast", "subject", "accuracy"), len(draw.targets))

@@ -105,7 +105,7 @@ class EncodedDataset:
             chosen = [_drop(sample, modality) for sample, modality in zip(chosen, without, strict=True)]
         arrays = collate(chosen)
         tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
-        return NetworkInputs(image_tokens=torch.stack(self.image_tokens.of(self.image_of[rows])), **tensors)
+        return NetworkInputs(image_tokens=torch.stack(self.image_tokens.of(self.image_of[rows].tolist())), **tensors)
 
     def for_workers(self) -> "EncodedDataset":
         """What another process needs for `batch_rows` and `inputs`, to be pickled: no images, no encoder.
@@ -192,7 +192,7 @@ def encode_dataset(
     elif broken := features.fill(skip_broken_images):
         whole = [sample for number, sample in enumerate(firsts) if number not in broken]
         features = attrs.evolve(features, images=open_images(whole))
-        kept = np.flatnonzero(~np.isin(image_of, broken))
+        kept = np.flatnonzero(~np.isin(image_of, broken)).tolist()
         samples, image_of = [samples[row] for row in kept], np.unique(image_of[kept], return_inverse=True)[1]
     subjects = tuple(sorted({str(sample.subject) for sample in samples}))
     literal = literal_tokenizer(tokenizer)
@@ -226,9 +226,9 @@ def image_tokens(
     used last.
     """
 
-    def encode(pictures: Sequence[Image.Image]) -> Tensor:
+    def encode(pictures: Sequence[Image.Image]) -> list[Tensor]:
         pixels = torch.from_numpy(np.stack([persona_pixels(picture, config) for picture in pictures]))
-        return image_encoder(pixels.to(device_of(image_encoder))).cpu()
+        return list(image_encoder(pixels.to(device_of(image_encoder))).cpu())
 
     preprocessing = {"size": config.image_size, "mean": config.image_mean, "std": config.image_std}
     if feature_cache is None and isinstance(images, ShardImages):

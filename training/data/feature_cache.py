@@ -126,10 +126,12 @@ class DiskStore:
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError, KeyError, TypeError) as error:
-            return self._remove(path, str(error))
+            self._remove(path, str(error))
+            return None
         if key not in self._sound:
             if checksum != _checksum(features):
-                return self._remove(path, "its checksum is another")
+                self._remove(path, "its checksum is another")
+                return None
             self._sound.add(key)
         return features
 
@@ -186,7 +188,7 @@ def encoder_identity(encoder: nn.Module, settings: Mapping[str, Any]) -> str:
         settings: How images are prepared for it.
     """
     digest = hashlib.sha256()
-    config = getattr(encoder, "config", None)
+    config: Any = getattr(encoder, "config", None)
     described = config.to_dict() if hasattr(config, "to_dict") else vars(config) if config is not None else {}
     # Where a model was loaded from, and by which version, changes nothing of what it computes.
     kept = {key: value for key, value in described.items() if key[0] != "_" and key != "transformers_version"}
@@ -203,4 +205,4 @@ def _checksum(features: Tensor) -> str:
 
 def _bytes(tensor: Tensor) -> memoryview:
     flat = tensor.detach().cpu().contiguous().flatten()
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data

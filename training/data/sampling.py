@@ -36,7 +36,9 @@ def batch_rows(
         return _walk(count, range(batch * batch_size, (batch + 1) * batch_size), seed, shard_of)
     first = batch - batch % bucket
     rows = _walk(count, range(first * batch_size, (first + bucket) * batch_size), seed, shard_of)
-    return rows[by_length(lengths[rows], bucket, seed, first)[batch - first]]
+    places: np.ndarray = by_length(lengths[rows], bucket, seed, first)[batch - first]
+    own: np.ndarray = rows[places]
+    return own
 
 
 def by_length(lengths: np.ndarray, batches: int, seed: int, first: int) -> np.ndarray:

@@ -13,7 +13,7 @@ class Mean(NamedTuple):
     """A mean, and how many things it is over."""
 
     value: Tensor
-    count: float
+    number: float
 
 
 def rescale_to_step(means: Mapping[str, Mean], totals: Mapping[str, float], forwards: int) -> dict[str, Tensor]:
@@ -30,7 +30,7 @@ def rescale_to_step(means: Mapping[str, Mean], totals: Mapping[str, float], forw
     return {name: value * (count * forwards / max(1, totals[name])) for name, (value, count) in means.items()}
 
 
-def sum_counts(counts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def sum_counts(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
     """Sums the counts of several forward passes, name by name."""
     return {name: sum(one[name] for one in counts) for name in counts[0]}
 
@@ -47,7 +47,7 @@ def all_reduce_means(
     """
     sums = torch.zeros(2, len(names), device=device)
     for means in passes:
-        counts = torch.tensor([means[name].count for name in names], device=device, dtype=sums.dtype)
+        counts = torch.tensor([means[name].number for name in names], device=device, dtype=sums.dtype)
         sums += torch.stack([torch.stack([means[name].value.float() for name in names]) * counts, counts])
     total, count = all_reduce_sum(sums)
     return dict(zip(names, (total / count.clamp(min=1)).tolist(), strict=True))

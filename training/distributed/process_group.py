@@ -7,7 +7,7 @@ knows without communication what the means of the whole step are over.
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import attrs
 import numpy as np
@@ -24,7 +24,7 @@ from training.errors import TrainingError
 
 _LONGEST_WAIT = timedelta(hours=6)
 
-Items = TypeVar("Items", bound=Sequence[Any])
+Items = TypeVar("Items", bound=Sequence[Any] | np.ndarray)
 
 
 def open_accelerator(*, cpu: bool = False) -> Accelerator:
@@ -93,8 +93,7 @@ class ProcessGroup:
     def slice_of(self, items: Items) -> Items:
         """This rank's consecutive slice of what all ranks have together, a multiple of their number."""
         size = len(items) // self.world_size
-        own: Any = items[self.rank * size : (self.rank + 1) * size]
-        return own
+        return cast("Items", items[self.rank * size : (self.rank + 1) * size])
 
     def batches_of(self, rows: Sequence[int], size: int) -> Iterator[np.ndarray]:
         """This rank's batches of a walk through `rows`; the ranks take turns."""

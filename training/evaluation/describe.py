@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from pydeper import DeperModel, Persona, Sample
 from pydeper.bundle import bundle

@@ -156,9 +156,9 @@ def _prober(regularisation: float) -> Callable[[], Any]:
     if not regularisation > 0:
         raise InvalidArgumentError(f"regularisation is {regularisation}; give a number above 0")
     try:
-        from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
-        from sklearn.pipeline import make_pipeline  # type: ignore[import-untyped]
-        from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
     except ImportError as error:
         raise MissingRequirementError('probes need scikit-learn; run `pip install -e ".[eval]"`') from error
     return lambda: make_pipeline(StandardScaler(), LogisticRegression(C=regularisation, max_iter=5000))

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from training.errors import TrainingError
+from training.loop.optimiser import MuonAndAdamW
 from training.outputs import exists
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -46,7 +47,7 @@ class Checkpoints:
         """The newest checkpoint, whether it exists or not."""
         return self.folder / CHECKPOINT
 
-    def save(self, state: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    def save(self, state: nn.Module, optimizer: torch.optim.Optimizer | MuonAndAdamW, step: int) -> None:
         """Saves a checkpoint after `step` steps and removes those that are no longer to be kept."""
         tensors = _state_tensors(state)
         for index, values in optimizer.state_dict()["state"].items():
@@ -66,7 +67,7 @@ class Checkpoints:
         metadata = {"step": str(step), "score": repr(score), "identity": json.dumps(self.identity)}
         _write(best, _state_tensors(state), metadata)
 
-    def resume(self, state: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    def resume(self, state: nn.Module, optimizer: torch.optim.Optimizer | MuonAndAdamW) -> int:
         """Loads the newest checkpoint; returns its step, 0 where there is none.
 
         Raises:

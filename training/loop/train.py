@@ -40,7 +40,11 @@ class Task(Protocol):
     """
 
     name: str
-    state: nn.Module
+
+    @property
+    def state(self) -> nn.Module:
+        """The modules: what a checkpoint holds."""
+        ...
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser, each with "params" and "lr", the peak learning rate of AdamW.

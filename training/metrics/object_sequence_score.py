@@ -192,7 +192,7 @@ def porter_stemmer() -> Callable[[str], str]:
         MissingRequirementError: If nltk is not installed.
     """
     try:
-        from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]
+        from nltk.stem.porter import PorterStemmer
     except ImportError as error:
         raise MissingRequirementError('Porter stems need nltk; run `pip install -e ".[eval]"`') from error
     return functools.cache(PorterStemmer().stem)

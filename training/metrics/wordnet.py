@@ -65,7 +65,7 @@ def nltk_lemmas() -> Lemmas:
         MissingRequirementError: If nltk or its WordNet is not installed.
     """
     try:
-        from nltk.corpus import wordnet  # type: ignore[import-untyped]
+        from nltk.corpus import wordnet
     except ImportError as error:
         raise MissingRequirementError('nltk\'s WordNet needs nltk; run `pip install -e ".[eval]"`') from error
     try:
@@ -84,6 +84,6 @@ def nltk_lemmas() -> Lemmas:
 
 
 def _nltk_folders() -> str:
-    import nltk.data  # type: ignore[import-untyped]
+    import nltk.data
 
     return ", ".join(map(str, nltk.data.path))

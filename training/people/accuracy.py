@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,10 +72,16 @@ def accuracy_table(
             if own == modality
         }
 
+    def of(system: str, modality: Modality, k: int) -> NDArray[np.float64]:
+        return accuracies[system, modality, k]
+
+    def difference(one: str, other: str, modality: Modality, k: int) -> NDArray[np.float64]:
+        return of(one, modality, k) - of(other, modality, k)
+
     for system, m in itertools.product(systems, MODALITIES):
-        add(f"{system}, {m}", m, lambda k, system=system, m=m: accuracies[system, m, k])
+        add(f"{system}, {m}", m, partial(of, system, m))
     for (heading, (one, other)), m in itertools.product(differences.items(), MODALITIES):
-        add(f"{heading}, {m}", m, lambda k, a=one, b=other, m=m: accuracies[a, m, k] - accuracies[b, m, k])
+        add(f"{heading}, {m}", m, partial(difference, one, other, m))
     both: Modality = "text + gaze"
     add("DEPER, text + gaze less text", both, lambda k: accuracies[DEPER, both, k] - text_alone[k])
     return rows

@@ -4,6 +4,7 @@ Every row of a table is of the samples that hold what it reads: one without a tr
 without a description in no row of text, and "text + gaze" needs both.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal
@@ -35,6 +36,11 @@ CLASSIFIERS: dict[Modality, tuple[Classifier, ...]] = {
 
 EVIDENCE: dict[Modality, tuple[Source, ...]] = {row: (*VIEWS[row], *CLASSIFIERS[row]) for row in MODALITIES}
 """All that decides a row of DEPER and the classical classifiers together."""
+
+
+def all_scores(deper: Mapping[Modality, Scores], classical: Mapping[Classifier, Scores]) -> dict[Source, Scores]:
+    """The scores of DEPER's views and of the classical classifiers together."""
+    return dict(itertools.chain(deper.items(), classical.items()))
 
 
 @attrs.frozen(eq=False)

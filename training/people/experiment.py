@@ -85,7 +85,8 @@ class Experiment:
         """(n,) which samples hold all that a row of this modality reads."""
         text = np.array([sample.description is not None for sample in self.samples])
         gaze = np.array([sample.trajectory is not None for sample in self.samples])
-        return {"text": text, "gaze": gaze, "text + gaze": text & gaze}[modality]
+        both: Mask = text & gaze
+        return {"text": text, "gaze": gaze, "text + gaze": both}[modality]
 
     def rows(self, chosen: Mask) -> list[Sample]:
         """The chosen samples."""

@@ -355,7 +355,9 @@ def _fitted_anew(experiment: Experiment, regularisation: float) -> ModalityScore
     samples = experiment.samples
 
     def scores(episode: Episode) -> Mapping[Modality, Scores]:
-        support, queries = ([samples[row] for row in rows.reshape(-1)] for rows in (episode.support, episode.queries))
+        support, queries = (
+            [samples[row] for row in rows.reshape(-1).tolist()] for rows in (episode.support, episode.queries)
+        )
         text, gaze = (
             log_probabilities.reshape(*episode.queries.shape, -1).mean(axis=1)
             for log_probabilities in (

@@ -30,8 +30,10 @@ from training.people.evidence import (
     CLASSIFIERS,
     EVIDENCE,
     VIEWS,
+    Classifier,
     FoldEvidence,
     Source,
+    all_scores,
     classical_log_probabilities,
     classical_sum,
 )
@@ -100,8 +102,8 @@ class ModelSelection:
 class _Pool:
     """The held-out samples of several folds, one by one: by row, the scores of each training and of the classifiers."""
 
-    trained: dict[Modality, list[dict[Source, Scores]]]
-    classical: dict[Modality, dict[Source, Scores]]
+    trained: dict[Modality, list[dict[Modality, Scores]]]
+    classical: dict[Modality, dict[Classifier, Scores]]
     labels: dict[Modality, NDArray[np.integer]]
 
     @classmethod
@@ -188,7 +190,7 @@ def _fit(pool: _Pool, **choices: Any) -> ModelSelection:
     accuracy: dict[str, float] = {}
     for modality, trained in pool.trained.items():
         labels, ensemble = pool.labels[modality], mean_scores(trained)
-        everything: dict[Source, Scores] = {**ensemble, **pool.classical[modality]}
+        everything = all_scores(ensemble, pool.classical[modality])
         if len(ensemble) > 1:  # a single view decides alone, whatever its weight
             weights[modality] = fit_weights(ensemble, labels)
             for own, scores in zip(training_weights, trained, strict=True):
@@ -274,7 +276,7 @@ def _decide(
     """By system, the scores of a row; those of "one training" are a list of all."""
     each, classical = evidence.deper(modality, queries), evidence.classical(modality, queries)
     ensemble = mean_scores(each)
-    everything: dict[Source, Scores] = {**ensemble, **classical}
+    everything = all_scores(ensemble, classical)
     return {
         DEPER: [weighted_sum(ensemble, selection.weights[modality])],
         ONE_TRAINING: [

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -89,7 +89,7 @@ class PrepareOptions:
     splits: Path | None = None
     test_split: str | None = None
     samples_per_person: int | None = None
-    unseen: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    unseen: Sequence[str] = ()
     unseen_people: int | None = None
     val_share: float | None = None
     test_share: float | None = None

@@ -155,7 +155,7 @@ def _disk(config: TrainingConfig, data: PlannedData, out: Path, trainings: int) 
     stages = [stage for stage in (config.stage1, config.stage2) if stage is not None]
     kept = sum(stage.keep_checkpoints * _CHECKPOINT + _WEIGHTS for stage in stages)
     features = images * (config.network.grid_size**2 * config.network.image_channels * 4 + _STAGE2_FEATURES)
-    sizes = {
+    sizes: dict[str, float] = {
         f"{out / 'data' / SAMPLES}": data.size,
         f"checkpoints of {trainings} training{'' if trainings == 1 else 's'}": trainings * kept * parameters,
     }

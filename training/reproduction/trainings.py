@@ -61,8 +61,16 @@ class Throughput:
         """
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
-            rows = (_STAGE1, _STAGE2, _WHOLE_PROMPTS, CSMN, MITR)
-            rates = [float(report["results"][row]["samples/s"]["value"]) for row in rows]
+            rates = {
+                name: float(report["results"][row]["samples/s"]["value"])
+                for name, row in (
+                    ("stage1", _STAGE1),
+                    ("stage2", _STAGE2),
+                    ("whole_prompts", _WHOLE_PROMPTS),
+                    ("csmn", CSMN),
+                    ("mitr", MITR),
+                )
+            }
             facts = {name: report["facts"][name] for name in ("command", "batch", "threads")}
             device = report["facts"].get("device")
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -72,7 +80,7 @@ class Throughput:
             ) from error
         where = f"with {facts['threads']} CPU threads" if device is None else f"on {device}"
         measured = f"{facts['command']} {where}, {facts['batch']} samples a batch"
-        return cls(*rates, measured, on_gpu=device is not None)
+        return cls(**rates, measured=measured, on_gpu=device is not None)
 
 
 @attrs.frozen

@@ -80,9 +80,9 @@ def plot_run(folder: Path, projection: Projection = "pca", pictures: int = 6) ->
     deper = Deper(config.network, len(people))
     load_state(first, deper, "deper")
     data = parts.encode(shown)
-    names = [data.subjects[subject] for subject in data.subject_of]
+    people_shown = [data.subjects[subject] for subject in data.subject_of]
     files.append(out / f"subject-embeddings-{projection}.png")
-    plot_embeddings(embed(deper, parts.text_table, data), names, files[-1], projection, config.seed)
+    plot_embeddings(embed(deper, parts.text_table, data), people_shown, files[-1], projection, config.seed)
     looked = [row for row, sample in enumerate(data.origins) if sample.trajectory is not None][:pictures]
     boxes = predicted_trajectories(deper, parts.text_table, data, looked) if looked else []
     for row, predicted in zip(looked, boxes, strict=True):

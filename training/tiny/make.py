@@ -95,7 +95,8 @@ def pretrain_image_encoder(config: TinyConfig, folder: Path) -> DINOv3ConvNextMo
         ),
     )
     round_to_half(encoder)
-    return encoder.eval().requires_grad_(False)
+    frozen: DINOv3ConvNextModel = encoder.eval().requires_grad_(False)
+    return frozen
 
 
 def persona_config(config: TinyConfig, fingerprint: str = "unexported") -> PersonaEncoderConfig:

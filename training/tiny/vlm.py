@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from pydeper.bundle.config import Prompts, PromptStyle, VisionConfig
+from pydeper.bundle.tokenizer import token_id
 from pydeper.vlm.image_patches import image_patches, resized_shape
 from training.tiny.config import LanguagePretraining, TinyConfig, VisionPretraining
 from training.tiny.pretraining.dense_targets import TARGETS
@@ -74,8 +75,8 @@ def build_vlm(config: TinyConfig) -> SteeredVLM:
                 "num_key_value_heads": sizes.key_value_heads,
                 "max_position_embeddings": 1024,
                 "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [8, 12, 12]},
-                "bos_token_id": tokenizer.token_to_id("<|endoftext|>"),
-                "eos_token_id": tokenizer.token_to_id("<|im_end|>"),
+                "bos_token_id": token_id(tokenizer, "<|endoftext|>"),
+                "eos_token_id": token_id(tokenizer, "<|im_end|>"),
                 "tie_word_embeddings": True,
             },
             vision_config={
@@ -85,9 +86,9 @@ def build_vlm(config: TinyConfig) -> SteeredVLM:
                 "hidden_size": sizes.hidden_size,
                 "patch_size": sizes.patch_size,
             },
-            image_token_id=tokenizer.token_to_id("<|image_pad|>"),
-            vision_start_token_id=tokenizer.token_to_id("<|vision_start|>"),
-            vision_end_token_id=tokenizer.token_to_id("<|vision_end|>"),
+            image_token_id=token_id(tokenizer, "<|image_pad|>"),
+            vision_start_token_id=token_id(tokenizer, "<|vision_start|>"),
+            vision_end_token_id=token_id(tokenizer, "<|vision_end|>"),
             tie_word_embeddings=True,
         )
     )

@@ -68,7 +68,7 @@ class PrefixCache:
 
     def of(self, images: Sequence[int]) -> list[Prefix]:
         """The prefix of every image; one that occurs twice is computed once, or kept from an earlier call."""
-        found = {int(image): self._kept.get(str(image)) for image in images}
+        found: dict[int, Prefix | None] = {int(image): self._kept.get(str(image)) for image in images}
         missing = [image for image, prefix in found.items() if prefix is None]
         with join_uneven_inputs(self.vlm.decoder_layers):  # every rank misses others
             for start in range(0, len(missing), _PREFIXES_AT_A_TIME):
@@ -76,7 +76,7 @@ class PrefixCache:
                 for image, prefix in zip(some, self._prefill(self.features(some)), strict=True):
                     self._kept.put(str(image), prefix)
                     found[image] = prefix
-        return [prefix for image in images if (prefix := found[int(image)]) is not None]
+        return [kept for image in images if (kept := found[int(image)]) is not None]
 
     @torch.no_grad()
     def _prefill(self, maps: Sequence[Tensor]) -> list[Prefix]:
@@ -89,7 +89,7 @@ class PrefixCache:
         is_image = pad_sequence([i == self.vlm.config.tokens.image for i in ids], batch_first=True).to(device)
         words = self.vlm.model.get_input_embeddings()(input_ids)
         features = torch.cat([image.flatten(0, 1) for image in maps]).to(words)
-        cache = DynamicCache(config=language.config)
+        cache: Any = DynamicCache(config=language.config)
         language(
             inputs_embeds=words.masked_scatter(is_image[..., None], features),
             position_ids=position_ids,

@@ -5,6 +5,7 @@ The soft token enters through `inputs_embeds`; the embedding table, to which the
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
 import numpy as np
@@ -13,10 +14,10 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from pydeper.bundle.config import SUBJECT_TOKEN, Precision, Prompts, SpecialTokens, VisionConfig, VLMConfig
-from pydeper.bundle.tokenizer import literal_tokenizer
+from pydeper.bundle.tokenizer import literal_tokenizer, token_id
 from pydeper.vlm.image_patches import image_patches, resized_shape
 from pydeper.vlm.prompt import PromptTemplate, rotary_positions
 
@@ -99,7 +100,7 @@ class SteeredVLM(nn.Module):
 
     def embed(self, image_features: Sequence[Tensor], soft_tokens: Tensor | None, input_ids: Tensor) -> Tensor:
         """Input embeddings (B, S, hidden): the table's rows, image features and soft tokens in their slots."""
-        embeds = self.model.get_input_embeddings()(input_ids)
+        embeds: Tensor = self.model.get_input_embeddings()(input_ids)
         image_slots = (input_ids == self.config.tokens.image)[..., None]
         embeds = embeds.masked_scatter(image_slots, torch.cat(list(image_features)).to(embeds))
         if soft_tokens is None:
@@ -189,7 +190,7 @@ def vision_config(config: Qwen2VLConfig, image_size: tuple[int, int] | None) -> 
         config: The transformers model's.
         image_size: Fixed (height, width) of images in pixels (the paper: 448×448), or None for Qwen's smart resize.
     """
-    vision = config.vision_config
+    vision: Any = config.vision_config
     area = (vision.patch_size * vision.spatial_merge_size) ** 2
     return VisionConfig(
         patch_size=vision.patch_size,
@@ -235,19 +236,11 @@ def vlm_config(
     Raises:
         ValueError: The tokenizer lacks a token, or its special tokens are not the model's.
     """
-    text = config.text_config
-
-    def token(name: str) -> int:
-        found: int | None = tokenizer.token_to_id(name)
-        if found is None:
-            raise ValueError(f"the tokenizer has no token {name}")
-        return found
-
-    if token("<|image_pad|>") != config.image_token_id:
-        raise ValueError(
-            f"<|image_pad|> is {token('<|image_pad|>')} in the tokenizer, {config.image_token_id} in the model"
-        )
-    ends = tuple(token(name) for name in end)
+    text: Any = config.text_config
+    image = token_id(tokenizer, "<|image_pad|>")
+    if image != config.image_token_id:
+        raise ValueError(f"<|image_pad|> is {image} in the tokenizer, {config.image_token_id} in the model")
+    ends = tuple(token_id(tokenizer, name) for name in end)
     special = {i for i, added in tokenizer.get_added_tokens_decoder().items() if added.special}
     unused = set(range(text.vocab_size)) - set(tokenizer.get_vocab().values())
     return VLMConfig(
@@ -264,10 +257,10 @@ def vlm_config(
         max_positions=text.max_position_embeddings,
         vision=vision,
         tokens=SpecialTokens(
-            subject=token(SUBJECT_TOKEN),
-            image=token("<|image_pad|>"),
-            vision_start=token("<|vision_start|>"),
-            vision_end=token("<|vision_end|>"),
+            subject=token_id(tokenizer, SUBJECT_TOKEN),
+            image=image,
+            vision_start=token_id(tokenizer, "<|vision_start|>"),
+            vision_end=token_id(tokenizer, "<|vision_end|>"),
             end=ends,
             suppressed=tuple(sorted((special | unused) - set(ends))),
         ),

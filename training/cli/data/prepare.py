@@ -9,7 +9,7 @@ import attrs
 
 from pydeper.errors import InvalidArgumentError
 from pydeper.files.atomic import check_output
-from pydeper.gaze import MIN_BOX, FixationMethod, FixedWindows
+from pydeper.gaze import IDT, MIN_BOX, FixationMethod, FixedWindows
 from pydeper.readers import (
     SampleStream,
     Tolerance,
@@ -172,7 +172,7 @@ def _tolerance(options: argparse.Namespace) -> Tolerance:
     return Tolerance(damaged=options.max_damaged, missing_images=options.max_missing_images)
 
 
-def _method(options: argparse.Namespace, default: FixationMethod) -> FixationMethod:
+def _method(options: argparse.Namespace, default: IDT) -> FixationMethod:
     of_idt = {name: getattr(options, name) for name in ("dispersion", "min_duration")}
     given = {name: value for name, value in of_idt.items() if value is not None}
     if options.method == "windows":

@@ -52,7 +52,7 @@ def dense_targets(scene: Scene, rows: int, columns: int, names: Sequence[str] = 
     targets = classes[:, owner]
     elsewhere = np.ones(rows * columns, bool)
     elsewhere[[_central_token(thing, rows, columns) for thing in scene.objects]] = False
-    targets[np.ix_([name in PLACES for name in names], elsewhere)] = 0
+    targets[np.ix_(np.array([name in PLACES for name in names]), elsewhere)] = 0
     return targets
 
 

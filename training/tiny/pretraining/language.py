@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pydeper.bundle.tokenizer import token_id
 from pydeper.vlm.prompt import rotary_positions
 from training.seeding import step_generator
 from training.tiny.world.rendering import render
@@ -93,11 +94,13 @@ class LanguageTask:
     viewers: int = 4
     name: str = "language"
     state: nn.ModuleDict = attrs.field(init=False)
+    _pointer: "PointerHead" = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         language = self.vlm.model.model.language_model
         language.requires_grad_(True)
-        self.state = nn.ModuleDict({"language": language, "pointer": PointerHead(self.vlm.config.hidden_size)})
+        self._pointer = PointerHead(self.vlm.config.hidden_size)
+        self.state = nn.ModuleDict({"language": language, "pointer": self._pointer})
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See `training.loop.train.Task`."""
@@ -124,7 +127,7 @@ class LanguageTask:
         features = [self.seen.features[scene] for scene in scenes]
         with torch.autocast(features[0].device.type, torch.bfloat16, enabled=self.bfloat16):
             return described_together_losses(
-                self.vlm, self.state["pointer"], features, answers, pointer_alone=step < self.heads_warmup
+                self.vlm, self._pointer, features, answers, pointer_alone=step < self.heads_warmup
             )
 
     def _answer(self, scene: Scene, viewer: Viewer, rng: np.random.Generator) -> "Answer":
@@ -234,13 +237,13 @@ def described_together_losses(
         rows.append((ids, labels, groups, np.concatenate(numbers, axis=1)))
     length = max(len(ids) for ids, *_ in rows)
     input_ids = torch.full((len(rows), length), tokens.end[0])
-    labels, groups = torch.full((len(rows), length), IGNORE_INDEX), torch.full((len(rows), length), -1)
+    targets, group_of = torch.full((len(rows), length), IGNORE_INDEX), torch.full((len(rows), length), -1)
     positions = torch.zeros((3, len(rows), length), dtype=torch.int64)
     for i, (ids, own_labels, own_groups, own_places) in enumerate(rows):
         end = len(ids)
-        input_ids[i, :end], labels[i, :end] = torch.tensor(ids), torch.tensor(own_labels)
-        groups[i, :end], positions[:, i, :end] = torch.tensor(own_groups), torch.from_numpy(own_places)
-    sees = (groups[:, :, None] == groups[:, None, :]) | (groups[:, None, :] == 0)
+        input_ids[i, :end], targets[i, :end] = torch.tensor(ids), torch.tensor(own_labels)
+        group_of[i, :end], positions[:, i, :end] = torch.tensor(own_groups), torch.from_numpy(own_places)
+    sees = (group_of[:, :, None] == group_of[:, None, :]) | (group_of[:, None, :] == 0)
     bias = torch.zeros(sees.shape).masked_fill_(~sees.tril(), -torch.inf)[:, None]
     embeds = vlm.embed([own.flatten(0, 1) for own in features], None, input_ids)
     soft = trait_tokens(vlm, [answer.traits for own in answers for answer in own if tokens.subject in answer.prompt])
@@ -252,7 +255,7 @@ def described_together_losses(
         use_cache=False,
         output_hidden_states=True,
     )
-    targets = labels[:, 1:]
+    targets = targets[:, 1:]
     counted = targets != IGNORE_INDEX
     said_loss = F.cross_entropy(vlm.model.lm_head(layers.last_hidden_state[:, :-1][counted]).float(), targets[counted])
     if not pointed:
@@ -283,7 +286,7 @@ def _pointer_loss(
 
 def trait_ids(vlm: SteeredVLM, words: Sequence[str]) -> list[int]:
     """Token ids of trait words, each of which is one token."""
-    return [vlm.tokenizer.token_to_id(f"Ġ{word}") for word in words]
+    return [token_id(vlm.tokenizer, f"Ġ{word}") for word in words]
 
 
 def trait_tokens(vlm: SteeredVLM, words: Sequence[Sequence[str]]) -> Tensor:

@@ -229,10 +229,11 @@ class VisionTask:
     heads_warmup: int = 0
     bfloat16: bool = False
     state: nn.ModuleDict = attrs.field(init=False)
+    _heads: list[DenseHeads] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        heads = nn.ModuleList(DenseHeads(level.channels, level.names) for level in self.scenes.levels)
-        self.state = nn.ModuleDict({"encoder": self.encoder, "heads": heads})
+        self._heads = [DenseHeads(level.channels, level.names) for level in self.scenes.levels]
+        self.state = nn.ModuleDict({"encoder": self.encoder, "heads": nn.ModuleList(self._heads)})
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See `training.loop.train.Task`."""
@@ -249,6 +250,6 @@ class VisionTask:
                 tokens = self.features(self.encoder, batch.pixels, batch.grid)
             levels = [
                 heads.losses(*level)
-                for heads, *level in zip(self.state["heads"], tokens, batch.targets, batch.measures, strict=True)
+                for heads, *level in zip(self._heads, tokens, batch.targets, batch.measures, strict=True)
             ]
         return levels[0] | {"loss": torch.stack([level["loss"] for level in levels]).sum()}

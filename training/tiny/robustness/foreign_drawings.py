@@ -7,6 +7,7 @@ names.
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
@@ -14,6 +15,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pydeper.drawing.colours import colour_name
 from training.tiny.world.colours import RGB, contrast
+
+if TYPE_CHECKING:
+    from matplotlib.patches import Patch
+    from matplotlib.path import Path as Outline
 
 # Colours as people type them: names of CSS and of matplotlib's palette.
 _COLOURS: dict[str, tuple[str, ...]] = {
@@ -150,7 +155,8 @@ def _draw_matplotlib(drawing: Drawing) -> Image.Image:
     from matplotlib.figure import Figure
 
     width, height = drawing.size
-    figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor=[c / 255 for c in drawing.paper])
+    red, green, blue = (channel / 255 for channel in drawing.paper)
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor=(red, green, blue))
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, width)
@@ -162,12 +168,12 @@ def _draw_matplotlib(drawing: Drawing) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def _patch(thing: DrawnShape):  # type: ignore[no-untyped-def]
+def _patch(thing: DrawnShape) -> "Patch":
     from matplotlib import patches
     from matplotlib.path import Path as Outline
 
     x, y, r = thing.left + thing.side / 2, thing.top + thing.side / 2, thing.side / 2
-    made = {
+    shapes: dict[str, Callable[[], Patch]] = {
         "circle": lambda: patches.Circle((x, y), r),
         "oval": lambda: patches.Ellipse((x, y), 2 * r, 1.2 * r),
         "square": lambda: patches.Rectangle((x - r, y - r), 2 * r, 2 * r),
@@ -198,15 +204,14 @@ def _patch(thing: DrawnShape):  # type: ignore[no-untyped-def]
         "arrow": lambda: patches.FancyArrow(
             x - r, y, 2 * r, 0, width=0.55 * r, head_width=1.4 * r, head_length=0.8 * r, length_includes_head=True
         ),
-    }[thing.shape]()
+    }
+    made = shapes[thing.shape]()
     made.set(color=thing.hex, linewidth=0)
     return made
 
 
-def _placed(outline, x: float, y: float, r: float, flip: int):  # type: ignore[no-untyped-def]
-    from matplotlib.path import Path as Outline
-
-    return Outline(outline.vertices * (r, flip * r) + (x, y), outline.codes)
+def _placed(outline: "Outline", x: float, y: float, r: float, flip: int) -> "Outline":
+    return type(outline)(np.asarray(outline.vertices) * (r, flip * r) + (x, y), outline.codes)
 
 
 # --- glyphs of DejaVu Sans, which matplotlib brings along

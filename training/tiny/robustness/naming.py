@@ -40,7 +40,8 @@ def score(namings: Sequence[Naming], drawings: Sequence[str]) -> dict[str, Figur
     counts = np.array([(naming.right, naming.named, naming.there) for naming in namings], float)
 
     def f1(sums: np.ndarray) -> np.ndarray:
-        return 2 * sums[..., 0] / np.maximum(sums[..., 1] + sums[..., 2], 1)
+        scores: np.ndarray = 2 * sums[..., 0] / np.maximum(sums[..., 1] + sums[..., 2], 1)
+        return scores
 
     invented = [float(naming.named > naming.right) for naming in namings]
     return {"F1": bootstrap_sums(counts, f1, drawings), "with an invention": bootstrap_mean(invented, drawings)}

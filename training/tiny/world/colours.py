@@ -46,7 +46,8 @@ def sample_colour(rng: np.random.Generator, clear: bool) -> RGB:
         if rng.random() < 0.5:
             anchors = _ANCHORS[name]
             base = np.array(anchors[int(rng.integers(len(anchors)))]) + rng.normal(0, 8, 3)
-            colour = tuple(int(channel) for channel in np.clip(base, 0, 255))
+            red, green, blue = (int(channel) for channel in np.clip(base, 0, 255))
+            colour = (red, green, blue)
         else:
             colour = _rgb(*(rng.random(3) ** (1.0, 0.7, 0.7)))
             if name in ("white", "black", "grey"):

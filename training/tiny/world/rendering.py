@@ -142,7 +142,8 @@ def _trembling(points: Points, thing: SceneObject, style: Style, rng: np.random.
     phases = rng.uniform(0, 2 * np.pi, (2, len(waves)))
     strengths = rng.normal(0, 1, (2, len(waves))) / len(waves) ** 0.5
     noise = (strengths[..., None] * np.sin(waves[:, None] * angles + phases[..., None])).sum(axis=1).T
-    return fine + style.tremble * thing.extent / 2 * noise
+    moved: Points = fine + style.tremble * thing.extent / 2 * noise
+    return moved
 
 
 def _filled(polygons: Sequence[Points], size: tuple[int, int], smooth: int) -> Image.Image:

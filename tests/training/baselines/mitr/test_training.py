@@ -55,7 +55,7 @@ def test_words_without_a_box_and_padding_have_no_part_in_the_losses():
     losses = mitr_losses(MITROutput(logits, boxes), target_words, target_boxes)
     assert losses["caption"].value.item() == pytest.approx(np.log(VOCABULARY))
     assert losses["trace"].value.item() == pytest.approx(0.25)
-    assert (losses["caption"].count, losses["trace"].count) == (3, 1)
+    assert (losses["caption"].number, losses["trace"].number) == (3, 1)
     (losses["caption"].value + losses["trace"].value).backward()
     assert logits.grad.any(-1).tolist() == [[True, True, True, False]]
     assert boxes.grad.any(-1).tolist() == [[True, False, False, False]]
