@@ -14,6 +14,7 @@ from PIL import Image, ImageFont
 
 from docs.figures import drawing, packages
 from docs.figures.__main__ import IMAGES, QUICK, SLOW, drawn
+from docs.figures.charts import bars
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -81,15 +82,29 @@ def test_no_text_leaves_the_picture_or_is_too_small_for_a_phone(name):
     _, _, width, height = (float(number) for number in root.attrib["viewBox"].split())
     assert width == drawing.WIDTH
     for text in root.iter(f"{SVG}text"):
-        styles = text.attrib.get("class", "").split()
-        size = 15 if "small" in styles else 16
-        font = fonts("DejaVuSans-Bold.ttf" if "label" in styles else "DejaVuSans.ttf", size)  # as wide as letters come
-        length = sum(font.getlength(piece) for piece in text.itertext())
-        start = {"middle": length / 2, "end": length}.get(text.attrib.get("text-anchor", ""), 0.0)
-        left = float(text.attrib["x"]) - start
+        left, right, size = extent(text)
         assert left >= 0, "".join(text.itertext())
-        assert left + length <= width, "".join(text.itertext())
+        assert right <= width, "".join(text.itertext())
         assert size <= float(text.attrib["y"]) <= height
+
+
+@pytest.mark.parametrize("name", bars.CHARTS)
+def test_no_label_reaches_into_its_bar(name):
+    root = ET.fromstring(kept(name))
+    begin = min(float(bar.attrib["x"]) for bar in root.iter(f"{SVG}rect") if "x" in bar.attrib)
+    for text in root.iter(f"{SVG}text"):
+        if float(text.attrib["x"]) < begin and "small" in text.attrib["class"].split():
+            assert extent(text)[1] < begin, "".join(text.itertext())
+
+
+def extent(text: ET.Element) -> tuple[float, float, int]:
+    """Where a text begins and ends, in a font whose letters are as wide as any reader's; and its size."""
+    styles = text.attrib.get("class", "").split()
+    size = 15 if "small" in styles else 16
+    font = fonts("DejaVuSans-Bold.ttf" if "label" in styles else "DejaVuSans.ttf", size)
+    length = sum(font.getlength(piece) for piece in text.itertext())
+    left = float(text.attrib["x"]) - {"middle": length / 2, "end": length}.get(text.attrib.get("text-anchor", ""), 0.0)
+    return left, left + length, size
 
 
 def fonts(name: str, size: float) -> ImageFont.FreeTypeFont:
