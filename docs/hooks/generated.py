@@ -148,6 +148,7 @@ def _default(field: "attrs.Attribute[Any]") -> str:
     if field.default is attrs.NOTHING:
         return "required"
     default: Any = field.default
+    # To type checkers attrs.Factory is a function.
     value = default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]
     if value is None:
         return "none"
