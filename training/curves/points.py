@@ -1,6 +1,5 @@
 """The points of a curve, and what is made of them: a JSON file, a table and a chart."""
 
-import contextlib
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,8 +13,7 @@ from training.evaluation.evaluate import ScoreSettings, file_name
 from training.evaluation.pooled import Pooled
 from training.evaluation.predictions import Prediction
 from training.evaluation.report import Figure, check_reports, format_table, write_report
-from training.evaluation.scores import PEOPLE, check_metrics, score_systems
-from training.metrics.meteor import one_program
+from training.evaluation.scores import PEOPLE, check_metrics, score_systems, shared_programs
 
 INPUTS: Mapping[str, str | None] = {"text + gaze": None, "text only": "trajectory", "gaze only": "text"}
 """What a persona is made from, and the modality that is withheld from the samples for it."""
@@ -121,7 +119,7 @@ def scorer(settings: ScoreSettings) -> Score:
 
     def score(answers: Answers) -> Mapping[str, Mapping[str, Figure]]:
         pooled = Pooled.of(answers)
-        with one_program() if "METEOR" in settings.metrics else contextlib.nullcontext():
+        with shared_programs(settings.metrics):
             return score_systems(
                 pooled.images,
                 pooled.subjects,

@@ -5,7 +5,6 @@ gets a table of the systems side by side (`OUT/NAME.json`, `.md`, `.png`) and on
 `.md`). People seen in training and unseen people are two data sets, as in the paper.
 """
 
-import contextlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,8 +23,7 @@ from training.evaluation.predictions import (
     read_predictions,
 )
 from training.evaluation.report import check_reports, format_table, write_report
-from training.evaluation.scores import METRICS, Scores, score_systems
-from training.metrics.meteor import one_program
+from training.evaluation.scores import METRICS, Scores, score_systems, shared_programs
 from training.metrics.tokenization import Tokenizer
 from training.metrics.wordnet import Lemmas, Source, nltk_lemmas, wordnet_lemmas
 from training.outputs import output_folder
@@ -129,7 +127,7 @@ def report(
     if len(set(names.values())) < len(names):
         raise InvalidArgumentError(f"data sets {', '.join(map(repr, names))} would share a file name; rename one")
     check_outputs(folder, datasets)
-    with one_program() if "METEOR" in scoring.metrics else contextlib.nullcontext():
+    with shared_programs(scoring.metrics):
         scored = {dataset: _score(systems, scoring) for dataset, systems in datasets.items()}
     for dataset, scores in scored.items():
         systems = datasets[dataset]

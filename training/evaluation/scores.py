@@ -6,6 +6,7 @@ Every metric is a function of sums over rows: of n-gram counts (BLEU-4), of matc
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -19,7 +20,7 @@ from training.metrics.arguments import check_lengths, check_texts
 from training.metrics.bleu import bleu4_from_statistics, bleu_statistics
 from training.metrics.cider import cider
 from training.metrics.human_consistency import human_consistency
-from training.metrics.meteor import meteor_from_statistics, meteor_statistics
+from training.metrics.meteor import meteor_from_statistics, meteor_statistics, one_program
 from training.metrics.object_sequence_score import noun_sequences, score_sequences
 from training.metrics.requirements import check_meteor
 from training.metrics.rouge import rouge_l
@@ -46,6 +47,11 @@ def check_metrics(metrics: Sequence[str]) -> None:
         raise InvalidArgumentError(f"metrics: {strange[0]!r} is none of {', '.join(METRICS)}")
     if "METEOR" in metrics:
         check_meteor("metrics: METEOR")
+
+
+def shared_programs(metrics: Sequence[str]) -> contextlib.AbstractContextManager[None]:
+    """A block in which all calls of `score_systems` share METEOR's Java program, if these metrics need it."""
+    return one_program() if "METEOR" in metrics else contextlib.nullcontext()
 
 
 @attrs.frozen(eq=False)

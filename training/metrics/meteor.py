@@ -63,8 +63,7 @@ def meteor_statistics(
     pairs = list(zip(*tokenize_pairs(candidates, references, tokenizer), strict=True))
     running = _running.get()
     with _start() if running is None else contextlib.nullcontext(running) as program:
-        answers = {pair: program.answer(*pair) for pair in dict.fromkeys(pairs)}
-    statistics = np.array([answers[pair] for pair in pairs])
+        statistics = np.array([program.answer(*pair) for pair in pairs])
     # A pair that matches word for word in one piece is not broken up at all: METEOR's own sums do not count its chunk.
     whole = (statistics[:, _CHUNKS] == 1) & (statistics[:, 21:] == statistics[:, :2]).all(axis=1)
     statistics[whole, _CHUNKS] = 0
@@ -87,7 +86,9 @@ def meteor_from_statistics(statistics: NDArray[np.float64]) -> NDArray[np.float6
 
 @contextlib.contextmanager
 def one_program() -> Iterator[None]:
-    """Lets all calls within the block share one Java program, whose start takes seconds; the block's end ends it.
+    """Lets all calls within the block share one Java program; the block's end ends it.
+
+    Its start takes seconds, and a pair that comes again is not scored again.
 
     Raises:
         MissingRequirementError: If Java or pycocoevalcap is missing.
@@ -126,6 +127,7 @@ class _Program:
         assert self._program.stdout is not None
         self._input, self._output = self._program.stdin, self._program.stdout
         self._late = False
+        self._answers: dict[tuple[Tokens, Tokens], list[float]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -146,7 +148,13 @@ class _Program:
         self._complaints.close()
 
     def answer(self, candidate: Tokens, reference: Tokens) -> list[float]:
-        """Returns the 23 counts of one pair."""
+        """Returns the 23 counts of one pair, remembered from the last time where it was asked before."""
+        pair = (candidate, reference)
+        if pair not in self._answers:
+            self._answers[pair] = self._ask(candidate, reference)
+        return self._answers[pair]
+
+    def _ask(self, candidate: Tokens, reference: Tokens) -> list[float]:
         # "|||" separates the fields of METEOR's protocol, so no word may hold it.
         hypothesis, truth = (" ".join(tokens).replace("|||", " ") for tokens in (candidate, reference))
         with self._limited():

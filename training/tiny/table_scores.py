@@ -10,7 +10,7 @@ from training.evaluation.bootstrap import Interval
 from training.evaluation.pooled import Pooled
 from training.evaluation.predictions import Prediction
 from training.evaluation.report import Figure, write_report
-from training.evaluation.scores import PEOPLE, score_systems
+from training.evaluation.scores import PEOPLE, score_systems, shared_programs
 from training.evaluation.sum_statistics import SumStatistics, difference
 from training.tiny.evaluation import TOKENIZER, looking
 
@@ -54,26 +54,29 @@ def write_tables(
     """
     seeds = len(next(iter(answers.values())))
     spread: _Figures = {system: {} for system in answers if system not in unseeded and seeds > 1}
-    for group, people_are in GROUPS.items():
-        by_seed = {
-            system: [[row for row in rows if row.dataset == group] for rows in per_seed]
-            for system, per_seed in answers.items()
-        }
-        if not any(map(any, by_seed.values())):
-            continue
-        title = f"Tiny world, people {people_are}"
-        figures, statistics = _score(by_seed, metrics)
-        write_report(folder, f"{name}-{group}", figures, title=title, facts=facts)
-        if differences := differences_from(reference, statistics):
-            title += f": how much more {reference} has than each other system"
-            write_report(folder, f"{name}-{group}-differences", differences, title=title, facts=facts)
-        # Each training scored by itself, to see how much the seed alone moves a figure.
-        alone = [
-            score({system: [by_seed[system][seed]] for system in spread}, metrics) for seed in range(seeds) if spread
-        ]
-        for system, deviations in spread.items():
-            for metric in alone[0][system]:
-                deviations[f"{metric}, {group}"] = _deviation([scores[system][metric] for scores in alone])
+    with shared_programs(metrics):
+        for group, people_are in GROUPS.items():
+            by_seed = {
+                system: [[row for row in rows if row.dataset == group] for rows in per_seed]
+                for system, per_seed in answers.items()
+            }
+            if not any(map(any, by_seed.values())):
+                continue
+            title = f"Tiny world, people {people_are}"
+            figures, statistics = _score(by_seed, metrics)
+            write_report(folder, f"{name}-{group}", figures, title=title, facts=facts)
+            if differences := differences_from(reference, statistics):
+                title += f": how much more {reference} has than each other system"
+                write_report(folder, f"{name}-{group}-differences", differences, title=title, facts=facts)
+            # Each training scored by itself, to see how much the seed alone moves a figure.
+            alone = [
+                score({system: [by_seed[system][seed]] for system in spread}, metrics)
+                for seed in range(seeds)
+                if spread
+            ]
+            for system, deviations in spread.items():
+                for metric in alone[0][system]:
+                    deviations[f"{metric}, {group}"] = _deviation([scores[system][metric] for scores in alone])
     if spread:
         title = "Tiny world, standard deviation between trainings that differ in their seed alone"
         write_report(folder, f"{name}-seeds", spread, title=title, facts=facts)

@@ -300,6 +300,16 @@ def test_the_program_ends_with_the_block_even_where_it_ignores_the_end_of_its_in
     assert not is_running(process())
 
 
+def test_a_pair_that_comes_again_within_a_block_is_not_scored_again(fake_java):
+    fake_java("n=0; while read line; do n=$((n + 1)); echo $(yes $n | head -n 23); done")
+    candidates, references = ["a", "b", "a", "a"], ["a", "a", "a", "b"]
+    with one_program():
+        first = meteor_statistics(candidates, references, tokenizer="words")
+        assert meteor_statistics(candidates, references, tokenizer="words").tolist() == first.tolist()
+    assert first[:, 0].tolist() == [1, 2, 1, 3]
+    assert meteor_statistics(["b"], ["a"], tokenizer="words")[0, 0] == 1  # another program
+
+
 def test_missing_pycocoevalcap_is_an_error_with_the_pip_line(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/java")
