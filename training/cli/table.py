@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="instead: what makes looking reach unseen people, one choice of the tiny model's recipe changed at a time",
     )
+    parser.add_argument("--name", metavar="NAME", help="what the tables' names begin with (default: tiny-table)")
     parser.add_argument("--metrics", nargs="+", metavar="METRIC", help="some of them (default: all; METEOR needs Java)")
 
 
@@ -31,8 +32,10 @@ def run(options: argparse.Namespace) -> None:
     report, metrics = options.report or options.out / "results", options.metrics or METRICS
     places = (options.config, options.changes, options.frozen, options.out, report)
     if not options.recipe:
-        table.run(*places, seeds=options.seeds, systems=options.systems or table.SYSTEMS, metrics=metrics)
+        systems, name = options.systems or table.SYSTEMS, options.name or table.NAME
+        table.run(*places, seeds=options.seeds, systems=systems, metrics=metrics, name=name)
         return
-    if options.systems:
-        raise InvalidArgumentError("--systems: --recipe has its own; leave one of the two out")
+    for option, given in {"--systems": options.systems, "--name": options.name}.items():
+        if given:
+            raise InvalidArgumentError(f"{option}: --recipe has its own; leave one of the two out")
     recipe.run(*places, seeds=options.seeds, metrics=metrics)

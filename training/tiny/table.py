@@ -122,6 +122,7 @@ def run(
     seeds: int = 3,
     systems: Sequence[str] = SYSTEMS,
     metrics: Sequence[str] = METRICS,
+    name: str = NAME,
 ) -> None:
     """Makes the tables, see `training.tiny.table_scores.write_tables`.
 
@@ -134,17 +135,18 @@ def run(
         seeds: How many trainings of each system that is trained.
         systems: Some of `SYSTEMS`.
         metrics: Some of `training.evaluation.scores.METRICS`.
+        name: What the tables' names begin with.
 
     Raises:
         ConfigError: The configuration cannot be used.
-        InvalidArgumentError: A system or metric is unknown, or there are no seeds.
+        InvalidArgumentError: A system or metric is unknown, there are no seeds, or the name is a path.
         MissingRequirementError: METEOR is among the metrics, and Java or pycocoevalcap is missing.
         TrainingError: The folder holds something else.
         OutputError: The folder of the tables holds other files of their names.
     """
     if unknown := [system for system in systems if system not in SYSTEMS]:
         raise InvalidArgumentError(f"systems: {unknown[0]!r} is none of {', '.join(map(repr, SYSTEMS))}")
-    check_request(report, NAME, seeds, metrics)
+    check_request(report, name, seeds, metrics)
     config = load_config(TinyConfig, config_file, changes)
     world = World.make(config, frozen)
     todo = [(seed, system) for seed in range(seeds) for system in systems if seed == 0 or system not in SEEDLESS]
@@ -156,21 +158,25 @@ def run(
         answers[system].append(answer(world, variant, system, seed, folder))
     for system in set(systems) & set(SEEDLESS):
         answers[system] *= seeds
+    options = [("--systems", systems, SYSTEMS), ("--metrics", metrics, METRICS), ("--name", [name], [NAME])]
     facts = {
-        "command": command(seeds, [("--systems", systems, SYSTEMS), ("--metrics", metrics, METRICS)], changes),
+        "command": command(seeds, options, changes),
         "trainings": f"{seeds} of each system that is trained",
+        "people": f"{len(world.people.seen)} seen in training, {len(world.people.unseen)} not",
         "steps of the baselines": f"prompt tuning {config.prompt_tuning.steps} (unseen people "
         f"{config.prompt_tuning.unseen_steps}), CSMN {config.csmn.steps}",
         **facts_of(config),
     }
     unseeded = [system for system in systems if system in SEEDLESS]
-    write_tables(report, NAME, answers, facts, metrics, reference=DEPER, unseeded=unseeded)
+    write_tables(report, name, answers, facts, metrics, reference=DEPER, unseeded=unseeded)
 
 
 def check_request(report: Path, name: str, seeds: int, metrics: Sequence[str]) -> None:
     """Refuses, before anything is trained, what no tables can be made of; see `run`."""
     if seeds < 1:
         raise InvalidArgumentError(f"seeds is {seeds}; at least 1 is needed")
+    if name in ("", "..") or Path(name).name != name:
+        raise InvalidArgumentError(f"name is {name!r}; files begin with it, so it cannot be a path")
     check_metrics(metrics)
     check_reports(report, report_names(name))
 

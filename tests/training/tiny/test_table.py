@@ -70,9 +70,11 @@ def test_every_system_and_seed_is_in_the_table_and_is_made_once(tmp_path, monkey
     other_vlm = ["--frozen", str(tmp_path / "other"), "--set", "larger_language.steps=2"]
     assert run(tmp_path, "--systems", "zero-shot", "--seeds", "1", *other_vlm) == 2
     assert "were made with larger_language {" in capsys.readouterr().err
-    assert run(tmp_path, "--systems", "zero-shot", "--seeds", "1", "--set", "stage1.steps=3") == 0
-    facts = json.loads((tmp_path / "report/tiny-table-seen.json").read_text())["facts"]
-    words = f"table --seeds 1 --systems zero-shot --metrics {' '.join(METRICS)} --set {SMALL[0]}"
+    assert run(tmp_path, "--systems", "zero-shot", "--seeds", "1", "--name", "other", "--set", "stage1.steps=3") == 0
+    assert (tmp_path / "report/tiny-table-unseen.json").read_bytes() == before
+    facts = json.loads((tmp_path / "report/other-seen.json").read_text())["facts"]
+    assert facts["people"] == "4 seen in training, 2 not"
+    words = f"table --seeds 1 --systems zero-shot --metrics {' '.join(METRICS)} --name other --set {SMALL[0]}"
     assert facts["command"].startswith(f"python -m training {words}")
 
 
@@ -148,6 +150,9 @@ def test_the_recipe_is_taken_apart(tmp_path):
     ("more", "message"),
     [
         (["--recipe", "--systems", "DEPER"], "--systems: --recipe has its own; leave one of the two out"),
+        (["--recipe", "--name", "other"], "--name: --recipe has its own; leave one of the two out"),
+        (["--name", "../tiny"], "name is '../tiny'; files begin with it, so it cannot be a path"),
+        (["--name", ".."], "name is '..'; files begin with it"),
         (["--recipe", "--seeds", "0"], "seeds is 0; at least 1 is needed"),
         (["--systems", "DEPER, no film"], "systems: 'DEPER, no film' is none of 'zero-shot'"),
         (["--seeds", "0"], "seeds is 0; at least 1 is needed"),
