@@ -21,6 +21,17 @@ from training.tiny.world.viewers import sample_viewers
 
 PEOPLE, SCENES, TRAINING_SCENES = 3, 6, 4
 
+SHORTEST_IDENTIFICATION = (
+    "identification.passes=1",
+    "identification.most_passes=1",
+    "identification.rate_factors=[]",
+    "identification.regularisation_factors=[]",
+    "stage1.every_view=true",
+    "stage1.modality_dropout=0",
+    "stage1.virtual_people={weight=1, people=2, samples=2}",
+)
+"""Settings with which `identify` tries a single training, of one pass."""
+
 
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory, torch_vlm, tokenizer) -> Path:

@@ -11,10 +11,8 @@ from training.cli import (
     baseline,
     curve,
     evaluate,
-    identify,
     page,
     plots,
-    privacy,
     reproduce,
     shard,
     stages,
@@ -22,6 +20,7 @@ from training.cli import (
     tiny,
 )
 from training.cli.data import prepare
+from training.cli.people import identify, identify_across, privacy
 
 
 class SubCommand(Protocol):
@@ -63,6 +62,11 @@ COMMANDS = (
         "identify",
         identify,
         "train stage 1 on one part of the samples and tell who made the others, beside classical answers",
+    ),
+    Entry(
+        "identify-across",
+        identify_across,
+        "the same on data sets of other sizes and kinds: parts of one, narrations, simulated people",
     ),
     Entry(
         "evaluate",

@@ -1,8 +1,10 @@
 """`python -m training identify`: whose samples are these? Of people seen in training and of new ones, with reports."""
 
+import itertools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
@@ -17,6 +19,9 @@ from training.people.experiment import MOST_SAMPLES, SHRINKAGE, Experiment
 from training.people.held_out import Fold, photograph_folds
 from training.people.score_fusion import MODALITIES
 from training.people.seen_people import CLASSICAL, rounded, select_model
+
+REPEATED = "held-out descriptions that the same person also gave in the training, word for word"
+"""The fact that says how many there are, where there are any: a text row then measures memory as well."""
 
 
 @attrs.frozen(kw_only=True)
@@ -50,7 +55,24 @@ class Protocols:
         return shlex.join(map(str, options))
 
 
-def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols, changes: Sequence[str] = ()) -> None:
+@attrs.frozen
+class Outcome:
+    """What one report says.
+
+    Attributes:
+        title: Its first line, which names whom DEPER is behind.
+        facts: What else there is to know.
+        rows: Its table.
+    """
+
+    title: str
+    facts: Mapping[str, Any]
+    rows: Table
+
+
+def run(
+    config: TrainingConfig, folder: Path, report: Path, protocols: Protocols, changes: Sequence[str] = ()
+) -> dict[str, Outcome]:
     """Selects, trains, measures and reports.
 
     Args:
@@ -60,6 +82,9 @@ def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols
             `NAME-new-people.*`.
         protocols: What is measured.
         changes: Settings that were changed on the command line, for the reports.
+
+    Returns:
+        How a report's name ends -> what it says.
 
     Raises:
         InvalidArgumentError: A protocol does not fit the samples.
@@ -82,11 +107,14 @@ def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols
         "DEPER": _summary(experiment.config, protocols.trainings, open_accelerator(cpu=True).mixed_precision),
     }
 
+    outcomes: dict[str, Outcome] = {}
+
     def write(suffix: str, protocol: str, others: Sequence[str], facts: dict[str, object], rows: Table) -> None:
         facts = {"protocol": protocol, **common, **facts}
         title = f"Subject identification: {config.name}, {protocol}{verdict(rows, others)}"
         write_report(report, f"{config.name}-{suffix}", rows, title=title, facts=facts)
         print(f"\n{title}\n{format_table(rows)}")
+        outcomes[suffix] = Outcome(title, facts, rows)
 
     def closed_set(suffix: str, protocol: str, divisions: Sequence[Fold], checkpoints: Path) -> None:
         facts = {
@@ -95,6 +123,7 @@ def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols
                 [int(fold.training.sum()), int(fold.held_out.sum())] for fold in divisions
             ],
             **_left_out(experiment, divisions),
+            **_repeated(experiment, divisions),
             **selection.facts(),
         }
         write(suffix, protocol, [CLASSICAL], facts, seen_people.measure(experiment, selection, divisions, checkpoints))
@@ -114,6 +143,7 @@ def run(config: TrainingConfig, folder: Path, report: Path, protocols: Protocols
             "weights of DEPER's views, fitted to the other groups, mean": rounded(weights),
         }
         write("new-people", f"{size} new people at a time", new_people.CLASSICAL, facts, rows)
+    return outcomes
 
 
 def verdict(rows: Table, others: Sequence[str]) -> str:
@@ -141,6 +171,19 @@ def _left_out(experiment: Experiment, divisions: Sequence[Fold]) -> dict[str, ob
         readable = [fold.readable(experiment.has(row), subject_of) for fold in divisions]
         left_out[row] = sum(int((a.held_out & ~b.held_out).sum()) for a, b in zip(divisions, readable, strict=True))
     return {"held-out samples left out for what they lack, by row": left_out} if any(left_out.values()) else {}
+
+
+def _repeated(experiment: Experiment, divisions: Sequence[Fold]) -> dict[str, object]:
+    """How many of the held-out descriptions are `REPEATED`."""
+    given = [(sample.subject, sample.description) for sample in experiment.samples]
+    repeated = 0
+    for fold in divisions:
+        known = set(itertools.compress(given, fold.training))
+        held_out = itertools.compress(given, fold.held_out)
+        repeated += sum(
+            description is not None and (subject, description) in known for subject, description in held_out
+        )
+    return {REPEATED: repeated} if repeated else {}
 
 
 def _command(protocols: Protocols, changes: Sequence[str]) -> str:

@@ -5,10 +5,7 @@ import shlex
 
 import pytest
 
-from tests.support.training_run import (
-    PEOPLE,
-    write_drawn_samples,
-)
+from tests.support.training_run import PEOPLE, SHORTEST_IDENTIFICATION, write_drawn_samples
 from training.__main__ import main
 from training.config import TrainingConfig, load_config
 from training.evaluation.bootstrap import Interval
@@ -17,22 +14,12 @@ from training.people.experiment import Experiment
 from training.people.identify import verdict
 from training.people.seen_people import select_model
 
-TINY_STAGE1 = (
-    "identification.passes=1",
-    "identification.most_passes=1",
-    "identification.rate_factors=[]",
-    "identification.regularisation_factors=[]",
-    "stage1.every_view=true",
-    "stage1.modality_dropout=0",
-    "stage1.virtual_people={weight=1, people=2, samples=2}",
-)
-
 
 def test_identification_from_files(config_file, parts, tmp_path, capsys):
     pytest.importorskip("sklearn")
     arguments = ["identify", "--config", str(config_file), "--data", str(parts / "samples"), "--out", str(tmp_path)]
     protocols = ["--selection-folds", "2", "--folds", "3"]
-    changes = [word for change in TINY_STAGE1 for word in ("--set", change)]
+    changes = [word for change in SHORTEST_IDENTIFICATION for word in ("--set", change)]
     assert main([*arguments, *protocols, *changes]) == 0
     for name, held_out in (("small-split", [[12, 6]]), ("small-3-folds", [[12, 6]] * 3)):
         written = json.loads((tmp_path / f"results/{name}.json").read_text())
@@ -58,7 +45,7 @@ def test_new_people_are_identified_from_files(config_file, tmp_path):
     write_drawn_samples(tmp_path / "samples", people=4, scenes=7, training_scenes=5)
     arguments = ["identify", "--config", str(config_file), "--data", str(tmp_path / "samples"), "--out", str(tmp_path)]
     protocols = ["--selection-folds", "2", "--new-people", "2", "--draws", "3"]
-    changes = [word for change in TINY_STAGE1 for word in ("--set", change)]
+    changes = [word for change in SHORTEST_IDENTIFICATION for word in ("--set", change)]
     assert main([*arguments, *protocols, *changes]) == 0
     written = json.loads((tmp_path / "results/small-new-people.json").read_text())
     assert written["facts"]["command"] == " ".join(
@@ -83,7 +70,7 @@ def test_an_ensemble_is_reported_beside_one_training(config_file, tmp_path):
     write_drawn_samples(tmp_path / "samples", people=4, scenes=7, training_scenes=5)
     arguments = ["identify", "--config", str(config_file), "--data", str(tmp_path / "samples"), "--out", str(tmp_path)]
     arguments += ["--selection-folds", "2", "--new-people", "2", "--draws", "3"]
-    arguments += [word for change in TINY_STAGE1 for word in ("--set", change)]
+    arguments += [word for change in SHORTEST_IDENTIFICATION for word in ("--set", change)]
 
     def rows(name, *more):
         assert main([*arguments, *more]) == 0
@@ -201,7 +188,11 @@ def test_rows_leave_out_samples_that_lack_what_they_read(config_file, parts, tmp
         return line if lacking is None else without(lacking)(line)
 
     samples = changed(parts, "incomplete.jsonl", change)
-    changes = [word for change in (*TINY_STAGE1, f"samples={json.dumps(str(samples))}") for word in ("--set", change)]
+    changes = [
+        word
+        for change in (*SHORTEST_IDENTIFICATION, f"samples={json.dumps(str(samples))}")
+        for word in ("--set", change)
+    ]
     arguments = ["identify", "--config", str(config_file), "--out", str(tmp_path), "--selection-folds", "2"]
     assert main([*arguments, *changes]) == 0
     written = json.loads((tmp_path / "results/small-split.json").read_text())
@@ -216,7 +207,10 @@ def test_rows_leave_out_samples_that_lack_what_they_read(config_file, parts, tmp
 def test_people_who_never_looked_are_identified_by_what_they_say(config_file, parts, tmp_path):
     pytest.importorskip("sklearn")
     samples = changed(parts, "silent.jsonl", lambda _, line: without("trajectory")(line))
-    changes = [*TINY_STAGE1[:-1], f"samples={json.dumps(str(samples))}"]  # virtual people are made of trajectories
+    changes = [
+        *SHORTEST_IDENTIFICATION[:-1],
+        f"samples={json.dumps(str(samples))}",
+    ]  # virtual people are made of trajectories
     arguments = ["identify", "--config", str(config_file), "--out", str(tmp_path), "--selection-folds", "2"]
     assert main([*arguments, *(word for change in changes for word in ("--set", change))]) == 0
     results = json.loads((tmp_path / "results/small-split.json").read_text())["results"]
@@ -236,7 +230,7 @@ def test_no_held_out_sample_has_a_say_in_any_choice(config_file, parts, tmp_path
         fixation = {"box": [0.1, 0.1, 0.2, 0.3], "duration": 0.7}
         return {**line, "description": f"nothing of the kind {number} " * 9, "trajectory": [fixation] * 40}
 
-    changes = [*TINY_STAGE1[4:], "identification.passes=1", "identification.most_passes=2"]
+    changes = [*SHORTEST_IDENTIFICATION[4:], "identification.passes=1", "identification.most_passes=2"]
     chosen = []
     for path in (parts / "samples/samples.jsonl", changed(parts, "other.jsonl", other)):
         config = load_config(TrainingConfig, config_file, [*changes, f"samples={json.dumps(str(path))}"])

@@ -1,0 +1,1 @@
+"""Identification across data sets of other sizes and kinds."""
