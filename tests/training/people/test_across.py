@@ -10,6 +10,7 @@ from pydeper import read_samples
 from tests.support.training_run import SHORTEST_IDENTIFICATION, write_drawn_samples
 from tests.training.reproduction.published import narration, write_lines
 from training.__main__ import main
+from training.outputs import OutputError
 from training.people.across.data_sets import narrations, parts, simulated_people
 
 
@@ -72,9 +73,27 @@ def test_what_is_no_narration_is_named(tmp_path, narrated, line, capsys):
     assert {path.parent.name for path in tmp_path.rglob("elsewhere*")} <= {"images"}
 
 
-def test_no_data_set(tmp_path, capsys):
-    assert main(["identify-across", "--groups", "0", "--out", str(tmp_path / "out")]) == 2
-    assert "name one with --data, --narrations or --groups" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ("0", "there is no data set to measure on; name one with --data, --narrations or --groups"),
+        ("-1", "groups is -1; at least 1 is needed"),
+    ],
+)
+def test_no_data_set(tmp_path, groups, message, capsys):
+    assert main(["identify-across", "--groups", groups, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_samples_are_not_replaced(tmp_path):
+    write_drawn_samples(tmp_path / "all", people=6, scenes=7, training_scenes=6)
+    by_people, by_photographs = parts(tmp_path / "all/samples.jsonl")
+    written = write(by_people, tmp_path / "part")
+    by_people.write(tmp_path / "part")  # again
+    with pytest.raises(OutputError, match="has other samples than"):
+        by_photographs.write(tmp_path / "part")
+    assert read_samples(tmp_path / "part/samples.jsonl") == written
 
 
 def test_one_table_of_all_data_sets(config_file, tmp_path, narrated):

@@ -7,6 +7,7 @@ import contextlib
 import json
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import attrs
 import numpy as np
 from PIL import Image
 
-from pydeper.errors import InvalidSampleError
+from pydeper.errors import InvalidArgumentError, InvalidSampleError
 from pydeper.readers import read_localized_narratives, read_samples, write_samples
 from pydeper.readers.localized_narratives import POINTER_STOPS
 from pydeper.samples.sample import Sample
+from training.data.digest import samples_digest
+from training.outputs import OutputError
 from training.preparation.prepare import PrepareOptions, prepare
 from training.preparation.prepared_folder import SAMPLES, SPLITS_FILE
 from training.preparation.splits import TRAIN, VAL
@@ -64,19 +67,16 @@ def parts(samples: Path, check_durations: bool = True) -> list[DataSet]:
     chosen_people = draw.sample(people, _part(people, "people", samples))
     chosen = draw.sample(photographs, _part(photographs, "training photographs", samples))
 
-    def writer(kept: Sequence[Sample]) -> Callable[[Path], None]:
-        return lambda folder: write_samples(folder / SAMPLES, kept)
-
     return [
         DataSet(
             "a-third-of-the-people",
             f"{len(chosen_people)} of the {len(people)} people",
-            writer([sample for sample in everything if sample.subject in chosen_people]),
+            partial(_write, [sample for sample in everything if sample.subject in chosen_people]),
         ),
         DataSet(
             "a-third-of-the-photographs",
             f"{len(chosen)} of the {len(photographs)} training photographs",
-            writer([sample for sample in everything if sample.split != TRAIN or _name(sample) in chosen]),
+            partial(_write, [sample for sample in everything if sample.split != TRAIN or _name(sample) in chosen]),
         ),
     ]
 
@@ -102,7 +102,13 @@ def narrations(files: Sequence[Path]) -> DataSet:
 
 
 def simulated_people(groups: int) -> DataSet:
-    """People of the tiny world who look at drawings and describe them: 8 in each group, who share their words."""
+    """People of the tiny world who look at drawings and describe them: 8 in each group, who share their words.
+
+    Raises:
+        InvalidArgumentError: There are no groups.
+    """
+    if groups < 1:
+        raise InvalidArgumentError(f"groups is {groups}; at least 1 is needed")
 
     def write(folder: Path) -> None:
         rng = np.random.default_rng(0)
@@ -116,9 +122,22 @@ def simulated_people(groups: int) -> DataSet:
             render(scene).save(picture)
             split = TRAIN if number < _TRAINING_DRAWINGS else VAL
             samples += [attrs.evolve(person.sample(scene, rng), image=picture, split=split) for person in people]
-        write_samples(folder / SAMPLES, samples)
+        _write(samples, folder)
 
     return DataSet("simulated-people", f"{_ORDERS_PER_GROUP * groups} simulated people", write)
+
+
+def _write(samples: Sequence[Sample], folder: Path) -> None:
+    """Writes a data set, unless it is there already.
+
+    Raises:
+        OutputError: Other samples are there.
+    """
+    path = folder / SAMPLES
+    if not path.exists():
+        write_samples(path, samples)
+    elif samples_digest(read_samples(path, check_durations=False)) != samples_digest(samples):
+        raise OutputError(f"{path} has other samples than are to be written there; give another folder, or delete it")
 
 
 def _image_ids(files: Sequence[Path]) -> set[str]:
