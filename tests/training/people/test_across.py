@@ -15,7 +15,7 @@ from training.people.across.data_sets import narrations, parts, simulated_people
 
 
 def write(data_set, folder):
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     data_set.write(folder)
     return read_samples(folder / "samples.jsonl")
 
@@ -59,7 +59,10 @@ def test_simulated_people_look_at_the_same_drawings(tmp_path):
 
 
 def test_narrations_need_no_photographs(tmp_path, narrated):
+    (tmp_path / "narrations/images").mkdir(parents=True)
+    (tmp_path / "narrations/images/0.jpg").write_bytes(b"mine")
     samples = write(narrations([narrated]), tmp_path / "narrations")
+    assert (tmp_path / "narrations/images/0.jpg").read_bytes() == b"mine"
     assert Counter(sample.subject for sample in samples) == dict.fromkeys("789", 9)
     assert {sample.split for sample in samples} == {"train", "val"}
 

@@ -92,7 +92,7 @@ def narrations(files: Sequence[Path]) -> DataSet:
         pictures = folder / "images"
         pictures.mkdir(exist_ok=True)
         for name in _image_ids(files):
-            Image.new("RGB", (32, 32), "white").save(pictures / f"{name}.jpg")
+            _save(Image.new("RGB", (32, 32), "white"), pictures / f"{name}.jpg")
         stream = read_localized_narratives(files, pictures, image_pattern="{image_id}.jpg", method=POINTER_STOPS)
         made = (folder / SPLITS_FILE).exists()
         shares: dict[str, Any] = {} if made else {"unseen_people": 0, "val_share": 0.3, "test_share": 0}
@@ -119,7 +119,7 @@ def simulated_people(groups: int) -> DataSet:
         for number in range(_DRAWINGS):
             scene = sample_scene(rng)
             picture = pictures / f"{number}.png"
-            render(scene).save(picture)
+            _save(render(scene), picture)
             split = TRAIN if number < _TRAINING_DRAWINGS else VAL
             samples += [attrs.evolve(person.sample(scene, rng), image=picture, split=split) for person in people]
         _write(samples, folder)
@@ -138,6 +138,12 @@ def _write(samples: Sequence[Sample], folder: Path) -> None:
         write_samples(path, samples)
     elif samples_digest(read_samples(path, check_durations=False)) != samples_digest(samples):
         raise OutputError(f"{path} has other samples than are to be written there; give another folder, or delete it")
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    """Writes a picture, unless one is there already."""
+    if not path.exists():
+        picture.save(path)
 
 
 def _image_ids(files: Sequence[Path]) -> set[str]:
