@@ -14,7 +14,7 @@ from training.cli.main import main as train
 SMALL = [
     *("vision.steps=3", "vision.close_ups=1", "vision.batch_size=4", "language.scenes=16", "language.steps=2"),
     *("larger_vision.steps=1", "larger_vision.batch_size=4", "larger_language.scenes=16", "larger_language.steps=2"),
-    *("encoder.steps=2", "encoder.batch_size=4", "drawings=6", "stage1.steps=2", "stage2.steps=2"),
+    *("encoder.steps=2", "encoder.batch_size=4", "drawings=20", "stage1.steps=2", "stage2.steps=2"),
     *("viewers.groups=6", "viewers.orders_per_group=2", "viewers.samples=10", "viewers.scenes=20"),
     *("viewers.unseen_groups=2", "viewers.unseen_orders_per_group=2", "viewers.test_scenes=2"),
 ]
@@ -39,8 +39,8 @@ def test_nothing_is_exported_before_the_training_is_finished(
 def test_too_few_drawings_for_intervals_are_refused_before_anything_is_trained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(["tiny", "--out", str(tmp_path / "run"), "--set", "drawings=5"]) == 2
-    assert "drawings: must be >= 6, got 5" in capsys.readouterr().err
+    assert train(["tiny", "--out", str(tmp_path / "run"), "--set", "drawings=19"]) == 2
+    assert "drawings: must be >= 20, got 19" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -120,12 +120,12 @@ class ViewersConfig:
 class TinyConfig:
     """All settings of `python -m training tiny`, and those of the baselines that are trained, for the table.
 
-    `drawings` is how many drawings by other programs the evaluation describes, and how many pairs of changed ones: at
-    least 6, because there are three kinds of each, and an interval takes two.
+    `drawings` is how many drawings by other programs the evaluation describes, how many as hands make them, and how
+    many pairs of changed ones: at least 20, because hands draw in ten styles, and an interval takes two of each.
     """
 
     seed: int = 0
-    drawings: int = attrs.field(default=200, validator=at_least(6))
+    drawings: int = attrs.field(default=200, validator=at_least(20))
     vlm: VLMSizes
     image_encoder: ImageEncoderSizes
     vision: VisionPretraining

@@ -14,6 +14,7 @@ from training.evaluation.sum_statistics import SumStatistics
 from training.tiny import evaluation
 from training.tiny.make import TrainedModel
 from training.tiny.pretraining.language import trait_tokens
+from training.tiny.robustness.hand_drawings import STYLES
 from training.tiny.robustness.measure import score_changes, score_drawings
 from training.tiny.world.people import support_samples
 from training.tiny.world.viewers import Viewer
@@ -31,6 +32,7 @@ REPORTS = (
     "tiny-looking",
     "tiny-parity",
     "tiny-drawings",
+    "tiny-hand-drawings",
     "tiny-changes",
 )
 """What `measure` writes."""
@@ -46,7 +48,7 @@ def measure(
         bundle: The bundle.
         parity: What was compared at export -> largest difference from torch.
         folder: Where the pages go.
-        drawings: How many drawings by other programs, and pairs of changed ones, are described.
+        drawings: How many drawings by other programs, as many as by hands, and pairs of changed ones, are described.
     """
     model = DeperModel.from_pretrained(bundle)
     vlm = open_vlm(bundle / model.config.vlm.source, model.config.vlm, model.config.prompts, trained.vlm.tokenizer)
@@ -101,6 +103,8 @@ def _measure_robustness(model: DeperModel, folder: Path, drawings: int) -> None:
     }
     title = "Tiny model, drawings by programs that training never used"
     write_report(folder, "tiny-drawings", score_drawings(describe, drawings), title=title, facts=facts)
+    by_hand = score_drawings(describe, drawings, STYLES)
+    write_report(folder, "tiny-hand-drawings", by_hand, title="Tiny model, drawings as hands make them", facts=facts)
     title = "Tiny model, shifted, mirrored and recoloured drawings"
     write_report(folder, "tiny-changes", score_changes(describe, drawings), title=title, facts=facts)
 

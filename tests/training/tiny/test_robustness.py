@@ -5,7 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from training.tiny.robustness.foreign_drawings import sample_drawings
+from training.tiny.robustness.drawings import sample_drawings
+from training.tiny.robustness.foreign_drawings import RENDERERS
+from training.tiny.robustness.hand_drawings import STYLES
 from training.tiny.robustness.naming import compare, score
 
 THERE = [("red", "circle"), ("red", "circle"), ("blue", "star")]
@@ -14,7 +16,7 @@ THERE = [("red", "circle"), ("red", "circle"), ("blue", "star")]
 @pytest.mark.parametrize("seed", [7, *range(5)])
 def test_shapes_lie_apart_within_their_drawing(seed: int) -> None:
     """With seed 7, the first shapes of one drawing leave no room for the others."""
-    for drawing in sample_drawings(300, np.random.default_rng(seed)):
+    for drawing in sample_drawings(RENDERERS, 300, np.random.default_rng(seed)):
         assert 1 <= len(drawing.shapes) <= 5
         for shape in drawing.shapes:
             assert shape.left > 0
@@ -28,7 +30,7 @@ def test_shapes_lie_apart_within_their_drawing(seed: int) -> None:
 
 def test_every_renderer_draws_a_shape_where_it_lies() -> None:
     seen = set()
-    for drawing in sample_drawings(12, np.random.default_rng(0), objects=(1, 1)):
+    for drawing in sample_drawings(RENDERERS, 12, np.random.default_rng(0), objects=(1, 1)):
         pixels = np.asarray(drawing.render().convert("RGB"), int)
         assert pixels.shape[:2] == drawing.size[::-1]
         (shape,) = drawing.shapes
@@ -40,6 +42,24 @@ def test_every_renderer_draws_a_shape_where_it_lies() -> None:
         assert drawn[0].max() <= shape.top + shape.side + 2
         seen.add(drawing.renderer)
     assert len(seen) == 3
+
+
+def test_every_style_puts_its_colour_where_the_shape_lies_and_draws_the_same_again() -> None:
+    for drawing in sample_drawings(STYLES, 20, np.random.default_rng(1), objects=(1, 1)):
+        picture = drawing.render()
+        assert picture.size == drawing.size
+        assert picture.tobytes() == drawing.render().tobytes()
+        pixels = np.asarray(picture, int)
+        (shape,) = drawing.shapes
+        # Papers are grey or pale; what is coloured as the shape is lies where the shape does.
+        drawn = (np.abs(pixels - shape.rgb).sum(axis=-1) < 60).nonzero()
+        assert len(drawn[0]) > 0.02 * shape.side**2, drawing
+        margin = 0.2 * shape.side
+        assert np.median(drawn[1]) == pytest.approx(shape.left + shape.side / 2, abs=shape.side / 2), drawing
+        assert np.quantile(drawn[1], 0.02) >= shape.left - margin, drawing
+        assert np.quantile(drawn[1], 0.98) <= shape.left + shape.side + margin, drawing
+        assert np.quantile(drawn[0], 0.02) >= shape.top - margin, drawing
+        assert np.quantile(drawn[0], 0.98) <= shape.top + shape.side + margin, drawing
 
 
 @pytest.mark.parametrize(

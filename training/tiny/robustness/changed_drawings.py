@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pydeper.drawing.colours import colour_name
-from training.tiny.robustness.foreign_drawings import Drawing, sample_drawings
+from training.tiny.robustness.drawings import Drawing, sample_drawings
+from training.tiny.robustness.foreign_drawings import RENDERERS
 from training.tiny.robustness.naming import Named
 from training.tiny.world.colours import contrast
 
@@ -40,7 +41,7 @@ def sample_changes(count: int, rng: np.random.Generator) -> list[Change]:
     kinds = (_shifted, _mirrored, _recoloured)
     changes: list[Change] = []
     while len(changes) < count:
-        (drawing,) = sample_drawings(1, rng, objects=(2, 4))
+        (drawing,) = sample_drawings(RENDERERS, 1, rng, objects=(2, 4))
         if _lie_apart(drawing):
             changes.append(kinds[len(changes) % len(kinds)](drawing, rng))
     return changes

@@ -5,115 +5,22 @@ names.
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import attrs
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pydeper.drawing.colours import colour_name
-from training.tiny.world.colours import RGB, contrast
+from training.tiny.robustness.drawings import Drawing, DrawnShape, Renderer
 
 if TYPE_CHECKING:
     from matplotlib.patches import Patch
     from matplotlib.path import Path as Outline
 
-# Colours as people type them: names of CSS and of matplotlib's palette.
-_COLOURS: dict[str, tuple[str, ...]] = {
-    "red": ("#ff0000", "#d62728", "#dc143c"),
-    "orange": ("#ffa500", "#ff7f0e", "#ff8c00"),
-    "yellow": ("#ffff00", "#ffd700", "#f0d000"),
-    "green": ("#008000", "#2ca02c", "#32cd32", "#00ff00"),
-    "blue": ("#0000ff", "#1f77b4", "#4169e1", "#00bfff"),
-    "purple": ("#800080", "#9467bd", "#6a0dad"),
-    "pink": ("#ffc0cb", "#e377c2", "#ff69b4"),
-    "brown": ("#a52a2a", "#8c564b", "#8b4513"),
-    "black": ("#000000", "#111111"),
-    "grey": ("#808080", "#7f7f7f", "#a9a9a9"),
-    "white": ("#ffffff", "#f8f8f8"),
-}
-_PAPERS = ("#ffffff", "#ffffff", "#ffffff", "#fdf6e3", "#eef4fb", "#f5f5f5", "#222222", "#000000", "#1b2a41", "#2f6f4f")
-
-_TRIES = 1000
-
-
-@attrs.frozen
-class DrawnShape:
-    """One shape of a drawing: its name, colour, and the square that it fills, in pixels."""
-
-    shape: str
-    rgb: RGB
-    left: float
-    top: float
-    side: float
-
-    @property
-    def name(self) -> tuple[str, str]:
-        """Colour and shape."""
-        return (colour_name(self.rgb), self.shape)
-
-    @property
-    def hex(self) -> str:
-        """Its colour as a drawing program takes it."""
-        return "#{:02x}{:02x}{:02x}".format(*self.rgb)
-
-
-@attrs.frozen(eq=False)
-class Drawing:
-    """A drawing by one renderer."""
-
-    renderer: str
-    size: tuple[int, int]
-    paper: RGB
-    shapes: tuple[DrawnShape, ...]
-
-    def render(self) -> Image.Image:
-        """Draws it."""
-        return _RENDERERS[self.renderer].draw(self)
-
-
-def sample_drawings(count: int, rng: np.random.Generator, objects: tuple[int, int] = (1, 5)) -> list[Drawing]:
-    """Random drawings, by each renderer in turn: shapes that lie apart, on plain paper."""
-    renderers = list(_RENDERERS)
-    return [_sample(renderers[number % len(renderers)], rng, objects) for number in range(count)]
-
-
-def _sample(renderer: str, rng: np.random.Generator, objects: tuple[int, int]) -> Drawing:
-    width, height = (
-        int(side) for side in rng.choice([(240, 240), (320, 240), (400, 300), (300, 400), (480, 320), (512, 512)])
-    )
-    paper = _rgb(str(rng.choice(_PAPERS)))
-    shapes: list[DrawnShape] = []
-    wanted = int(rng.integers(objects[0], objects[1] + 1))
-    tries = 0
-    while len(shapes) < wanted:
-        tries += 1
-        if tries % _TRIES == 0:  # the first shapes may lie so that there is no room for the others
-            shapes.clear()
-        side = float(min(width, height) * rng.uniform(0.14, 0.34))
-        left, top = rng.uniform(2, width - side - 2), rng.uniform(2, height - side - 2)
-        if any(
-            abs(left - o.left) < max(side, o.side) * 1.1 and abs(top - o.top) < max(side, o.side) * 1.1 for o in shapes
-        ):
-            continue
-        rgb = _rgb(str(rng.choice(_COLOURS[str(rng.choice(list(_COLOURS)))])))
-        if contrast(rgb, paper) < 0.25:
-            continue
-        shape = str(rng.choice(list(_RENDERERS[renderer].shapes)))
-        shapes.append(DrawnShape(shape, rgb, float(left), float(top), side))
-    return Drawing(renderer, (width, height), paper, tuple(shapes))
-
-
-def _rgb(code: str) -> RGB:
-    red, green, blue = bytes.fromhex(code[1:])
-    return (red, green, blue)
-
-
 # --- SVG
 
-_SVG: dict[str, str] = {
+SVG_SHAPES: dict[str, str] = {
     "circle": '<circle cx="50" cy="50" r="50"/>',
     "oval": '<ellipse cx="50" cy="50" rx="50" ry="31"/>',
     "square": '<rect width="100" height="100"/>',
@@ -128,18 +35,23 @@ _SVG: dict[str, str] = {
     "moon": '<path d="M70 4 A48 48 0 1 0 70 96 A40 40 0 1 1 70 4 Z"/>',
     "arrow": '<path d="M0 38 H58 V15 L100 50 L58 85 V62 H0 Z"/>',
 }
+"""Each fills a square of side 100, or the middle of it."""
 
 
 def _draw_svg(drawing: Drawing) -> Image.Image:
-    import resvg_py
-
-    width, height = drawing.size
     body = "".join(
         f'<g fill="{thing.hex}" transform="translate({thing.left} {thing.top}) scale({thing.side / 100})">'
-        f"{_SVG[thing.shape]}</g>"
+        f"{SVG_SHAPES[thing.shape]}</g>"
         for thing in drawing.shapes
     )
-    paper = "#{:02x}{:02x}{:02x}".format(*drawing.paper)
+    return render_svg(drawing.size, "#{:02x}{:02x}{:02x}".format(*drawing.paper), body)
+
+
+def render_svg(size: tuple[int, int], paper: str, body: str) -> Image.Image:
+    """Draws SVG elements on paper of one colour."""
+    import resvg_py
+
+    width, height = size
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">'
         f'<rect width="100%" height="100%" fill="{paper}"/>{body}</svg>'
@@ -249,17 +161,12 @@ def _draw_glyphs(drawing: Drawing) -> Image.Image:
     return image
 
 
-@attrs.frozen
-class _Renderer:
-    draw: Callable[[Drawing], Image.Image]
-    shapes: Sequence[str]
-
-
-_RENDERERS = {
-    "SVG (resvg)": _Renderer(_draw_svg, tuple(_SVG)),
-    "matplotlib": _Renderer(
+RENDERERS = {
+    "SVG (resvg)": Renderer(_draw_svg, tuple(SVG_SHAPES)),
+    "matplotlib": Renderer(
         _draw_matplotlib,
         ("circle", "oval", "square", "rectangle", "triangle", "diamond", "star", "cross", "ring", "arrow"),
     ),
-    "glyphs (DejaVu Sans)": _Renderer(_draw_glyphs, tuple(_GLYPHS)),
+    "glyphs (DejaVu Sans)": Renderer(_draw_glyphs, tuple(_GLYPHS)),
 }
+"""By what a report calls them."""

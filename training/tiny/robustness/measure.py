@@ -1,6 +1,6 @@
 """Measures the built-in model on drawings by other programs and on changed drawings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from PIL import Image
@@ -8,7 +8,8 @@ from PIL import Image
 from training.evaluation.bootstrap import bootstrap_mean
 from training.evaluation.report import Figure
 from training.tiny.robustness.changed_drawings import sample_changes
-from training.tiny.robustness.foreign_drawings import sample_drawings
+from training.tiny.robustness.drawings import Renderer, sample_drawings
+from training.tiny.robustness.foreign_drawings import RENDERERS
 from training.tiny.robustness.naming import Naming, compare, score
 from training.tiny.world.viewers import mentioned_objects
 
@@ -17,17 +18,20 @@ SEED = 20_000
 Results = dict[str, dict[str, Figure]]
 
 
-def score_drawings(describe: Callable[[Image.Image], str], count: int) -> Results:
+def score_drawings(
+    describe: Callable[[Image.Image], str], count: int, renderers: Mapping[str, Renderer] = RENDERERS
+) -> Results:
     """How right the objects are that a model names in drawings by renderers that it never learned from.
 
     Args:
         describe: A picture -> its description by nobody in particular.
         count: Number of drawings.
+        renderers: Who draws them, in turn.
 
     Returns:
         Rows are the renderers and all together; see `naming.score` for the columns.
     """
-    drawings = sample_drawings(count, np.random.default_rng(SEED))
+    drawings = sample_drawings(renderers, count, np.random.default_rng(SEED))
     rows: dict[str, list[tuple[Naming, str]]] = {}
     for number, drawing in enumerate(drawings):
         naming = compare(describe(drawing.render()), [thing.name for thing in drawing.shapes])
