@@ -48,12 +48,13 @@ class BatchLoader:
         return self
 
     def __exit__(self, _: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        workers = [] if self._running is None else self._running._workers
-        if isinstance(error, OSError | EOFError):
-            for worker in workers:
-                worker.join(timeout=1)  # its sockets are closed before the system says that it has ended
-        ended = any(worker.exitcode for worker in workers)
-        self._stop()
+        with _deaths_ignored():  # also while it is found out who has died
+            workers = [] if self._running is None else self._running._workers
+            if isinstance(error, OSError | EOFError):
+                for worker in workers:
+                    worker.join(timeout=1)  # its sockets are closed before the system says that it has ended
+            ended = any(worker.exitcode for worker in workers)
+            self._stop()
         # PyTorch speaks of a worker that died wherever the training process happens to be; or what it had sent cannot
         # be opened any more, and that is all that is heard of it.
         if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):

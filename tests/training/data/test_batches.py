@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from pathlib import Path
 
 import attrs
@@ -127,6 +128,21 @@ def test_a_worker_that_is_killed_is_an_error_that_says_what_to_do(data):
                 loader.take(number, CPU)
 
     with pytest.raises(TrainingError, match=r"workers: a process that makes batches ended .*fewer workers"):
+        train()
+
+
+def test_a_worker_that_dies_while_another_is_waited_for_is_the_same_error(data):
+    """What a worker had sent cannot be opened, and then PyTorch's handler speaks of its death."""
+    batches = stage1_batches(data, workers=2)
+
+    def train() -> None:
+        with BatchLoader(batches, batches.config) as loader:
+            loader.take(0, CPU)
+            last = max(multiprocessing.active_children(), key=lambda worker: worker.pid)
+            threading.Timer(0.3, last.kill).start()
+            raise ConnectionResetError("it has closed its sockets")
+
+    with pytest.raises(TrainingError, match=r"workers: a process that makes batches ended .*closed its sockets"):
         train()
 
 
