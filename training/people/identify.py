@@ -60,12 +60,12 @@ class Outcome:
     """What one report says.
 
     Attributes:
-        title: Its first line, which names whom DEPER is behind.
+        verdict: See `verdict`; it ends the report's first line.
         facts: What else there is to know.
         rows: Its table.
     """
 
-    title: str
+    verdict: str
     facts: Mapping[str, Any]
     rows: Table
 
@@ -111,10 +111,11 @@ def run(
 
     def write(suffix: str, protocol: str, others: Sequence[str], facts: dict[str, object], rows: Table) -> None:
         facts = {"protocol": protocol, **common, **facts}
-        title = f"Subject identification: {config.name}, {protocol}{verdict(rows, others)}"
+        behind = verdict(rows, others)
+        title = f"Subject identification: {config.name}, {protocol}{behind}"
         write_report(report, f"{config.name}-{suffix}", rows, title=title, facts=facts)
         print(f"\n{title}\n{format_table(rows)}")
-        outcomes[suffix] = Outcome(title, facts, rows)
+        outcomes[suffix] = Outcome(behind, facts, rows)
 
     def closed_set(suffix: str, protocol: str, divisions: Sequence[Fold], checkpoints: Path) -> None:
         facts = {

@@ -59,7 +59,7 @@ def run(
         outcome = outcomes[protocols.suffixes()[-1]]
         rows |= _rows(data_set.title, outcome.rows)
         about[data_set.title] = _about(outcome)
-        if identify.verdict(outcome.rows, [CLASSICAL]):
+        if outcome.verdict:
             behind.append(data_set.title)
     title = "Subject identification across data sets"
     title += f"; behind a classical system in: {', '.join(behind)}" if behind else ""

@@ -52,7 +52,7 @@ class DataSet:
     folds: int = 0
 
 
-def parts(samples: Path, check_durations: bool = True) -> list[DataSet]:
+def parts(samples: Path) -> list[DataSet]:
     """A third of the people with all their samples, and a third of the training photographs with all people.
 
     Photographs of the split "val" are all kept: both parts are measured on them.
@@ -60,7 +60,7 @@ def parts(samples: Path, check_durations: bool = True) -> list[DataSet]:
     Raises:
         InvalidSampleError: The samples cannot be read, or a third of their people or photographs are fewer than two.
     """
-    everything = read_samples(samples, check_durations=check_durations)
+    everything = read_samples(samples)
     people = sorted({str(sample.subject) for sample in everything})
     photographs = sorted({_name(sample) for sample in everything if sample.split == TRAIN})
     draw = random.Random(0)
