@@ -5,6 +5,7 @@ import re
 from collections import Counter
 
 import pytest
+from PIL import Image
 
 from pydeper import read_samples
 from tests.support.training_run import SHORTEST_IDENTIFICATION, write_drawn_samples
@@ -56,6 +57,20 @@ def test_simulated_people_look_at_the_same_drawings(tmp_path):
     assert Counter(sample.split for sample in samples) == {"train": 8 * 18, "val": 8 * 6}
     assert set(Counter(str(sample.image) for sample in samples).values()) == {8}
     assert len({sample.description for sample in samples if "/0.png" in str(sample.image)}) > 1
+
+
+def test_a_drawing_that_is_half_written_is_written_again(tmp_path, monkeypatch):
+    def interrupted(picture, path, **_):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write(simulated_people(1), tmp_path / "simulated")
+    assert not list((tmp_path / "simulated/pictures").iterdir())
+    samples = write(simulated_people(1), tmp_path / "simulated")
+    assert all(sample.open_image().size for sample in samples)
 
 
 def test_narrations_need_no_photographs(tmp_path, narrated):

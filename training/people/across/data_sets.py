@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from pydeper.errors import InvalidArgumentError, InvalidSampleError
+from pydeper.files.atomic import atomic_path
 from pydeper.readers import read_localized_narratives, read_samples, write_samples
 from pydeper.readers.localized_narratives import POINTER_STOPS
 from pydeper.samples.sample import Sample
@@ -143,7 +144,8 @@ def _write(samples: Sequence[Sample], folder: Path) -> None:
 def _save(picture: Image.Image, path: Path) -> None:
     """Writes a picture, unless one is there already."""
     if not path.exists():
-        picture.save(path)
+        with atomic_path(path) as temporary:
+            picture.save(temporary)
 
 
 def _image_ids(files: Sequence[Path]) -> set[str]:
