@@ -22,12 +22,12 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
@@ -48,6 +48,7 @@ from training.data.encoded import EncodedDataset, encode_dataset
 from training.data.feature_cache import MemoryStore
 from training.distributed.process_group import training_device
 from training.evaluation.report import format_table, write_report
+from training.loop.train import Task
 from training.losses.description import language_loss
 from training.network.config import NetworkConfig
 from training.network.image_encoder import ImageEncoder
@@ -63,15 +64,6 @@ from training.vlm.steered_vlm import SteeredVLM
 
 _CONFIGS = Path(__file__).parents[1] / "training" / "configs"
 Figures = dict[str, dict[str, float]]
-
-
-class Task(Protocol):
-    """A stage, as the training loop sees it."""
-
-    @property
-    def state(self) -> nn.Module: ...
-
-    def losses(self, step: int, part: int) -> dict[str, Tensor]: ...
 
 
 @attrs.frozen(eq=False)
