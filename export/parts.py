@@ -68,6 +68,7 @@ def export_parts(config: TinyConfig, bundle: Path, out: Path) -> None:
             (steps.VISION, tower, config.vision),
             (steps.LANGUAGE, language, config.language),
             (steps.LARGER_VISION, tower, config.larger_vision),
+            (steps.SKETCHES, tower, config.sketches),
             (steps.LARGER_LANGUAGE, language, config.larger_language),
             (steps.IMAGE_ENCODER, nn.ModuleDict({"encoder": encoder}), config.encoder),
         ):

@@ -14,6 +14,7 @@ from training.cli.main import main as train
 SMALL = [
     *("vision.steps=3", "vision.close_ups=1", "vision.batch_size=4", "language.scenes=16", "language.steps=2"),
     *("larger_vision.steps=1", "larger_vision.batch_size=4", "larger_language.scenes=16", "larger_language.steps=2"),
+    *("sketches.steps=1", "sketches.batch_size=2"),
     *("encoder.steps=2", "encoder.batch_size=4", "drawings=20", "stage1.steps=2", "stage2.steps=2"),
     *("viewers.groups=6", "viewers.orders_per_group=2", "viewers.samples=10", "viewers.scenes=20"),
     *("viewers.unseen_groups=2", "viewers.unseen_orders_per_group=2", "viewers.test_scenes=2"),

@@ -90,6 +90,21 @@ class LanguagePretraining(Pretraining):
 
 
 @attrs.frozen(kw_only=True)
+class SketchPretraining(Pretraining):
+    """The training of the vision tower on sketched scenes, which are drawn for every step.
+
+    Attributes:
+        batch_size: Scenes in a step; half of them are sketched.
+        learning_rate: Peak rate of AdamW.
+        muon_learning_rate: Peak rate of Muon; 0: AdamW trains everything.
+    """
+
+    batch_size: int = attrs.field(default=24, validator=at_least(2))
+    learning_rate: float = attrs.field(default=5e-4, validator=positive)
+    muon_learning_rate: float = attrs.field(default=0.0, validator=not_negative)
+
+
+@attrs.frozen(kw_only=True)
 class ViewersConfig:
     """The simulated people.
 
@@ -131,6 +146,7 @@ class TinyConfig:
     vision: VisionPretraining
     language: LanguagePretraining
     larger_vision: VisionPretraining
+    sketches: SketchPretraining
     larger_language: LanguagePretraining
     encoder: VisionPretraining
     viewers: ViewersConfig

@@ -32,6 +32,7 @@ from training.tiny.steps import (
     LANGUAGE,
     LARGER_LANGUAGE,
     LARGER_VISION,
+    SKETCHES,
     STAGE1,
     STAGE2,
     VISION,
@@ -65,7 +66,7 @@ def build_image_encoder(config: TinyConfig) -> DINOv3ConvNextModel:
 
 
 def pretrain_image_encoder(config: TinyConfig, folder: Path) -> DINOv3ConvNextModel:
-    """Step 5: the persona encoder's frozen image encoder. Returns it with weights exact in float16."""
+    """Step 6: the persona encoder's frozen image encoder. Returns it with weights exact in float16."""
     sizes, encoder = config.image_encoder, build_image_encoder(config)
     side = sizes.image_size // 32
 
@@ -161,6 +162,7 @@ def load_trained(config: TinyConfig, folder: Path) -> TrainedModel:
         VISION: config.vision.steps,
         LANGUAGE: config.language.steps,
         LARGER_VISION: config.larger_vision.steps,
+        SKETCHES: config.sketches.steps,
         LARGER_LANGUAGE: config.larger_language.steps,
         IMAGE_ENCODER: config.encoder.steps,
         STAGE1: config.stage1.steps,

@@ -13,11 +13,11 @@ from training.loop.train import Task, train
 from training.tiny.config import Pretraining, TinyConfig
 
 # The folders of the steps, in their order.
-VISION, LANGUAGE, LARGER_VISION, LARGER_LANGUAGE = "1-vision", "2-language", "3-larger-vision", "4-larger-language"
-IMAGE_ENCODER, STAGE1, STAGE2 = "5-image-encoder", "6-stage-1", "7-stage-2"
+VISION, LANGUAGE, LARGER_VISION, SKETCHES = "1-vision", "2-language", "3-larger-vision", "4-sketches"
+LARGER_LANGUAGE, IMAGE_ENCODER, STAGE1, STAGE2 = "5-larger-language", "6-image-encoder", "7-stage-1", "8-stage-2"
 
 # The settings that the frozen VLM and the people come from: predictions made with others are another world's.
-WORLD = ("seed", "vlm", "vision", "language", "larger_vision", "larger_language", "viewers")
+WORLD = ("seed", "vlm", "vision", "language", "larger_vision", "sketches", "larger_language", "viewers")
 
 
 class Seeds:
@@ -25,8 +25,8 @@ class Seeds:
 
     VISION_SCENES, LANGUAGE_SCENES, ENCODER_SCENES, VIEWERS, SAMPLES, TEST_SCENES, SUPPORT = range(1, 8)
     VISION, LANGUAGE, ENCODER, STAGE1, STAGE2 = range(11, 16)
-    LARGER_VISION, LARGER_LANGUAGE = 16, 17
-    LARGER_VISION_SCENES, LARGER_LANGUAGE_SCENES = 21, 22
+    LARGER_VISION, LARGER_LANGUAGE, SKETCHES = 16, 17, 18
+    LARGER_VISION_SCENES, LARGER_LANGUAGE_SCENES, SKETCH_SCENES = 21, 22, 23
 
 
 def seed_of(config: TinyConfig, offset: int) -> int:

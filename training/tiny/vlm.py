@@ -16,6 +16,7 @@ from training.tiny.config import LanguagePretraining, TinyConfig, VisionPretrain
 from training.tiny.pretraining.dense_targets import TARGETS
 from training.tiny.pretraining.initialisation import initialise_linear_layers
 from training.tiny.pretraining.language import LanguageTask, see_scenes
+from training.tiny.pretraining.sketches import SketchTask
 from training.tiny.pretraining.vision import (
     DrawnScenes,
     Level,
@@ -28,6 +29,7 @@ from training.tiny.steps import (
     LANGUAGE,
     LARGER_LANGUAGE,
     LARGER_VISION,
+    SKETCHES,
     VISION,
     Seeds,
     pretrain,
@@ -108,10 +110,10 @@ def _scaled_to(config: VisionConfig, side: int) -> VisionConfig:
 
 
 def pretrain_vlm(config: TinyConfig, folder: Path) -> SteeredVLM:
-    """Steps 1 to 4: the vision tower and the language side, first at a smaller size of pictures, then at the final one.
+    """Steps 1 to 5: the vision tower and the language side, first at a smaller size of pictures, then at the final one.
 
     The smaller size is where most is learned, at half the cost of a step; the larger one is for small objects (cf.
-    Beyer et al. 2024, "PaliGemma").
+    Beyer et al. 2024, "PaliGemma"). In between, the finished tower learns to see sketched drawings as it sees others.
 
     Returns:
         The frozen VLM, its weights exact in float16.
@@ -124,6 +126,7 @@ def pretrain_vlm(config: TinyConfig, folder: Path) -> SteeredVLM:
     _pretrain_tower(
         config, config.larger_vision, vlm, folder / LARGER_VISION, Seeds.LARGER_VISION, Seeds.LARGER_VISION_SCENES
     )
+    _train_on_sketches(config, vlm, folder / SKETCHES)
     _pretrain_language(
         config,
         config.larger_language,
@@ -190,6 +193,26 @@ def _pretrain_language(
             bfloat16=own.bfloat16,
         ),
     )
+
+
+def _train_on_sketches(config: TinyConfig, vlm: SteeredVLM, folder: Path) -> None:
+    own, tower = config.sketches, vlm.model.model.visual
+    pretrain(
+        own,
+        folder,
+        seed_of(config, Seeds.SKETCHES),
+        tower.requires_grad_(True),
+        "encoder",
+        lambda: SketchTask(
+            tower=tower,
+            preprocess=_patches_of(vlm.config.vision, config.vlm.close_up_side),
+            batch_size=own.batch_size,
+            seed=seed_of(config, Seeds.SKETCH_SCENES),
+            learning_rate=own.learning_rate,
+            bfloat16=own.bfloat16,
+        ),
+    )
+    tower.requires_grad_(False)
 
 
 def _patches_of(config: VisionConfig, close_up_side: int) -> Preprocess:

@@ -1,6 +1,7 @@
 """What the tiny model's towers are trained to tell, token by token."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from training.tiny.pretraining.dense_targets import (
     dense_measures,
     dense_targets,
 )
+from training.tiny.pretraining.sketches import SketchTask
 from training.tiny.pretraining.vision import (
     DrawnScenes,
     Level,
@@ -27,7 +29,7 @@ from training.tiny.pretraining.vision import (
     tower_tokens,
 )
 from training.tiny.world.sampling import CLEAR, Layout, sample_scene
-from training.tiny.world.scenes import MAX_MENTIONED, ORDERS, SMALL
+from training.tiny.world.scenes import MAX_MENTIONED, ORDERS, SMALL, Scene
 
 NAMES = list(TARGETS)
 
@@ -162,3 +164,26 @@ def test_the_heads_gradients_stop_at_new_heads() -> None:
         task.losses(step, 0)["loss"].backward()
         assert all(parameter.grad is not None for parameter in task.state["heads"].parameters())
         assert any(parameter.grad is not None for parameter in tower.parameters()) is reached
+
+
+def test_a_tower_learns_to_see_sketches_as_it_sees_even_drawings() -> None:
+    def preprocess(
+        scenes: Sequence[Scene], _canvas: tuple[float, float], _close: bool
+    ) -> tuple[torch.Tensor, tuple[int, int]]:
+        """Patches of one colour for a scene, another one where it is sketched."""
+        colours = torch.tensor([[scene.seed % 7 / 7, scene.seed % 11 / 11, scene.seed % 13 / 13] for scene in scenes])
+        shift = torch.tensor([[1.0 * scene.sketched] for scene in scenes])
+        pixels = (colours - shift).repeat_interleave(2 * 4 * 4, dim=1)
+        return pixels[:, None].expand(-1, 4 * 4, -1).contiguous(), (2, 2)
+
+    task = SketchTask(_tower().requires_grad_(True), preprocess, batch_size=8, seed=0, learning_rate=3e-3)
+    optimizer = torch.optim.AdamW(task.parameter_groups())
+    before = task.losses(0, 0)
+    for step in range(80):
+        optimizer.zero_grad()
+        task.losses(step, 0)["loss"].backward()
+        optimizer.step()
+    after = task.losses(80, 0)
+    assert float(before["even"]) == 0
+    assert float(before["loss"].detach()) == pytest.approx(float(before["sketched"]) / 2)
+    assert max(float(after["sketched"]), float(after["even"])) < float(before["sketched"]) / 4

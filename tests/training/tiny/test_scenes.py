@@ -115,3 +115,34 @@ def test_pictures_without_objects_differ_too() -> None:
         render(attrs.evolve(empty[0], canvas=(2.0, 1.0))).size[0]
         == 2 * render(attrs.evolve(empty[0], canvas=(2.0, 1.0))).size[1]
     )
+
+
+@settings(max_examples=30)
+@given(seeds)
+def test_a_sketched_scene_differs_nowhere_but_in_its_fills(seed: int) -> None:
+    scene = sample_scene(np.random.default_rng(seed), Layout((1, 5), plain=True))
+    even, sketched = (np.asarray(render(drawn, 200), int) for drawn in (scene, attrs.evolve(scene, sketched=True)))
+    changed = (even != sketched).any(axis=2)
+    height, width = changed.shape
+    margin = 0.06 * max(thing.extent for thing in scene.objects) + 0.01  # half of the thickest outline
+    for thing in scene.objects:
+        x1, y1, x2, y2 = np.array(thing.box) * np.tile(scene.canvas, 2)
+        rows = slice(max(int((y1 - margin) * min(height, width)), 0), int((y2 + margin) * min(height, width)) + 1)
+        columns = slice(max(int((x1 - margin) * min(height, width)), 0), int((x2 + margin) * min(height, width)) + 1)
+        changed[rows, columns] = False
+    assert not changed.any()
+
+
+def test_sketched_fills_differ_from_even_ones() -> None:
+    layout = Layout((3, 5), plain=True)  # a single object may keep its even fill
+    for seed in range(20):
+        scene = sample_scene(np.random.default_rng(seed), layout)
+        assert render(scene).tobytes() != render(attrs.evolve(scene, sketched=True)).tobytes()
+
+
+@settings(max_examples=20)
+@given(seeds)
+def test_what_is_only_outlined_has_no_fill_to_sketch(seed: int) -> None:
+    scene = sample_scene(np.random.default_rng(seed), Layout((1, 5), outlined=1.0))
+    scene = attrs.evolve(scene, objects=tuple(thing for thing in scene.objects if thing.outlined))
+    assert render(scene).tobytes() == render(attrs.evolve(scene, sketched=True)).tobytes()

@@ -21,6 +21,7 @@ SMALL = [
     *("vision.steps=1", "vision.batch_size=4", "language.scenes=16", "language.steps=1", "language.batch_size=8"),
     *("larger_vision.steps=1", "larger_vision.batch_size=4", "larger_language.scenes=16", "larger_language.steps=1"),
     *("larger_language.batch_size=8", "vlm.image_side=96", "vlm.first_image_side=72", "vlm.close_up_side=48"),
+    *("sketches.steps=1", "sketches.batch_size=2"),
     *("encoder.steps=1", "encoder.batch_size=4", "stage1.steps=2", "stage2.steps=2", "stage2.batch_size=4"),
     *("stage1.batch_size=8", "prompt_tuning.steps=2", "prompt_tuning.unseen_steps=1", "prompt_tuning.batch_size=4"),
     *("csmn.steps=2", "csmn.batch_size=4", "csmn.word_size=8", "csmn.memory_size=8", "csmn.channels=4"),

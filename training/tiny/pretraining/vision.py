@@ -182,7 +182,9 @@ class DrawnScenes:
         canvas = (1.0, 1.0) if close else sample_canvas(rng)
         count = 4 * self.batch_size if close else self.batch_size
         variety = min(1.0, step / self.close_ups) if close else 1.0
-        scenes = [sample_scene(rng, _layout(rng, close, variety), canvas) for _ in range(count)]
+        scenes = [
+            sample_scene(rng, _close_up(rng, variety) if close else whole_scene(rng), canvas) for _ in range(count)
+        ]
         pixels, grid = self.preprocess(scenes, canvas, close)
         targets, measures = [], []
         for level in self.levels:
@@ -196,12 +198,15 @@ def _stack(arrays: Iterable[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(list(arrays)))
 
 
-def _layout(rng: np.random.Generator, close: bool, variety: float) -> Layout:
+def _close_up(rng: np.random.Generator, variety: float) -> Layout:
+    """One object or two, seldom none; `variety` is the share that is not evenly drawn."""
+    nothing, plain = rng.random() < 0.08, bool(rng.random() > variety)
+    return Layout((0, 0), plain=plain) if nothing else Layout((1, 2), extents=(0.15, 0.9), plain=plain)
+
+
+def whole_scene(rng: np.random.Generator) -> Layout:
     """Mostly a few objects that lie apart, in half of the scenes beyond doubt; now and then none at all, or a crowd."""
     kind = rng.random()
-    if close:
-        plain = bool(rng.random() > variety)
-        return Layout((0, 0), plain=plain) if kind < 0.08 else Layout((1, 2), extents=(0.15, 0.9), plain=plain)
     if kind < 0.06:
         return Layout((0, 0))
     return Layout((7, 12)) if kind < 0.1 else Layout((1, 6)) if kind < 0.5 else Layout((2, 6), clear=True)

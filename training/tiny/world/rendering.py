@@ -2,7 +2,7 @@
 
 No two scenes are drawn alike: edges are smooth or jagged, lines steady or trembling, fills even, shaded or bordered,
 the paper plain or grainy, and the picture is blurred, compressed or scaled on its way. A model that learns from them
-learns shapes, not the pixels of one renderer.
+learns shapes, not the pixels of one renderer. A sketched scene is drawn as it would be otherwise, but for its fills.
 """
 
 import io
@@ -17,6 +17,7 @@ from pydeper.drawing.shapes import Points
 from training.tiny.world.colours import RGB
 from training.tiny.world.distractors import draw_distractors
 from training.tiny.world.scenes import Scene, SceneObject
+from training.tiny.world.sketching import sketched_fill, sketched_outlines
 
 _SHORTER_SIDES = (64, 400)
 _SMALLEST = 16  # pixels of the smallest object: below, nobody could tell shapes apart
@@ -91,8 +92,9 @@ def render(scene: Scene, shorter_side: int | None = None) -> Image.Image:
     size = (max(round(scene.canvas[0] * scale), 1), max(round(scene.canvas[1] * scale), 1))
     image = _paper(size, scene.background, style, rng)
     draw_distractors(image, style.distractors, scene.background, [thing.box for thing in scene.objects], rng)
+    hand = np.random.default_rng([scene.seed, 1]) if scene.sketched else None  # leaves `rng` to draw the rest alike
     for thing in scene.objects:
-        _draw_object(image, thing, scale, style, rng)
+        _draw_object(image, thing, scale, style, rng, hand)
     return _pass_on(image, style, rng)
 
 
@@ -111,7 +113,15 @@ def _paper(size: tuple[int, int], background: tuple[RGB, RGB], style: Style, rng
     return image
 
 
-def _draw_object(image: Image.Image, thing: SceneObject, scale: float, style: Style, rng: np.random.Generator) -> None:
+def _draw_object(
+    image: Image.Image,
+    thing: SceneObject,
+    scale: float,
+    style: Style,
+    rng: np.random.Generator,
+    hand: np.random.Generator | None,
+) -> None:
+    """Draws an object: by hand, as far as its fill goes, where there is randomness for a hand."""
     polygons = [_trembling(points, thing, style, rng) * scale for points in thing.polygons]
     stroke = max(style.stroke * thing.extent / 2 * scale, 1.5)
     low = np.floor(polygons[0].min(axis=0) - stroke - 1).astype(int)
@@ -122,10 +132,16 @@ def _draw_object(image: Image.Image, thing: SceneObject, scale: float, style: St
     if thing.outlined:
         _paste(image, colour, _stroke(fine, size, stroke, style.smooth), low)
         return
-    _paste(image, colour, _filled(fine, size, style.smooth), low)
+    filled = _filled(fine, size, style.smooth)
+    outlines = []
     if style.border != "none":
-        edge = _border_colour(thing.rgb, style.border, rng)
         width = max(min(stroke, 0.08 * thing.extent * scale) * 0.6, 1.0)
+        outlines.append((_border_colour(thing.rgb, style.border, rng), width))
+    if hand is not None:
+        filled = sketched_fill(filled, thing.extent * scale, hand)
+        outlines += sketched_outlines(thing.rgb, thing.extent * scale, hand)
+    _paste(image, colour, filled, low)
+    for edge, width in outlines:
         _paste(image, Image.new("RGB", size, edge), _stroke(fine, size, width, style.smooth), low)
 
 

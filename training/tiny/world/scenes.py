@@ -71,13 +71,17 @@ ORDERS: dict[str, Callable[[SceneObject], float]] = {
 
 @attrs.frozen(eq=False)
 class Scene:
-    """Objects on paper, and how they are drawn: evenly, or in a way that the seed tells (see `rendering`)."""
+    """Objects on paper, and how they are drawn: evenly, or in a way that the seed tells (see `rendering`).
+
+    `sketched` says that fills are made by hand: of strokes, grain or uneven paint, through which the paper shows.
+    """
 
     objects: tuple[SceneObject, ...]
     canvas: tuple[float, float]
     background: tuple[RGB, RGB]
     seed: int
     plain: bool = False
+    sketched: bool = False
 
     def ranked(self, order: str) -> list[SceneObject]:
         """The objects in one of `ORDERS`; ties go from left to right."""
