@@ -1,6 +1,7 @@
 """The tiny model's trained modules to the built-in bundle, with the samples of its demo."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -10,9 +11,10 @@ from export.bundle.build import TrainedModules, build_bundle
 from export.qwen2_vl.export import export_vlm
 from pydeper.bundle.config import BundleConfig
 from pydeper.readers import write_samples
+from training.evaluation.report import command_line
 from training.seeding import step_generator
 from training.tiny.config import TinyConfig
-from training.tiny.make import TrainedModel, persona_config
+from training.tiny.make import COMMAND, TrainedModel, persona_config
 from training.tiny.steps import Seeds, seed_of
 from training.tiny.vlm import NAME, PROMPTS
 from training.tiny.world.people import SUPPORT, People, draw_samples
@@ -31,8 +33,16 @@ DESCRIPTION = (
 )
 
 
-def export_tiny(config: TinyConfig, trained: TrainedModel, target: Path) -> dict[str, float]:
+def export_tiny(
+    config: TinyConfig, trained: TrainedModel, target: Path, changes: Sequence[str] = ()
+) -> dict[str, float]:
     """Writes the bundle, demo samples included, to `target`, in place of the bundle that is there.
+
+    Args:
+        config: Of the training.
+        trained: What it trained.
+        target: Where the bundle goes.
+        changes: To the configuration, as after `--set`; the bundle names them.
 
     Returns:
         What was compared with torch -> largest difference, relative to the largest value compared.
@@ -60,7 +70,7 @@ def export_tiny(config: TinyConfig, trained: TrainedModel, target: Path) -> dict
                     "data": "drawn scenes and simulated viewers, made by the training itself",
                     "people": len(trained.people.seen),
                     "samples": len(trained.people.training),
-                    "command": "python -m training tiny",
+                    "command": command_line(COMMAND, changes),
                 },
             ),
             TrainedModules(trained.persona_encoder, trained.image_encoder, trained.text_table, trained.adapter),

@@ -42,10 +42,10 @@ def run(options: argparse.Namespace) -> str:
     if not options.skip_evaluation:
         check_reports(report, REPORTS)
     trained = load_trained(config, options.out)
-    differences = export_tiny(config, trained, bundle)
+    differences = export_tiny(config, trained, bundle, options.changes)
     exported = f"{bundle}: {size_of(bundle) / 1e6:.1f} MB; largest differences from torch: {differences}"
     if options.skip_evaluation:
         return exported
     print(exported, flush=True)
-    measure(trained, bundle, differences, report, config.drawings)
+    measure(trained, bundle, differences, report, config.drawings, options.changes)
     return f"{report}: the results"

@@ -62,6 +62,8 @@ def test_two_commands_make_the_bundle_and_its_results_and_make_them_again(tmp_pa
     assert tokens["results"]["ONNX Runtime"]["equal to torch, token for token"]["value"] == 1
     unseen = json.loads((tmp_path / "results" / "tiny-unseen.json").read_text())
     assert {"zero-shot", "DEPER, 1 sample", "DEPER, 5 samples", "ceiling"} <= set(unseen["results"])
+    assert unseen["facts"]["command"].startswith("python -m training tiny --set vision.steps=3 --set ")
+    assert model.config.training["command"] == unseen["facts"]["command"]
 
     # Everything is there already: the second time nothing is trained, and the files are the same to the last byte.
     manifest = (bundle / "manifest.json").read_bytes()

@@ -1,6 +1,5 @@
 """The points of a curve, and what is made of them: a JSON file, a table and a chart."""
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from training.evaluation.chart import write_curves
 from training.evaluation.evaluate import ScoreSettings, file_name
 from training.evaluation.pooled import Pooled
 from training.evaluation.predictions import Prediction
-from training.evaluation.report import Figure, check_reports, format_table, write_report
+from training.evaluation.report import Figure, check_reports, command_line, format_table, write_report
 from training.evaluation.scores import PEOPLE, check_metrics, score_systems, shared_programs
 
 INPUTS: Mapping[str, str | None] = {"text + gaze": None, "text only": "trajectory", "gaze only": "text"}
@@ -111,7 +110,7 @@ def command(kind: str, counts: Sequence[int] | None, changes: Sequence[str] = ()
     """The command that makes a curve, as reports name it, without what only says where files are."""
     words = ["python", "-m", "training", "curve", kind]
     words += ["--counts", *map(str, counts)] if counts is not None else []
-    return shlex.join([*words, *(word for change in changes for word in ("--set", change))])
+    return command_line(words, changes)
 
 
 def scorer(settings: ScoreSettings) -> Score:

@@ -1,6 +1,7 @@
 """Keeps the tables in a Markdown page equal to the results they come from.
 
-A page marks the place of a table by two comments; the table of `NAME.json` (see `report`) goes between them:
+A page marks the place of a table by two comments; the table of `NAME.json` (see `report`) goes between them. NAME may
+begin with a folder, as in `another/NAME`:
 
     <!-- results: NAME -->
     <!-- end of results -->
@@ -15,7 +16,7 @@ from pydeper.files.atomic import atomic_path
 from training.evaluation.report import figure_from_json, format_table
 
 _BLOCK = re.compile(
-    r"(<!-- results: (?P<name>[\w-]+)(?: digits=(?P<digits>\d+))? -->\n).*?(<!-- end of results -->)", re.S
+    r"(<!-- results: (?P<name>[\w/-]+)(?: digits=(?P<digits>\d+))? -->\n).*?(<!-- end of results -->)", re.S
 )
 
 

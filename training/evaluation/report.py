@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,16 @@ def write_report(
             with atomic_path(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
     return paths
+
+
+def command_line(words: Iterable[str], changes: Iterable[str] = ()) -> str:
+    """A command as reports name it, to be pasted into a shell.
+
+    Args:
+        words: Of the command.
+        changes: To its configuration, each as after `--set`.
+    """
+    return shlex.join([*words, *(word for change in changes for word in ("--set", change))])
 
 
 def check_reports(folder: Path, names: Iterable[str], suffixes: Sequence[str] = (".json", ".md")) -> None:

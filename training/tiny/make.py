@@ -48,6 +48,7 @@ from training.tiny.world.rendering import render
 from training.tiny.world.scenes import Scene
 from training.vlm.steered_vlm import SteeredVLM
 
+COMMAND = ("python", "-m", "training", "tiny")
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as DINOv3
 
 

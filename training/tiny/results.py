@@ -9,10 +9,10 @@ from PIL import Image
 
 from pydeper import DeperModel, Persona
 from pydeper.vlm import VisionLanguageModel, open_vlm
-from training.evaluation.report import Figure, write_report
+from training.evaluation.report import Figure, command_line, write_report
 from training.evaluation.sum_statistics import SumStatistics
 from training.tiny import evaluation
-from training.tiny.make import TrainedModel
+from training.tiny.make import COMMAND, TrainedModel
 from training.tiny.pretraining.language import trait_tokens
 from training.tiny.robustness.hand_drawings import STYLES
 from training.tiny.robustness.measure import score_changes, score_drawings
@@ -21,7 +21,6 @@ from training.tiny.world.viewers import Viewer
 
 _Statistics = dict[str, dict[str, SumStatistics]]
 
-COMMAND = "python -m training tiny"
 REPORTS = (
     "tiny-unseen",
     "tiny-unseen-way",
@@ -39,7 +38,12 @@ REPORTS = (
 
 
 def measure(
-    trained: TrainedModel, bundle: Path, parity: Mapping[str, float], folder: Path, drawings: int = 200
+    trained: TrainedModel,
+    bundle: Path,
+    parity: Mapping[str, float],
+    folder: Path,
+    drawings: int = 200,
+    changes: Sequence[str] = (),
 ) -> None:
     """Measures the bundle through the SDK and writes `tiny-*.json` and `tiny-*.md` into `folder`.
 
@@ -49,12 +53,14 @@ def measure(
         parity: What was compared at export -> largest difference from torch.
         folder: Where the pages go.
         drawings: How many drawings by other programs, as many as by hands, and pairs of changed ones, are described.
+        changes: To the configuration of the training, as after `--set`; the reports name them.
     """
     model = DeperModel.from_pretrained(bundle)
     vlm = open_vlm(bundle / model.config.vlm.source, model.config.vlm, model.config.prompts, trained.vlm.tokenizer)
     people = trained.people
+    made = {"command": command_line(COMMAND, changes)}
     facts = {
-        "command": COMMAND,
+        **made,
         "people": f"{len(people.seen)} seen in training, {len(people.unseen)} unseen",
         "held-out scenes": len(people.test_scenes),
         "decoding": f"greedy, at most {evaluation.MAX_NEW_TOKENS} tokens",
@@ -75,29 +81,29 @@ def measure(
         "tiny-tokens",
         {"ONNX Runtime": _token_agreement(model, vlm, trained)},
         title="Tiny model, greedy decoding in ONNX Runtime against transformers",
-        facts={"command": COMMAND},
+        facts=made,
     )
     title = "Tiny world, linear probes of unseen people's personas"
     write_report(folder, "tiny-probes", evaluation.probe_unseen(model, people), title=title, facts=facts)
     title = "Tiny world, telling apart unseen people who differ in their scanning order alone"
     write_report(folder, "tiny-looking", evaluation.tell_apart_by_looking(model, people), title=title, facts=facts)
-    _measure_robustness(model, folder, drawings)
+    _measure_robustness(model, folder, drawings, made)
     write_report(
         folder,
         "tiny-parity",
         {"largest difference, relative": dict(parity)},
         title="Tiny model, ONNX against torch",
-        facts={"command": COMMAND, "weights": "float16, exact; computation in float32"},
+        facts={**made, "weights": "float16, exact; computation in float32"},
         digits=8,
     )
 
 
-def _measure_robustness(model: DeperModel, folder: Path, drawings: int) -> None:
+def _measure_robustness(model: DeperModel, folder: Path, drawings: int, made: Mapping[str, str]) -> None:
     def describe(picture: Image.Image) -> str:
         return model.describe(picture, max_new_tokens=evaluation.MAX_NEW_TOKENS)
 
     facts = {
-        "command": COMMAND,
+        **made,
         "descriptions": "without a persona, greedy",
         "intervals": "95 %, bootstrap over drawings",
     }

@@ -4,7 +4,6 @@ The frozen parts, the people and the scenes are those of `python -m training tin
 training: of weights, batches and dropout. What is done is kept, system by system and seed by seed, and not done again.
 """
 
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from training.data.encoded import EncodedDataset, encode_dataset, image_tokens
 from training.data.image_features import ImageFeatures
 from training.data.images import Images
 from training.evaluation.predictions import Prediction, read_predictions
-from training.evaluation.report import check_reports
+from training.evaluation.report import check_reports, command_line
 from training.evaluation.scores import METRICS, check_metrics
 from training.loop.train import train
 from training.network.adapter import Adapter
@@ -317,7 +316,7 @@ def command(
     """
     words = ["python", "-m", "training", "table", *flags, "--seeds", str(seeds)]
     words += [word for option, some, known in options if tuple(some) != tuple(known) for word in (option, *some)]
-    return shlex.join([*words, *(word for change in changes for word in ("--set", change))])
+    return command_line(words, changes)
 
 
 def facts_of(config: TinyConfig) -> dict[str, object]:
