@@ -9,7 +9,9 @@ import sys
 import tomllib
 from argparse import _SubParsersAction
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -168,6 +170,32 @@ def test_the_tables_of_a_results_page_are_those_of_the_results(page: str) -> Non
     assert text == fresh, f"run `python -m training page docs/{page} --results docs/results`"
     for table in re.findall(r"<!-- results: .*?<!-- end of results -->", text, flags=re.S):
         assert re.search(r"^Made by `.+`\.", table, flags=re.M), f"{page}: a table without its command\n{table[:200]}"
+
+
+@pytest.mark.parametrize("page", ["results.md", "results/scene_description.md"])
+def test_figures_that_the_text_quotes_are_those_of_the_results(page: str) -> None:
+    text = "\n".join(line for line in read(DOCS / page).splitlines() if not line.startswith("|"))
+    found = re.findall(r"(-?\d?\.\d+)\s\[(-?\d?\.\d+),\s(-?\d?\.\d+)\]", text)
+    assert found
+    measured = np.array([figure for path in (DOCS / "results").rglob("*.json") for figure in intervals(read(path))])
+    losses = -measured[:, [0, 2, 1]]  # "it costs .02 [.01, .03]"
+    for figures in found:
+        tolerance = 0.51 * 10.0 ** -len(figures[0].partition(".")[2])
+        off = np.abs(np.concatenate([measured, losses]) - np.array(figures, float)).max(axis=1)
+        assert off.min() <= tolerance, f"no result is {figures[0]} [{figures[1]}, {figures[2]}]"
+
+
+def intervals(text: str) -> list[tuple[float, float, float]]:
+    """All figures with an interval in a file of results."""
+    found = []
+
+    def collect(item: dict[str, Any]) -> dict[str, Any]:
+        if {"value", "low", "high"} <= set(item) and None not in item.values():
+            found.append((item["value"], item["low"], item["high"]))
+        return item
+
+    json.loads(text, object_hook=collect)
+    return found
 
 
 # --- links, paths, commands, whether or not they are run
