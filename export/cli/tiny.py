@@ -47,5 +47,5 @@ def run(options: argparse.Namespace) -> str:
     if options.skip_evaluation:
         return exported
     print(exported, flush=True)
-    measure(trained, bundle, differences, report, config.drawings, options.changes)
+    measure(config, trained, bundle, differences, report, options.changes)
     return f"{report}: the results"

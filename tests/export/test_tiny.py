@@ -64,6 +64,9 @@ def test_two_commands_make_the_bundle_and_its_results_and_make_them_again(tmp_pa
     assert {"zero-shot", "DEPER, 1 sample", "DEPER, 5 samples", "ceiling"} <= set(unseen["results"])
     assert unseen["facts"]["command"].startswith("python -m training tiny --set vision.steps=3 --set ")
     assert model.config.training["command"] == unseen["facts"]["command"]
+    scenes = json.loads((tmp_path / "results" / "tiny-unseen-scenes.json").read_text())
+    assert scenes["facts"]["held-out scenes"] == 20
+    assert list(scenes["results"]) == ["zero-shot", "DEPER, 5 samples", "ceiling"]
 
     # Everything is there already: the second time nothing is trained, and the files are the same to the last byte.
     manifest = (bundle / "manifest.json").read_bytes()

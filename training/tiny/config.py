@@ -135,8 +135,9 @@ class ViewersConfig:
 class TinyConfig:
     """All settings of `python -m training tiny`, and those of the baselines that are trained, for the table.
 
-    `drawings` is how many drawings by other programs the evaluation describes, how many as hands make them, and how
-    many pairs of changed ones: at least 20, because hands draw in ten styles, and an interval takes two of each.
+    `drawings` is how many drawings by other programs the evaluation describes, how many as hands make them, how many
+    pairs of changed ones, and how many scenes in the table whose intervals are over scenes: at least 20, because hands
+    draw in ten styles, and an interval takes two of each.
     """
 
     seed: int = 0

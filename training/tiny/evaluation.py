@@ -52,6 +52,15 @@ class Descriptions:
         images = [scene for _ in self.viewers for scene in range(scenes)]
         return {name: _statistics(texts, self.references, people, images) for name, texts in self.conditions.items()}
 
+    def by_scene(self) -> dict[str, dict[str, SumStatistics]]:
+        """All metrics but CLS, of all conditions, by scene: how much scenes differ shows in their intervals."""
+        scenes = len(self.references) // len(self.viewers)
+        owners = [str(scene) for _ in self.viewers for scene in range(scenes)]
+        return {
+            name: {**_wording(texts, self.references, owners), **looking(texts, self.references, owners)}
+            for name, texts in self.conditions.items()
+        }
+
 
 def describe_scenes(
     model: DeperModel,
@@ -211,18 +220,24 @@ def _statistics(
     identified = subject_identification(images, people, texts, references, tokenizer=TOKENIZER, scorers=SCORERS)
     credits = np.mean([identified.accuracies[scorer] for scorer in SCORERS], axis=0)
     return {
-        "BLEU-4": SumStatistics(bleu_statistics(texts, references, tokenizer=TOKENIZER), bleu4_from_statistics, people),
-        "CIDEr": SumStatistics.mean(cider(texts, references, tokenizer=TOKENIZER).pairs, people),
-        "OSS": SumStatistics.mean(object_sequence_score(texts, references).pairs, people),
+        **_wording(texts, references, people),
         "CLS": SumStatistics.mean(credits, [people[row] for row in identified.rows]),
         **looking(texts, references, people),
     }
 
 
-def looking(texts: Sequence[str], references: Sequence[str], people: Sequence[str]) -> dict[str, SumStatistics]:
+def _wording(texts: list[str], references: list[str], owners: list[str]) -> dict[str, SumStatistics]:
+    return {
+        "BLEU-4": SumStatistics(bleu_statistics(texts, references, tokenizer=TOKENIZER), bleu4_from_statistics, owners),
+        "CIDEr": SumStatistics.mean(cider(texts, references, tokenizer=TOKENIZER).pairs, owners),
+        "OSS": SumStatistics.mean(object_sequence_score(texts, references).pairs, owners),
+    }
+
+
+def looking(texts: Sequence[str], references: Sequence[str], owners: Sequence[str]) -> dict[str, SumStatistics]:
     """How far descriptions follow the order in which people look, see `viewing_agreement`."""
     looked = viewing_agreement([mentioned_shapes(t) for t in texts], [mentioned_shapes(r) for r in references])
     return {
-        "first object": SumStatistics.ratio(looked.first_correct, looked.first_total, people),
-        "pairwise order": SumStatistics.ratio(looked.orders_correct, looked.orders_total, people),
+        "first object": SumStatistics.ratio(looked.first_correct, looked.first_total, owners),
+        "pairwise order": SumStatistics.ratio(looked.orders_correct, looked.orders_total, owners),
     }

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import attrs
 import numpy as np
 import torch
 from PIL import Image
@@ -12,11 +13,13 @@ from pydeper.vlm import VisionLanguageModel, open_vlm
 from training.evaluation.report import Figure, command_line, write_report
 from training.evaluation.sum_statistics import SumStatistics
 from training.tiny import evaluation
+from training.tiny.config import TinyConfig
 from training.tiny.make import COMMAND, TrainedModel
 from training.tiny.pretraining.language import trait_tokens
 from training.tiny.robustness.hand_drawings import STYLES
 from training.tiny.robustness.measure import score_changes, score_drawings
-from training.tiny.world.people import support_samples
+from training.tiny.steps import Seeds, seed_of
+from training.tiny.world.people import MORE_SCENES, held_out_scenes, support_samples
 from training.tiny.world.viewers import Viewer
 
 _Statistics = dict[str, dict[str, SumStatistics]]
@@ -24,6 +27,7 @@ _Statistics = dict[str, dict[str, SumStatistics]]
 REPORTS = (
     "tiny-unseen",
     "tiny-unseen-way",
+    "tiny-unseen-scenes",
     "tiny-seen",
     "tiny-seen-way",
     "tiny-tokens",
@@ -38,22 +42,22 @@ REPORTS = (
 
 
 def measure(
+    config: TinyConfig,
     trained: TrainedModel,
     bundle: Path,
     parity: Mapping[str, float],
     folder: Path,
-    drawings: int = 200,
     changes: Sequence[str] = (),
 ) -> None:
     """Measures the bundle through the SDK and writes `tiny-*.json` and `tiny-*.md` into `folder`.
 
     Args:
+        config: Of the training.
         trained: The modules it was made of; the people and the true traits come from here.
         bundle: The bundle.
         parity: What was compared at export -> largest difference from torch.
         folder: Where the pages go.
-        drawings: How many drawings by other programs, as many as by hands, and pairs of changed ones, are described.
-        changes: To the configuration of the training, as after `--set`; the reports name them.
+        changes: To the configuration, as after `--set`; the reports name them.
     """
     model = DeperModel.from_pretrained(bundle)
     vlm = open_vlm(bundle / model.config.vlm.source, model.config.vlm, model.config.prompts, trained.vlm.tokenizer)
@@ -78,6 +82,17 @@ def measure(
         write_report(folder, f"{name}-way", evaluation.shares_of(statistics), title=title, facts=facts)
     write_report(
         folder,
+        "tiny-unseen-scenes",
+        evaluation.figures_of(_measure_on_more_scenes(config, model, vlm, trained)),
+        title="Tiny world, people not seen in training, on more scenes",
+        facts={
+            **{name: fact for name, fact in facts.items() if name != "scorers of CLS"},
+            "held-out scenes": config.drawings,
+            "intervals": "95 %, bootstrap over scenes",
+        },
+    )
+    write_report(
+        folder,
         "tiny-tokens",
         {"ONNX Runtime": _token_agreement(model, vlm, trained)},
         title="Tiny model, greedy decoding in ONNX Runtime against transformers",
@@ -87,7 +102,7 @@ def measure(
     write_report(folder, "tiny-probes", evaluation.probe_unseen(model, people), title=title, facts=facts)
     title = "Tiny world, telling apart unseen people who differ in their scanning order alone"
     write_report(folder, "tiny-looking", evaluation.tell_apart_by_looking(model, people), title=title, facts=facts)
-    _measure_robustness(model, folder, drawings, made)
+    _measure_robustness(model, folder, config.drawings, made)
     write_report(
         folder,
         "tiny-parity",
@@ -127,7 +142,19 @@ def _measure_unseen(model: DeperModel, vlm: VisionLanguageModel, trained: Traine
             model, evaluation.without_description(samples)
         ),
     }
-    return _measure(model, vlm, trained, people.unseen, personas)
+    return _describe(model, vlm, trained, people.unseen, personas).statistics()
+
+
+def _measure_on_more_scenes(
+    config: TinyConfig, model: DeperModel, vlm: VisionLanguageModel, trained: TrainedModel
+) -> _Statistics:
+    """Figures, above all the ceiling's, that hang on which scenes are described: on as many as there are drawings."""
+    people = trained.people
+    count = len(people.support[0][0])
+    personas = {f"DEPER, {count} samples": evaluation.personas_of(model, support_samples(people, 0, count))}
+    scenes = held_out_scenes(config.drawings, seed_of(config, Seeds.VIEWERS), MORE_SCENES)
+    trained = attrs.evolve(trained, people=attrs.evolve(people, test_scenes=scenes))
+    return _describe(model, vlm, trained, people.unseen, personas).by_scene()
 
 
 def _measure_seen(model: DeperModel, vlm: VisionLanguageModel, trained: TrainedModel) -> _Statistics:
@@ -136,19 +163,19 @@ def _measure_seen(model: DeperModel, vlm: VisionLanguageModel, trained: TrainedM
     viewers = people.seen[: len(people.unseen)]
     samples = [[sample for sample in people.training if sample.subject == viewer.name] for viewer in viewers]
     personas = {f"DEPER, {len(samples[0])} training samples": evaluation.personas_of(model, samples)}
-    return _measure(model, vlm, trained, viewers, personas)
+    return _describe(model, vlm, trained, viewers, personas).statistics()
 
 
-def _measure(
+def _describe(
     model: DeperModel,
     vlm: VisionLanguageModel,
     trained: TrainedModel,
     viewers: Sequence[Viewer],
     personas: Mapping[str, Sequence[Persona]],
-) -> _Statistics:
+) -> evaluation.Descriptions:
     with torch.no_grad():
         ceiling = trait_tokens(trained.vlm, [viewer.words() for viewer in viewers]).numpy()
-    return evaluation.describe_scenes(model, vlm, trained.people, viewers, personas, ceiling).statistics()
+    return evaluation.describe_scenes(model, vlm, trained.people, viewers, personas, ceiling)
 
 
 def _token_agreement(model: DeperModel, vlm: VisionLanguageModel, trained: TrainedModel) -> dict[str, Figure]:

@@ -14,6 +14,7 @@ from training.tiny.world.scenes import Scene
 from training.tiny.world.viewers import Viewer, sample_viewers
 
 SUPPORT = 2  # the random stream of the support sets
+TEST_SCENES, MORE_SCENES = 3, 5  # those of scenes that are described in the evaluation
 
 
 @attrs.frozen(eq=False)
@@ -55,8 +56,19 @@ def simulate_people(config: ViewersConfig, seed: int) -> People:
             )
             for i, viewer in enumerate(unseen)
         ),
-        test_scenes=tuple(sample_scene(step_generator(seed, 3, i)) for i in range(config.test_scenes)),
+        test_scenes=held_out_scenes(config.test_scenes, seed, TEST_SCENES),
     )
+
+
+def held_out_scenes(count: int, seed: int, stream: int) -> tuple[Scene, ...]:
+    """Scenes that no training has.
+
+    Args:
+        count: How many.
+        seed: Of all people.
+        stream: `TEST_SCENES`, or `MORE_SCENES`.
+    """
+    return tuple(sample_scene(step_generator(seed, stream, number)) for number in range(count))
 
 
 def draw_samples(viewer: Viewer, count: int, seed: int, *stream: int, shorter_side: int | None = None) -> list[Sample]:
