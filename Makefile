@@ -80,7 +80,7 @@ outputs: $(VENV)/.dev       ## writes what the pages' commands print today into 
 notebook: $(VENV)/.dev      ## runs examples/personas.ipynb and keeps what it prints and draws
 	$(RUN) -m tests.support.docs.notebook
 
-tiny: $(VENV)/.dev          ## makes the built-in model from nothing, in three to four hours
+tiny: $(VENV)/.dev          ## makes the built-in model from nothing, in four hours
 	$(RUN) -m training tiny
 	$(RUN) -m export tiny --bundle pydeper/builtin/tiny --report docs/results
 

@@ -89,7 +89,7 @@ class Persona:
         Examples:
             >>> from pydeper import Persona, demo_samples
             >>> Persona.from_samples(demo_samples("ana"), model="tiny")
-            Persona('ana', 5 samples, model='tiny', encoder='8b66a0dfb064')
+            Persona('ana', 5 samples, model='tiny', encoder='096fa1763f6f')
         """
         samples = _at_least_one(samples)
         if len(subjects := sorted({sample.subject for sample in samples if sample.subject is not None})) > 1:
