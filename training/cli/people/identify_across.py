@@ -1,7 +1,6 @@
 """`python -m training identify-across`: `identify` on data sets of other sizes and kinds."""
 
 import argparse
-import shlex
 from pathlib import Path
 
 from training.paths import CONFIGS
@@ -28,21 +27,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the sub-command."""
+    from training.evaluation.report import command_line
     from training.people.across.compare import run
     from training.people.across.data_sets import narrations, parts, simulated_people
     from training.preparation.prepared_folder import SAMPLES
 
     data_sets = []
-    command = ["python -m training identify-across"]
+    words = ["python", "-m", "training", "identify-across"]
     if options.data is not None:
         data_sets += parts(options.data / SAMPLES)
-        command.append("--data FOLDER")
+        words += ["--data", "FOLDER"]
     if options.narrations:
         data_sets.append(narrations(options.narrations))
-        command.append("--narrations FILE")
+        words += ["--narrations", "FILE"]
     if options.groups:
         data_sets.append(simulated_people(options.groups))
-    command.append(f"--groups {options.groups} --out FOLDER")
-    command += [shlex.join(["--set", change]) for change in options.changes]
+    words += ["--groups", str(options.groups), "--out", "FOLDER"]
     report = options.report or options.out / "results"
-    run(data_sets, options.config, options.changes, options.out, report, " ".join(command))
+    run(data_sets, options.config, options.changes, options.out, report, command_line(words, options.changes))
