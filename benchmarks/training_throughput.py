@@ -53,6 +53,7 @@ from training.losses.description import language_loss
 from training.network.config import NetworkConfig
 from training.network.image_encoder import ImageEncoder
 from training.network.text_table import TextTable
+from training.precision import bfloat16_autocast
 from training.runs.frozen_parts import load_text_table, load_vlm
 from training.stages.stage1 import Stage1Task
 from training.stages.stage2 import Stage2Task
@@ -196,7 +197,7 @@ class PlainDescriptionLoss:
         pictures = [self.data.images.open(int(image)) for image in images]
         prompts = [vlm.steered_prompt(self.config.style)] * len(pictures)
         batch = vlm.prompt_batch(prompts, descriptions, vlm.grids(pictures))
-        with torch.autocast(vlm.model.device.type, torch.bfloat16, enabled=self.config.bf16):
+        with bfloat16_autocast(vlm.model.device, wanted=self.config.bf16):
             features = torch.cat(vlm.image_features(pictures))
             table = vlm.model.get_input_embeddings().weight.clone()
             table[vlm.config.tokens.subject] = soft_tokens[0].to(table)
@@ -264,7 +265,7 @@ def real_parts(vlm_folder: Path, batch: int, folder: Path) -> Parts:
     )
     assert config.stage2 is not None
     tokenizer, _ = load_text_table(config.vlm)
-    vlm = load_vlm(config, tokenizer)
+    vlm = load_vlm(config, tokenizer, training_device())
     preprocessing = PersonaEncoderConfig(
         fingerprint="random",
         image_encoder=ImageEncoderInfo(name="DINOv3 ConvNeXt-Tiny, random weights", licence="none"),

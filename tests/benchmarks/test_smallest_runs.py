@@ -22,7 +22,11 @@ def run(benchmark: str, *options: str) -> str:
 
 @pytest.mark.parametrize(
     ("benchmark", "line"),
-    [("tiny_runtime", r"from the encoded image +\d+\.\d ms"), ("bulk", r"\| two personas \| +\d+\.\d+ \|")],
+    [
+        ("tiny_runtime", r"from the encoded image +\d+\.\d ms"),
+        ("bulk", r"\| two personas \| +\d+\.\d+ \|"),
+        ("bfloat16", r"\| step of Muon +\| +\d+\.\d+ \|"),
+    ],
 )
 def test_what_is_printed(benchmark: str, line: str) -> None:
     assert re.search(line, printed := run(benchmark)), printed

@@ -30,6 +30,7 @@ from training.distributed.process_group import accelerator_at
 from training.errors import TrainingError
 from training.loop.train import train
 from training.losses.description import language_loss
+from training.precision import bfloat16_autocast
 from training.vlm.steered_vlm import SteeredVLM
 
 PROJECTIONS = ("q_proj", "v_proj")
@@ -125,7 +126,7 @@ class LoRATask:
         maps = self._known.features.of(images)
         grids = np.array([(1, image.shape[0] * merge, image.shape[1] * merge) for image in maps])
         batch = vlm.prompt_batch([self._prompt] * len(texts), texts, grids)
-        with torch.autocast(vlm.model.device.type, torch.bfloat16, enabled=self._bf16):
+        with bfloat16_autocast(vlm.model.device, wanted=self._bf16):
             embeds = vlm.embed([image.flatten(0, 1) for image in maps], soft_tokens, batch.input_ids)
             return language_loss(vlm.model, embeds, batch)
 

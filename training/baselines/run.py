@@ -169,7 +169,7 @@ class DescriptionTask:
     @cached_property
     def vlm(self) -> SteeredVLM:
         """The frozen VLM, on the device where it is to run."""
-        return load_vlm(self.config, self.parts.tokenizer).to(self.device)
+        return load_vlm(self.config, self.parts.tokenizer, self.device).to(self.device)
 
     @property
     def device(self) -> torch.device:

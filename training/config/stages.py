@@ -79,7 +79,8 @@ class Stage2Config(OptimisationConfig):
     Attributes:
         adapter_learning_rate: Peak learning rate of the adapter; `learning_rate` is the extractor's.
         subject_weight: Weight of L_cls (paper: 1).
-        bf16: Run the frozen VLM under bfloat16 autocast.
+        bf16: Run the frozen VLM in bfloat16, on a device that is fast at it: a GPU, or a CPU with AVX-512. Elsewhere it
+            runs in float32, which is faster there.
         style: The prompt's style: "description", or "caption" for short texts such as those of Kollenda and He.
         prefix_cache_gib: The most memory, in GiB, of prefixes (keys and values of image and prompt) that are kept from
             step to step; an image's are 8 MB with Qwen2-VL-2B.

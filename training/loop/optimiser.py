@@ -1,6 +1,7 @@
 """The optimiser of a training: AdamW, or Muon for the matrices of hidden layers and AdamW for the rest."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from training.config import OptimisationConfig
 from training.errors import TrainingError
+from training.precision import Float32InPlaceOfBFloat16, multiplies_bfloat16_fast
 
 
 def build_optimizer(
@@ -65,6 +67,7 @@ class MuonAndAdamW:
             torch.optim.Muon([matrices], weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(rest, weight_decay=weight_decay),
         )
+        self._device = matrices["params"][0].device
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -73,8 +76,11 @@ class MuonAndAdamW:
 
     def step(self) -> None:
         """One step of both."""
-        for part in self._parts:
-            part.step()
+        muon, adamw = self._parts
+        # A large part of a step: Muon multiplies matrices of the sizes of all that it trains, and does so in bfloat16.
+        with nullcontext() if multiplies_bfloat16_fast(self._device) else Float32InPlaceOfBFloat16():
+            muon.step()
+        adamw.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forgets the gradients."""

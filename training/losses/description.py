@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import Qwen2VLForConditionalGeneration
 
+from training.precision import bfloat16_autocast
 from training.vlm.prefix_cache import LayerCache, Prefix, PrefixCache, attention_bias
 from training.vlm.steered_vlm import IGNORE_INDEX, PromptBatch, SteeredVLM
 
@@ -65,7 +66,7 @@ class DescriptionLoss:
             A scalar in float32, mean over all description tokens of the batch.
         """
         device = self.vlm.model.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+        with bfloat16_autocast(device, wanted=self.bf16):
             prefixes = self._prefixes.of(images)
             input_ids, targets = (array.to(device) for array in self._suffixes(descriptions))
             words = self.vlm.model.get_input_embeddings()(input_ids)

@@ -18,6 +18,7 @@ from training.data.images import Images
 from training.errors import TrainingError
 from training.network.image_encoder import ImageEncoder
 from training.network.text_table import TextTable
+from training.precision import multiplies_bfloat16_fast
 from training.runs import standins
 from training.runs.prompts import prompts_of
 from training.vlm.steered_vlm import SteeredVLM, vision_config, vlm_config
@@ -96,12 +97,13 @@ def load_image_features(config: TrainingConfig, images: Images, device: torch.de
     return image_tokens(images, image_encoder.to(device), preprocessing, config.feature_cache)
 
 
-def load_vlm(config: TrainingConfig, tokenizer: Tokenizer) -> SteeredVLM:
-    """Loads the frozen VLM: in bfloat16 where stage 2 is to use it, in float32 otherwise; images at a fixed resolution.
+def load_vlm(config: TrainingConfig, tokenizer: Tokenizer, device: torch.device) -> SteeredVLM:
+    """Loads the frozen VLM, in bfloat16 if stage 2 is to use it and the device is fast at it; images at a fixed size.
 
     Args:
         config: The training, with settings of stage 2.
         tokenizer: The VLM's, with `<subj>`.
+        device: Where the VLM is going to run; it is not moved there.
 
     Raises:
         TrainingError: The VLM cannot be loaded.
@@ -110,7 +112,8 @@ def load_vlm(config: TrainingConfig, tokenizer: Tokenizer) -> SteeredVLM:
 
     if config.vlm.startswith(standins.PREFIX):
         raise ConfigError(f"vlm: {config.vlm!r} is a text table for stage 1 alone; stage 2 needs a Qwen2-VL")
-    dtype = torch.bfloat16 if config.stage2 is not None and config.stage2.bf16 else torch.float32
+    rounded = config.stage2 is not None and config.stage2.bf16 and multiplies_bfloat16_fast(device)
+    dtype = torch.bfloat16 if rounded else torch.float32
     with _naming("vlm", config.vlm):
         model = Qwen2VLForConditionalGeneration.from_pretrained(config.vlm, dtype=dtype)
         image = vision_config(model.config, (config.image_size, config.image_size))

@@ -92,7 +92,7 @@ def train_stage2(config: TrainingConfig, folder: Path) -> None:
     data, held_out, digest = encode_samples(config, settings, parts, accelerator)
     deper = Deper(config.network, len(data.subjects))
     load_state(stage1_folder(folder), deper, "deper")
-    vlm = load_vlm(config, parts.tokenizer)
+    vlm = load_vlm(config, parts.tokenizer, accelerator.device)
     if settings.shard_vlm:
         shard_layers(vlm.decoder_layers, accelerator.device)
     vlm.to(accelerator.device)

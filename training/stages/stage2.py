@@ -31,6 +31,7 @@ from training.losses.description import DescriptionLoss
 from training.network.adapter import Adapter
 from training.network.deper import Deper
 from training.network.text_table import TextTable
+from training.precision import bfloat16_autocast
 from training.seeding import step_generator
 from training.stages.checkpoint_selection import caption_figures
 from training.stages.embedding import to_device
@@ -210,7 +211,7 @@ class Stage2Task:
         """Samples' images in the style of their subjects, greedily."""
         prompts = [self._prompt(int(row)) for row in rows]
         with (
-            torch.autocast(self.vlm.model.device.type, torch.bfloat16, enabled=self.config.bf16),
+            bfloat16_autocast(self.vlm.model.device, wanted=self.config.bf16),
             join_uneven_inputs(self.vlm.decoder_layers),
         ):
             described = greedy(self.vlm, prompts, self.config.caption_tokens)

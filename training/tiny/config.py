@@ -52,8 +52,8 @@ class Pretraining:
         heads_warmup: So many steps, the first ones, in which gradients stop at the heads that read what is learned.
             These heads are new in every pre-training, and their first gradients would undo what an earlier one has
             taught (cf. Kumar et al. 2022, "Fine-tuning can distort pretrained features").
-        bfloat16: Whether matrices are multiplied in bfloat16: faster on processors with instructions for it (AVX-512
-            BF16, AMX), more slowly on others.
+        bfloat16: Whether matrices are multiplied in bfloat16 on a processor with AVX-512, which is faster where it has
+            AVX-512 BF16 or AMX as well. On others they are multiplied in float32.
     """
 
     steps: int = attrs.field(validator=positive)

@@ -1,7 +1,5 @@
 """Training with Muon: the same as torch's two optimisers side by side, and it resumes exactly."""
 
-import copy
-
 import attrs
 import pytest
 import torch
@@ -62,27 +60,72 @@ class Network(nn.Module):
         ]
 
 
-def test_steps_are_those_of_torchs_optimisers():
-    config = OptimisationConfig(steps=3, muon_learning_rate=1e-2, weight_decay=0.1)
-    ours, plain = Network(), copy.deepcopy(Network())
-    optimizer = build_optimizer(ours, ours.groups(), config)
-    matrices = [plain.attention.in_proj_weight, plain.attention.out_proj.weight, plain.hidden.weight]
-    taken = {id(matrix) for matrix in matrices}
-    rest = [parameter for parameter in plain.groups()[0]["params"] if id(parameter) not in taken]
-    muon = torch.optim.Muon(matrices, lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
-    groups = [{"params": rest, "lr": 1e-3}, {"params": list(plain.head.parameters()), "lr": 3e-3}]
-    adamw = torch.optim.AdamW(groups, weight_decay=0.1)
-    for step in range(3):
-        ids = torch.randint(5, (2, 3), generator=torch.Generator().manual_seed(step))
-        for network, optimizers in ((ours, [optimizer]), (plain, [muon, adamw])):
-            network(ids).square().mean().backward()
-            for each in optimizers:
-                each.step()
-                each.zero_grad()
-    before = Network().state_dict()
-    for (name, one), other in zip(ours.named_parameters(), plain.parameters(), strict=True):
+def test_steps_are_those_of_torchs_optimisers(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    before, ours = Network().state_dict(), trained_by_us()
+    for (name, one), other in zip(ours.named_parameters(), trained_by_torch().parameters(), strict=True):
         assert torch.equal(one, other), name
         assert not torch.equal(one, before[name]), name
+
+
+def test_without_instructions_for_bfloat16_muon_computes_in_float32(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    ours, rounded = trained_by_us(), trained_by_torch()
+    monkeypatch.setattr(torch.optim._muon, "_zeropower_via_newtonschulz", orthogonal)
+    exact = trained_by_torch()
+    assert farthest(ours, exact) < 1e-5
+    assert farthest(rounded, exact) > 1e-4  # so this test would notice rounding
+
+
+def farthest(one, other):
+    """How far the matrices that Muon trains lie apart."""
+    return max((a - b).abs().max().item() for a, b in zip(matrices_of(one), matrices_of(other), strict=True))
+
+
+def orthogonal(gradient, coefficients, steps, eps):
+    """Newton and Schulz's iteration of Muon, as its authors write it down, in float64."""
+    a, b, c = coefficients
+    x = gradient.double() / gradient.double().norm().clamp(min=eps)
+    x = x.T if len(gradient) > len(gradient.T) else x
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.T if len(gradient) > len(gradient.T) else x).float()
+
+
+CONFIG = OptimisationConfig(steps=3, muon_learning_rate=1e-2, weight_decay=0.1)
+
+
+def trained_by_us():
+    """A network after three steps."""
+    network = Network()
+    return take_steps(network, [build_optimizer(network, network.groups(), CONFIG)])
+
+
+def trained_by_torch():
+    """The same with torch's two optimisers side by side."""
+    network = Network()
+    matrices = matrices_of(network)
+    taken = {id(matrix) for matrix in matrices}
+    rest = [parameter for parameter in network.groups()[0]["params"] if id(parameter) not in taken]
+    muon = torch.optim.Muon(matrices, lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    groups = [{"params": rest, "lr": 1e-3}, {"params": list(network.head.parameters()), "lr": 3e-3}]
+    return take_steps(network, [muon, torch.optim.AdamW(groups, weight_decay=0.1)])
+
+
+def matrices_of(network):
+    """What Muon trains."""
+    return [network.attention.in_proj_weight, network.attention.out_proj.weight, network.hidden.weight]
+
+
+def take_steps(network, optimizers):
+    """Three steps on the same words for everybody."""
+    for step in range(3):
+        network(torch.randint(5, (2, 3), generator=torch.Generator().manual_seed(step))).square().mean().backward()
+        for each in optimizers:
+            each.step()
+            each.zero_grad()
+    return network
 
 
 def test_without_a_rate_it_is_adamw():

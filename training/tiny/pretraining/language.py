@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from pydeper.bundle.tokenizer import token_id
 from pydeper.vlm.prompt import rotary_positions
+from training.precision import bfloat16_autocast
 from training.seeding import step_generator
 from training.tiny.world.rendering import render
 from training.tiny.world.sampling import Layout, sample_scene
@@ -125,7 +126,7 @@ class LanguageTask:
             for scene in scenes
         ]
         features = [self.seen.features[scene] for scene in scenes]
-        with torch.autocast(features[0].device.type, torch.bfloat16, enabled=self.bfloat16):
+        with bfloat16_autocast(features[0].device, wanted=self.bfloat16):
             return described_together_losses(
                 self.vlm, self._pointer, features, answers, pointer_alone=step < self.heads_warmup
             )

@@ -11,6 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from training.precision import bfloat16_autocast
 from training.seeding import step_generator
 from training.tiny.pretraining.vision import Preprocess, tower_tokens, whole_scene
 from training.tiny.world.sampling import sample_canvas, sample_scene
@@ -61,7 +62,7 @@ class SketchTask:
         scenes = [sample_scene(rng, layout, canvas) for layout in layouts]
         even, grid = self.preprocess(scenes, canvas, False)
         sketched, _ = self.preprocess([attrs.evolve(scene, sketched=True) for scene in scenes[:half]], canvas, False)
-        with torch.autocast(even.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with bfloat16_autocast(even.device, wanted=self.bfloat16):
             with torch.no_grad():
                 expected = tower_tokens(self._teacher, even, grid)[0].float()
             tokens = tower_tokens(self.tower, torch.cat([sketched, even[half:]]), grid)[0].float()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.precision import bfloat16_autocast
 from training.seeding import step_generator
 from training.tiny.pretraining.dense_targets import DenseHeads, dense_measures, dense_targets
 from training.tiny.pretraining.initialisation import initialise_linear_layers
@@ -250,7 +251,7 @@ class VisionTask:
     def losses(self, step: int, micro_batch: int) -> dict[str, Tensor]:
         """See `training.loop.train.Task`; what the last level tells is logged."""
         batch = self.scenes.batch(step, micro_batch)
-        with torch.autocast(batch.pixels.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with bfloat16_autocast(batch.pixels.device, wanted=self.bfloat16):
             with torch.set_grad_enabled(step >= self.heads_warmup):
                 tokens = self.features(self.encoder, batch.pixels, batch.grid)
             levels = [
