@@ -1,7 +1,6 @@
 """`python -m training identify`: whose samples are these? Of people seen in training and of new ones, with reports."""
 
 import itertools
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from training.config import NoiseConfig, TrainingConfig
 from training.distributed.process_group import open_accelerator
 from training.evaluation.bootstrap import Interval
-from training.evaluation.report import check_reports, format_table, write_report
+from training.evaluation.report import check_reports, command_line, format_table, write_report
 from training.people import new_people, seen_people
 from training.people.accuracy import DEPER, DEPER_AND_CLASSICAL, Table
 from training.people.experiment import MOST_SAMPLES, SHRINKAGE, Experiment
@@ -46,13 +45,13 @@ class Protocols:
         """How the names of the reports end."""
         return ["split", *(f"{k}-folds" for k in self.folds), *(["new-people"] if self.new_people else [])]
 
-    def options(self) -> str:
+    def options(self) -> list[str]:
         """As the command line has them."""
         options = ["--selection-folds", self.selection_folds]
         options += ["--folds", *self.folds] if self.folds else []
         options += ["--new-people", self.new_people, "--draws", self.draws] if self.new_people else []
         options += ["--trainings", self.trainings] if self.trainings > 1 else []
-        return shlex.join(map(str, options))
+        return [str(option) for option in options]
 
 
 @attrs.frozen
@@ -189,9 +188,8 @@ def _repeated(experiment: Experiment, divisions: Sequence[Fold]) -> dict[str, ob
 
 def _command(protocols: Protocols, changes: Sequence[str]) -> str:
     """The command line as a report shows it, without the places of files."""
-    shown = [option for change in changes if not change.startswith("samples=") for option in ("--set", change)]
-    words = ["python -m training identify --data FOLDER --out FOLDER", protocols.options(), shlex.join(shown)]
-    return " ".join(filter(None, words))
+    words = ["python", "-m", "training", "identify", "--data", "FOLDER", "--out", "FOLDER", *protocols.options()]
+    return command_line(words, [change for change in changes if not change.startswith("samples=")])
 
 
 def _summary(config: TrainingConfig, trainings: int, mixed_precision: str) -> str:

@@ -45,17 +45,19 @@ class Descriptions:
     references: list[str]
     conditions: dict[str, list[str]]
 
+    @property
+    def _scenes(self) -> range:
+        return range(len(self.references) // len(self.viewers))
+
     def statistics(self) -> dict[str, dict[str, SumStatistics]]:
         """All metrics of all conditions, by person."""
-        scenes = len(self.references) // len(self.viewers)
-        people = [viewer.name for viewer in self.viewers for _ in range(scenes)]
-        images = [scene for _ in self.viewers for scene in range(scenes)]
+        people = [viewer.name for viewer in self.viewers for _ in self._scenes]
+        images = [scene for _ in self.viewers for scene in self._scenes]
         return {name: _statistics(texts, self.references, people, images) for name, texts in self.conditions.items()}
 
     def by_scene(self) -> dict[str, dict[str, SumStatistics]]:
         """All metrics but CLS, of all conditions, by scene: how much scenes differ shows in their intervals."""
-        scenes = len(self.references) // len(self.viewers)
-        owners = [str(scene) for _ in self.viewers for scene in range(scenes)]
+        owners = [str(scene) for _ in self.viewers for scene in self._scenes]
         return {
             name: {**_wording(texts, self.references, owners), **looking(texts, self.references, owners)}
             for name, texts in self.conditions.items()
