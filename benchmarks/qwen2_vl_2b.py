@@ -53,7 +53,7 @@ def main() -> None:
 def speed(options: argparse.Namespace) -> dict[str, float]:
     bundle = options.work / "bundle"
     with (
-        Side(Transformers, options.work, options.threads, "bfloat16") as theirs,
+        Side(Transformers, options.work, options.threads, fastest_dtype(), "int4") as theirs,
         Side(Ours, bundle, options.threads) as ours,
     ):
         rounds = []
@@ -91,7 +91,7 @@ def greedy(work: Path, threads: int) -> dict[str, float]:
     soft = (rng.standard_normal((2, 1536)) * 0.6).astype(np.float32)
     images = [photograph(work, number) for number in range(IMAGES)]
     found = {}
-    for load, arguments in ((Float32, (work, threads)), (Transformers, (work, threads, "float32"))):
+    for load, arguments in ((Float32, (work, threads)), (Transformers, (work, threads, "float32", "fp32"))):
         with Side(load, *arguments) as side:
             found[load] = [side.call("greedy", image, row) for image in images for row in soft]
             print(f"{load.__name__}: {len(found[load])} descriptions", flush=True)
@@ -175,10 +175,30 @@ class Float32:
         return list(self.vlm.generate(encoded, STYLE, soft[None], options)[0].token_ids)
 
 
-class Transformers:
-    """transformers with its own cache, one token after the other without anything around it."""
+DTYPES = ("bfloat16", "float32")
+"""What transformers can compute in."""
 
-    def __init__(self, work: Path, threads: int, dtype: str) -> None:
+
+def fastest_dtype() -> str:
+    """The one of `DTYPES` in which PyTorch is fastest on this processor."""
+    import torch
+
+    from training.precision import multiplies_bfloat16_fast
+
+    return "bfloat16" if multiplies_bfloat16_fast(torch.device("cpu")) else "float32"
+
+
+class Transformers:
+    """transformers with its own cache, one token after the other without anything around it.
+
+    Args:
+        work: The work folder.
+        threads: CPU threads.
+        dtype: One of `DTYPES`.
+        precision: That of the export whose tokenizer and prompts are used.
+    """
+
+    def __init__(self, work: Path, threads: int, dtype: str, precision: str) -> None:
         import torch
         from transformers import Qwen2VLForConditionalGeneration
 
@@ -187,7 +207,7 @@ class Transformers:
         torch.set_num_threads(threads)
         self.dtype = getattr(torch, dtype)
         model = Qwen2VLForConditionalGeneration.from_pretrained(work / "standin", dtype=self.dtype)
-        config, prompts, tokenizer = described(work, "int4" if dtype == "bfloat16" else "fp32")
+        config, prompts, tokenizer = described(work, precision)
         self.steered = SteeredVLM(model, tokenizer, config, prompts)
         # Measured with torch 2.13 on AMX: linear layers in bfloat16 are three times as slow on frozen parameters.
         model.requires_grad_(True)

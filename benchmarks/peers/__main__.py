@@ -3,7 +3,7 @@
     pydeper, ONNX Runtime    the bundle's 4-bit files
     pydeper, OpenVINO        what Optimum exports in 4 bits, run by pydeper
     OpenVINO GenAI           the same files in its own pipeline
-    transformers             bfloat16, on PyTorch
+    transformers             on PyTorch, in bfloat16, or in float32 on processors without instructions for bfloat16
     llama.cpp                Q4_0 and Q4_K_M; the language model alone, with a prompt of as many random tokens
 
 The weights are random (`benchmarks.standin`), which takes as long as real ones. A side is alone on the machine while it
@@ -26,7 +26,7 @@ from benchmarks.measuring.limits import image_operations, integer_throughput, me
 from benchmarks.measuring.sides import Side
 from benchmarks.peers.llama_cpp import FORMATS, LlamaCpp, write_model
 from benchmarks.peers.sides import OpenVINOGenAI, PlainTransformers, Pydeper
-from benchmarks.qwen2_vl_2b import photograph, prepare
+from benchmarks.qwen2_vl_2b import DTYPES, fastest_dtype, photograph, prepare
 from export.openvino.export import export_openvino_folder
 from export.openvino.optimum import find_optimum, run_optimum
 from export.openvino.source import link_published
@@ -50,14 +50,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=64, help="written after the first (default: %(default)s)")
-    parser.add_argument("--sides", nargs="+", choices=list(SIDES), metavar="SIDE", help="some of them (default: all)")
+    parser.add_argument(
+        "--sides",
+        nargs="+",
+        choices=list(SIDES),
+        metavar="SIDE",
+        help="some of them (default: all, transformers in the type that is fastest here)",
+    )
     parser.add_argument("--optimum-python", metavar="PYTHON", help="see `python -m export vlm`")
     parser.add_argument("--report", type=Path, metavar="FOLDER", help=f"also write {NAME}.json and {NAME}.md there")
     options = parser.parse_args()
     if options.report is not None:
         check_reports(options.report, [NAME])
     prepare(options.work, "int4", bundle=False)
-    sides = {name: SIDES[name](options) for name in options.sides or SIDES}
+    sides = {name: SIDES[name](options) for name in options.sides or fastest_sides()}
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     machine = []
     for number in range(options.rounds):
@@ -98,8 +104,8 @@ def _openvino_genai(options: argparse.Namespace) -> Start:
     return OpenVINOGenAI, (folder, options.threads, options.tokens)
 
 
-def _transformers(options: argparse.Namespace) -> Start:
-    return PlainTransformers, (options.work, options.threads, options.tokens)
+def _transformers(dtype: str) -> Callable[[argparse.Namespace], Start]:
+    return lambda options: (PlainTransformers, (options.work, options.threads, options.tokens, dtype))
 
 
 def _llama_cpp(name: str) -> Callable[[argparse.Namespace], Start]:
@@ -115,11 +121,17 @@ SIDES: Mapping[str, Callable[[argparse.Namespace], Start]] = MappingProxyType(
         "pydeper, ONNX Runtime": _pydeper("onnxruntime"),
         "pydeper, OpenVINO": _pydeper("openvino"),
         "OpenVINO GenAI": _openvino_genai,
-        "transformers, bfloat16": _transformers,
+        **{f"transformers, {dtype}": _transformers(dtype) for dtype in DTYPES},
         **{f"llama.cpp, {name}": _llama_cpp(name) for name in FORMATS},
     }
 )
 """How each side is started; what it reads is made where it is missing."""
+
+
+def fastest_sides() -> list[str]:
+    """All sides, with transformers in the one type that is fastest here, as somebody would run it who knows."""
+    slower = {f"transformers, {dtype}" for dtype in DTYPES} - {f"transformers, {fastest_dtype()}"}
+    return [name for name in SIDES if name not in slower]
 
 
 def optimum_folder(work: Path, python: str | None) -> Path:

@@ -86,16 +86,17 @@ class OpenVINOGenAI:
 
 
 class PlainTransformers:
-    """transformers in bfloat16.
+    """transformers, on PyTorch.
 
     Args:
         work: The work folder.
         threads: CPU threads.
         tokens: How many tokens are written after the first one.
+        dtype: "bfloat16" or "float32".
     """
 
-    def __init__(self, work: Path, threads: int, tokens: int) -> None:
-        self._model = Transformers(work, threads, "bfloat16")
+    def __init__(self, work: Path, threads: int, tokens: int, dtype: str) -> None:
+        self._model = Transformers(work, threads, dtype, "int4")
         self._soft = soft_token(self._model.steered.config.hidden_size)
         self._tokens = tokens
 
