@@ -4,6 +4,7 @@ Everything random at a step is a function of (seed, step). So every rank draws t
 knows without communication what the means of the whole step are over.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -21,6 +22,7 @@ from accelerate.utils import (
 )
 
 from training.errors import TrainingError
+from training.precision import multiplies_bfloat16_fast
 
 _LONGEST_WAIT = timedelta(hours=6)
 
@@ -35,6 +37,9 @@ def open_accelerator(*, cpu: bool = False) -> Accelerator:
 
     Raises:
         TrainingError: Accelerate is configured for what the loop does not do.
+
+    Warns:
+        UserWarning: Accelerate is configured for bfloat16, which is slow on this processor.
     """
     handlers = [
         # The buffers are the memory bank, which every rank keeps equal by itself: nothing to broadcast.
@@ -54,6 +59,12 @@ def open_accelerator(*, cpu: bool = False) -> Accelerator:
         )
     if accelerator.mixed_precision not in ("no", "bf16"):
         raise TrainingError(f"accelerate is configured for {accelerator.mixed_precision}; choose bf16 or no")
+    if accelerator.mixed_precision == "bf16" and not multiplies_bfloat16_fast(accelerator.device):
+        warnings.warn(
+            "accelerate is configured for bf16, and this processor has no instructions for it (AVX-512): float32 "
+            "(--mixed_precision no) is many times as fast here",
+            stacklevel=2,
+        )
     return accelerator
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -303,13 +304,17 @@ class _Dtypes(nn.Module):
 def train_with_dtypes(folder: Path) -> None:
     task, dtypes = Regression(), _Dtypes()
     task.state[0], task.state[2] = dtypes, nn.Linear(4, 1)
-    train(task, LONG, 0, folder, accelerator=open_accelerator())
+    with warnings.catch_warnings(record=True) as said:
+        accelerator = open_accelerator()
+    train(task, LONG, 0, folder, accelerator=accelerator)
     sys.stdout.write(f"\ndtypes {dtypes.seen} {dtypes.linear.weight.dtype}\n")
+    sys.stdout.writelines(f"warned: {warning.message}\n" for warning in said)
 
 
 @pytest.mark.parametrize(("setting", "dtype"), [("no", torch.float32), ("bf16", torch.bfloat16)])
 def test_mixed_precision_is_what_accelerate_is_configured_for(tmp_path, setting, dtype):
-    (printed,) = run_ranks(
-        train_with_dtypes, tmp_path / "run", folder=tmp_path, world_size=1, ACCELERATE_MIXED_PRECISION=setting
-    )
+    environment = {"ACCELERATE_MIXED_PRECISION": setting, "ATEN_CPU_CAPABILITY": "default"}
+    (printed,) = run_ranks(train_with_dtypes, tmp_path / "run", folder=tmp_path, world_size=1, **environment)
     assert f"\ndtypes {dtype} torch.float32\n" in printed
+    slow = "warned: accelerate is configured for bf16, and this processor has no instructions for it"
+    assert (slow in printed) == (setting == "bf16")
