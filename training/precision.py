@@ -1,4 +1,4 @@
-"""Where matrices are multiplied in bfloat16: on devices with instructions for it.
+"""Where matrices are multiplied in bfloat16: on GPUs, and on CPUs with AVX-512.
 
 On an x86 CPU without AVX-512, PyTorch multiplies matrices in bfloat16 by plain loops, which take ten to fifty times as
 long as its products in float32 (`python -m benchmarks.bfloat16`).
@@ -13,7 +13,10 @@ from torch.overrides import TorchFunctionMode
 
 
 def multiplies_bfloat16_fast(device: torch.device) -> bool:
-    """Whether a device multiplies matrices in bfloat16 at least about as fast as in float32."""
+    """Whether a device multiplies matrices in bfloat16 about as fast as in float32, or faster.
+
+    ARM processors count as slow, although some are not: it has not been measured on any.
+    """
     return device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 

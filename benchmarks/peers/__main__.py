@@ -3,7 +3,7 @@
     pydeper, ONNX Runtime    the bundle's 4-bit files
     pydeper, OpenVINO        what Optimum exports in 4 bits, run by pydeper
     OpenVINO GenAI           the same files in its own pipeline
-    transformers             on PyTorch, in bfloat16, or in float32 on processors without instructions for bfloat16
+    transformers             on PyTorch, in bfloat16, or in float32 on processors without AVX-512
     llama.cpp                Q4_0 and Q4_K_M; the language model alone, with a prompt of as many random tokens
 
 The weights are random (`benchmarks.standin`), which takes as long as real ones. A side is alone on the machine while it

@@ -61,8 +61,8 @@ def open_accelerator(*, cpu: bool = False) -> Accelerator:
         raise TrainingError(f"accelerate is configured for {accelerator.mixed_precision}; choose bf16 or no")
     if accelerator.mixed_precision == "bf16" and not multiplies_bfloat16_fast(accelerator.device):
         warnings.warn(
-            "accelerate is configured for bf16, and this processor has no instructions for it (AVX-512): float32 "
-            "(--mixed_precision no) is many times as fast here",
+            "accelerate is configured for bf16, in which PyTorch is slow on a processor without AVX-512, such as this "
+            "one; --mixed_precision no computes in float32",
             stacklevel=2,
         )
     return accelerator
