@@ -43,6 +43,7 @@ def main() -> None:
     figures = greedy(options.work, options.threads) if options.greedy else speed(options)
     for name, value in figures.items():
         print(f"{name:58} {value:.4g}")
+    print(f"transformers computed in {'float32' if options.greedy else fastest_dtype()}")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
