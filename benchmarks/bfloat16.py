@@ -4,13 +4,12 @@ The same products of matrices in float32 and in bfloat16, and a step of Muon, wh
 bfloat16, without that rounding and with it (see `training/precision.py`). In turn, on one thread; medians are printed.
 """
 
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from benchmarks.measuring.timing import medians_in_turn
 from training.evaluation.report import format_table
 from training.precision import Float32InPlaceOfBFloat16, multiplies_bfloat16_fast
 
@@ -49,16 +48,9 @@ def step_in_float32(muon: torch.optim.Muon) -> None:
 
 
 def compare(float32: Callable[[], object], bfloat16: Callable[[], object]) -> dict[str, float]:
-    """Times the two in turn; returns medians in milliseconds, and their ratio."""
-    times: dict[Callable[[], object], list[float]] = {float32: [], bfloat16: []}
-    for run in range(RUNS + 1):
-        for work, measured in times.items():
-            began = time.perf_counter()
-            work()
-            if run:  # the first is a warm-up
-                measured.append(time.perf_counter() - began)
-    one, other = (1000 * statistics.median(measured) for measured in times.values())
-    return {"float32, ms": one, "bfloat16, ms": other, "times as long": other / one}
+    """Median milliseconds of the two in turn, and their ratio."""
+    one, other = medians_in_turn({"float32": float32, "bfloat16": bfloat16}, RUNS).values()
+    return {"float32, ms": 1000 * one, "bfloat16, ms": 1000 * other, "times as long": other / one}
 
 
 if __name__ == "__main__":

@@ -3,12 +3,11 @@
 Both sides of each comparison do the same work, in turn; medians and their ratio are printed.
 """
 
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pydeper
+from benchmarks.measuring.timing import medians_in_turn
 from pydeper import DeperModel, Persona
 
 RUNS = 15
@@ -42,18 +41,12 @@ def main() -> None:
 
 
 def compare(title: str, sides: dict[str, Callable[[], object]]) -> None:
-    """Times the sides in turn, A B A B …, and prints medians and ratios to the first."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for run in range(RUNS + 1):
-        for name, work in sides.items():
-            began = time.perf_counter()
-            work()
-            if run:  # the first is a warm-up
-                times[name].append(time.perf_counter() - began)
-    base = statistics.median(next(iter(times.values())))
+    """Times the sides in turn, and prints medians and ratios to the first."""
+    medians = medians_in_turn(sides, RUNS)
+    base = next(iter(medians.values()))
     print(f"\n{title} (median of {RUNS})")
-    for name, values in times.items():
-        print(f"  {name:28}{1000 * statistics.median(values):9.1f} ms{statistics.median(values) / base:8.2f}x")
+    for name, median in medians.items():
+        print(f"  {name:28}{1000 * median:9.1f} ms{median / base:8.2f}x")
 
 
 if __name__ == "__main__":
