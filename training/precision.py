@@ -1,7 +1,7 @@
 """Where matrices are multiplied in bfloat16: on GPUs, and on CPUs with AVX-512.
 
-On an x86 CPU without AVX-512, PyTorch multiplies matrices in bfloat16 by plain loops, which take ten to fifty times as
-long as its products in float32 (`python -m benchmarks.bfloat16`).
+On an x86 CPU without AVX-512, PyTorch multiplies matrices in bfloat16 by plain loops, which take eight to fifty times
+as long as its products in float32 (`python -m benchmarks.bfloat16`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
